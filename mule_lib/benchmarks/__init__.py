@@ -1,0 +1,1 @@
+"""Benchmarks: raw corpora and evaluation sets in one shape."""
