@@ -1,0 +1,184 @@
+"""Batched greedy generation and option log-likelihoods from already rendered prompts; nothing here scores."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from transformers import GenerationConfig
+
+Ids = Sequence[int]
+
+
+def greedy(
+    model,
+    tokenizer,
+    prompts: Sequence[Ids],
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+    stop_ids: int | Ids | None = None,
+) -> list[list[int]]:
+    """Continue every prompt greedily and return the new ids of each, in the order of `prompts`.
+
+    The stop token and everything after it are cut off, so an empty list means that the model stopped at once.
+    `stop_ids=None` takes the end tokens of the model's generation config (an id or a list) and of the tokenizer;
+    `stop_ids=[]` never stops. Sampling, penalties and forced tokens of the generation config are ignored.
+    Raises `ValueError` for an empty prompt or one that leaves no room in the context window; any error of the model
+    propagates, because an empty answer would count as forgetting.
+    """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}, should be at least 1")
+    _check(model, prompts, max_new_tokens)
+    stops = _stop_ids(model, tokenizer, stop_ids)
+    pad_id = _pad_id(tokenizer, stops)
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        use_cache=True,
+        eos_token_id=sorted(stops) or None,
+        pad_token_id=pad_id,
+    )
+    answers: list[list[int]] = [[] for _ in prompts]
+    with _evaluating(model), _plain_generation(model):
+        for rows in _batches([len(p) for p in prompts], batch_size):
+            inputs = _left_padded(model, [prompts[i] for i in rows], pad_id)
+            width = inputs["input_ids"].shape[1]
+            output = model.generate(**inputs, generation_config=config)[:, width:].tolist()
+            for i, ids in zip(rows, output, strict=True):
+                end = next((t for t, token in enumerate(ids) if token in stops), len(ids))
+                answers[i] = ids[:end]
+    return answers
+
+
+def option_log_likelihoods(
+    model,
+    prompts: Sequence[Ids],
+    options: Sequence[Sequence[Ids]],
+    *,
+    batch_size: int,
+) -> list[list[float]]:
+    """Return the summed natural log-likelihood of each option's ids after its prompt, in float32.
+
+    `options[i]` are the continuations of `prompts[i]`; their number and lengths may differ from item to item. Options
+    that agree but for their last token share a forward pass, so single-token options (letters) cost one pass a prompt.
+    Raises `ValueError` for an empty prompt, no options, an empty option or a sequence longer than the context window.
+    """
+    if len(prompts) != len(options):
+        raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
+    for i, candidates in enumerate(options):
+        if not candidates or any(len(option) == 0 for option in candidates):
+            raise ValueError(f"item {i} has no options or an empty one")
+    shared: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for i, candidates in enumerate(options):
+        for j, option in enumerate(candidates):
+            shared.setdefault((i, tuple(option[:-1])), []).append(j)
+    passes = list(shared.items())
+    sequences = [[*prompts[i], *head] for (i, head), _ in passes]
+    _check(model, prompts, 0)
+    _check(model, sequences, 0)
+    scores = [[0.0] * len(candidates) for candidates in options]
+    keeps_logits = _accepts(model, "logits_to_keep")
+    with _evaluating(model):
+        for rows in _batches([len(s) for s in sequences], batch_size):
+            inputs = _left_padded(model, [sequences[r] for r in rows], pad_id=0)
+            span = max(len(passes[r][0][1]) for r in rows) + 1
+            keep = {"logits_to_keep": span} if keeps_logits else {}
+            # Left padding aligns the last `span` positions of all rows.
+            log_probs = model(**inputs, **keep).logits[:, -span:].float().log_softmax(-1)
+            for b, r in enumerate(rows):
+                (i, head), members = passes[r]
+                ids = torch.tensor([options[i][j] for j in members], device=log_probs.device)
+                picked = log_probs[b, -len(head) - 1 :].gather(1, ids.T).sum(0).tolist()
+                for j, value in zip(members, picked, strict=True):
+                    scores[i][j] = value
+    return scores
+
+
+def decode(tokenizer, answers: Sequence[Ids]) -> list[str]:
+    """Turn generated ids into stripped text without special tokens."""
+    return [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in answers]
+
+
+@contextmanager
+def _evaluating(model) -> Iterator[None]:
+    # generate() in train mode with activation checkpointing returns wrong text; adapters may train while the base
+    # does not, so each module's own flag comes back.
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def _plain_generation(model) -> Iterator[None]:
+    # generate() fills unset fields from the model's own config (temperature, penalties) and warns about them.
+    # peft copies the wrapper's config to the model inside, hence both.
+    holders = [model] if _core(model) is model else [model, _core(model)]
+    saved = [holder.generation_config for holder in holders]
+    for holder in holders:
+        holder.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        for holder, config in zip(holders, saved, strict=True):
+            holder.generation_config = config
+
+
+def _core(model):
+    unwrap: Callable | None = getattr(model, "get_base_model", None)
+    return unwrap() if unwrap else model
+
+
+def _accepts(model, argument: str) -> bool:
+    return argument in inspect.signature(_core(model).forward).parameters
+
+
+def _check(model, sequences: Sequence[Ids], new_tokens: int) -> None:
+    window = getattr(_core(model).config, "max_position_embeddings", None)
+    for i, ids in enumerate(sequences):
+        if len(ids) == 0:
+            raise ValueError(f"prompt {i} is empty")
+        if window and len(ids) + new_tokens > window:
+            raise ValueError(f"prompt {i}: {len(ids)} + {new_tokens} new tokens exceed the context window of {window}")
+
+
+def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    # Equal lengths side by side keep padding small; the longest first shows a lack of memory at once.
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, should be at least 1")
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def _left_padded(model, sequences: Sequence[Ids], pad_id: int) -> dict[str, torch.Tensor]:
+    width = max(len(ids) for ids in sequences)
+    device = next(model.parameters()).device
+    input_ids = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in sequences], device=device)
+    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in sequences], device=device)
+    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    if _accepts(model, "position_ids"):
+        # Models with absolute positions give other logits when padding shifts them.
+        inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
+    return inputs
+
+
+def _stop_ids(model, tokenizer, stop_ids: int | Ids | None) -> set[int]:
+    if stop_ids is not None:
+        return {stop_ids} if isinstance(stop_ids, int) else set(stop_ids)
+    found: set[int] = set()
+    for value in (_core(model).generation_config.eos_token_id, tokenizer.eos_token_id):
+        found.update([value] if isinstance(value, int) else value or [])
+    return found
+
+
+def _pad_id(tokenizer, stops: set[int]) -> int:
+    # generate() pads finished rows with it; those positions lie after the stop token and are cut off.
+    if tokenizer.pad_token_id is not None:
+        return tokenizer.pad_token_id
+    return min(stops, default=0)

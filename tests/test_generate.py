@@ -1,0 +1,263 @@
+"""Generation and option scores: the same numbers for every batch size, padding and order, on models built in code."""
+
+import warnings
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mule_lib import generate
+
+SPECIAL = ["<pad>", "<bos>", "<eos>", "<sys>", "<user>", "<bot>"]
+
+
+def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
+    """A tokenizer of 256 bytes and six special tokens that puts one BOS before a text."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
+    core = Tokenizer(models.BPE(vocabulary, []))
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    core.decoder = decoders.ByteLevel()
+    core.add_special_tokens(SPECIAL)
+    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", model_max_length=4096
+    )
+    tokenizer.chat_template = chat_template
+    return tokenizer
+
+
+def tiny_llama(seed: int = 0, **changes) -> LlamaForCausalLM:
+    """A random Llama of two layers, with weights large enough that its argmax has no near ties."""
+    torch.manual_seed(seed)
+    settings = {
+        "vocab_size": 262,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "initializer_range": 0.3,
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
+
+
+PROMPTS = [
+    [1, 40, 41],
+    [1, 50],
+    [1, *range(60, 100)],
+    [1, 9],
+    [1, 7, 8, 9, 10, 11],
+    [1, *range(100, 117)],
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_llama()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return byte_tokenizer()
+
+
+def one_by_one(model, prompt, steps):
+    """Greedy decoding without cache, padding or batch: the definition."""
+    ids = list(prompt)
+    with torch.no_grad():
+        for _ in range(steps):
+            ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+def test_greedy_equals_the_definition(model, tokenizer):
+    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=4, stop_ids=[])
+    assert got == [one_by_one(model, prompt, 12) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 100])
+def test_greedy_knows_no_batch_size_and_no_order(model, tokenizer, batch_size):
+    stops = list(range(6, 262, 6))
+    want = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=3, stop_ids=stops)
+    assert len({len(ids) for ids in want}) > 2
+    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
+    back = generate.greedy(model, tokenizer, PROMPTS[::-1], max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
+    assert got == back[::-1] == want
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizers_padding_side_is_not_asked(model, side):
+    tokenizer = byte_tokenizer()
+    tokenizer.padding_side = side
+    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=5, batch_size=6, stop_ids=[])
+    assert got == [one_by_one(model, prompt, 5) for prompt in PROMPTS]
+    assert tokenizer.padding_side == side
+
+
+def test_absolute_positions_are_not_shifted_by_padding():
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=262, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
+    gpt2 = GPT2LMHeadModel(config).eval()
+    got = generate.greedy(gpt2, byte_tokenizer(), PROMPTS, max_new_tokens=6, batch_size=6, stop_ids=[])
+    assert got == [one_by_one(gpt2, prompt, 6) for prompt in PROMPTS]
+
+
+def test_every_stop_token_of_a_list_cuts(tokenizer):
+    model = tiny_llama()
+    free = one_by_one(model, PROMPTS[2], 10)
+    first, second = free[3], free[6]
+    assert first not in free[:3]
+    cut = generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1, stop_ids=[second, first])
+    assert cut == [free[: min(3, free.index(second))]]
+    model.generation_config.eos_token_id = [2, first]
+    assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1) == [free[:3]]
+    assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1, stop_ids=first) == [
+        free[:3]
+    ]
+
+
+def test_stopping_at_once_is_an_empty_answer(model, tokenizer):
+    first = one_by_one(model, PROMPTS[0], 1)[0]
+    assert generate.greedy(model, tokenizer, PROMPTS[:1], max_new_tokens=4, batch_size=1, stop_ids=[first]) == [[]]
+
+
+def test_the_models_sampling_settings_are_ignored_silently_and_come_back(tokenizer, capfd):
+    model = tiny_llama()
+    config = model.generation_config
+    config.do_sample, config.temperature, config.top_p, config.repetition_penalty = True, 3.0, 0.1, 5.0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=2, stop_ids=[])
+    assert got == [one_by_one(model, prompt, 6) for prompt in PROMPTS]
+    assert capfd.readouterr().err == ""
+    assert model.generation_config is config
+    assert config.temperature == 3.0
+
+
+def test_a_training_model_with_checkpointing_generates_the_same_and_trains_on(tokenizer):
+    model = tiny_llama()
+    want = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=3)
+    model.activation_checkpointing_enable()
+    model.train()
+    model.model.layers[0].eval()
+    assert generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=3) == want
+    assert model.training
+    assert not model.model.layers[0].training
+
+
+def test_an_adapter_generates_and_keeps_both_configs(tokenizer):
+    base = tiny_llama()
+    want = generate.greedy(base, tokenizer, PROMPTS, max_new_tokens=5, batch_size=3)
+    config = base.generation_config
+    config.temperature = 0.5
+    adapted = get_peft_model(base, LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    assert generate.greedy(adapted, tokenizer, PROMPTS, max_new_tokens=5, batch_size=3) == want
+    assert adapted.get_base_model().generation_config is config
+    scores = generate.option_log_likelihoods(adapted, PROMPTS[:2], [[[5], [6]]] * 2, batch_size=2)
+    assert scores == generate.option_log_likelihoods(adapted.unload(), PROMPTS[:2], [[[5], [6]]] * 2, batch_size=2)
+
+
+def test_a_generation_error_is_an_error(tokenizer):
+    model = tiny_llama()
+    model.train()
+
+    def broken(*args, **kwargs):
+        raise RuntimeError("device lost")
+
+    model.forward = broken
+    with pytest.raises(RuntimeError, match="device lost"):
+        generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=2, batch_size=2)
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("prompts", "changes", "message"),
+    [
+        ([[1], []], {}, "prompt 1 is empty"),
+        ([[1]], {"max_new_tokens": 0}, "max_new_tokens is 0"),
+        ([[1]], {"batch_size": 0}, "batch_size is 0"),
+        ([[1] * 4090], {}, "prompt 0: 4090 \\+ 8 new tokens exceed the context window of 4096"),
+    ],
+)
+def test_greedy_refuses(model, tokenizer, prompts, changes, message):
+    with pytest.raises(ValueError, match=message):
+        generate.greedy(model, tokenizer, prompts, **{"max_new_tokens": 8, "batch_size": 2, **changes})
+
+
+def test_no_prompts_no_answers(model, tokenizer):
+    assert generate.greedy(model, tokenizer, [], max_new_tokens=3, batch_size=2) == []
+    assert generate.option_log_likelihoods(model, [], [], batch_size=2) == []
+
+
+def score_alone(model, prompt, option):
+    """The sum of log-probabilities from one unpadded forward pass: the definition."""
+    ids = torch.tensor([[*prompt, *option]])
+    with torch.no_grad():
+        log_probs = model(ids).logits[0].log_softmax(-1)
+    return sum(float(log_probs[len(prompt) - 1 + t, token]) for t, token in enumerate(option))
+
+
+OPTIONS = [
+    [[5], [6], [7], [8]],
+    [[38, 5], [38, 6], [38, 7]],
+    [[5, 6, 7, 8, 9], [5], [44, 45]],
+    [[9], [9, 9]],
+    [[5], [6]],
+    [[70, 71, 72], [70, 71, 73], [70, 99, 72]],
+]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+def test_option_scores_equal_the_definition(model, batch_size):
+    want = [[score_alone(model, p, o) for o in items] for p, items in zip(PROMPTS, OPTIONS, strict=True)]
+    got = generate.option_log_likelihoods(model, PROMPTS, OPTIONS, batch_size=batch_size)
+    back = generate.option_log_likelihoods(model, PROMPTS[::-1], OPTIONS[::-1], batch_size=batch_size)
+    for wanted, row, reverse in zip(want, got, back[::-1], strict=True):
+        assert row == pytest.approx(wanted, abs=1e-5)
+        assert reverse == pytest.approx(wanted, abs=1e-5)
+
+
+def test_single_token_options_share_one_forward_pass(model, monkeypatch):
+    seen = []
+    forward = model.forward
+
+    def counting(*args, **kwargs):
+        seen.append(tuple(kwargs["input_ids"].shape))
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", counting)
+    monkeypatch.setattr(generate, "_accepts", lambda model, argument: True)
+    generate.option_log_likelihoods(model, PROMPTS[:2], [[[5], [6], [7], [8]]] * 2, batch_size=8)
+    assert seen == [(2, 3)]
+
+
+def test_bfloat16_logits_are_normalised_in_float32():
+    model = tiny_llama().to(torch.bfloat16)
+    scores = generate.option_log_likelihoods(model, [[1, 40]], [[[i] for i in range(262)]], batch_size=1)
+    assert sum(torch.tensor(scores[0], dtype=torch.float64).exp()) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "message"),
+    [
+        ([[1]], [], "1 prompts but 0 lists of options"),
+        ([[1], [1]], [[[5]], []], "item 1 has no options or an empty one"),
+        ([[1]], [[[5], []]], "item 0 has no options or an empty one"),
+        ([[]], [[[5, 6]]], "prompt 0 is empty"),
+    ],
+)
+def test_option_scores_refuse(model, prompts, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate.option_log_likelihoods(model, prompts, options, batch_size=2)
+
+
+def test_decode_drops_special_tokens_and_outer_blanks(tokenizer):
+    ids = [*tokenizer.encode(" the Snitch "), 2]
+    assert generate.decode(tokenizer, [ids, []]) == ["the Snitch", ""]
