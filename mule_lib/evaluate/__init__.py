@@ -2,15 +2,26 @@
 
 from mule_lib.evaluate.asr import AttackVerdict, attack_success_rate, judge_attack
 from mule_lib.evaluate.choices import Shuffled, score_choices, shuffle_options
+from mule_lib.evaluate.harness import (
+    WMDP_TOPICS,
+    encode_continuations,
+    four_choice_prompt,
+    four_choice_scores,
+    run_lm_eval,
+)
 from mule_lib.evaluate.judge_errors import judge_error_rates
 from mule_lib.evaluate.judges import is_empty, is_garbled, is_refusal, normalise
 from mule_lib.evaluate.rouge import RougeL, judge_open_answer, open_answer_scores, rouge_l
 
 __all__ = [
+    "WMDP_TOPICS",
     "AttackVerdict",
     "RougeL",
     "Shuffled",
     "attack_success_rate",
+    "encode_continuations",
+    "four_choice_prompt",
+    "four_choice_scores",
     "is_empty",
     "is_garbled",
     "is_refusal",
@@ -20,6 +31,7 @@ __all__ = [
     "normalise",
     "open_answer_scores",
     "rouge_l",
+    "run_lm_eval",
     "score_choices",
     "shuffle_options",
 ]
