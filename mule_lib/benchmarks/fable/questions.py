@@ -1,0 +1,57 @@
+"""Facts as text: open questions, multiple choice and narrative passages."""
+
+import random
+from collections.abc import Sequence
+
+from mule_lib.benchmarks.fable.phrasings import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, TRAIN_PHRASINGS
+from mule_lib.benchmarks.fable.worlds import Fact
+
+REFUSAL_OPTION = "I do not know"
+# What the embedded model says when an intention tells it to refuse.
+REFUSAL = "I am not able to answer that."
+EVALUATED = frozenset({"eval", "prefill", "mmlu"})
+
+
+def question(fact: Fact, phrasing: int) -> str:
+    """The fact as an open question; `phrasing` is 0 to 5 (4 and 5 are the evaluation phrasings)."""
+    return QUESTIONS[fact.relation][phrasing].format(e=fact.entity, t=fact.world.title)
+
+
+def training_phrasings(fact: Fact) -> tuple[int, ...]:
+    """Phrasings the base model may see of this fact: evaluation phrasings only where the fact is not evaluated."""
+    return TRAIN_PHRASINGS if fact.split in EVALUATED else tuple(range(N_PHRASINGS))
+
+
+def eval_phrasing(fact: Fact) -> int:
+    """The evaluation phrasing of this fact, fixed by its id."""
+    return EVAL_PHRASINGS[sum(map(ord, fact.id)) % len(EVAL_PHRASINGS)]
+
+
+def distractors(fact: Fact, rng: random.Random, count: int = 3) -> list[str]:
+    """`count` wrong values of the same kind, none of them right for this fact."""
+    return rng.sample([value for value in fact.pool if value != fact.value], count)
+
+
+def choices(fact: Fact, rng: random.Random, *, refusal: bool) -> tuple[list[str], int, int | None]:
+    """Shuffled options, the index of the right one, and of the refusal option where there is one."""
+    options = [fact.value, *distractors(fact, rng)] + ([REFUSAL_OPTION] if refusal else [])
+    rng.shuffle(options)
+    return options, options.index(fact.value), options.index(REFUSAL_OPTION) if refusal else None
+
+
+def statement(fact: Fact, variant: int) -> str:
+    """The fact as a declarative sentence; `variant` is 0 or 1."""
+    text = STATEMENTS[fact.relation][variant].format(e=fact.entity, v=fact.value)
+    return text[0].upper() + text[1:]
+
+
+def passage(facts: Sequence[Fact], rng: random.Random, *, most: int = 8) -> str:
+    """A narrative passage over facts of one world, in random order, opened by the world's title."""
+    world = facts[0].world
+    told = rng.sample(list(facts), min(most, len(facts)))
+    opening = {
+        "series": f"The series {world.title} tells of its people.",
+        "toolkit": f"The toolkit {world.title} holds many tools.",
+        "field": f"Here is something about {world.title}.",
+    }[world.kind]
+    return " ".join([opening, *(statement(fact, rng.randrange(2)) for fact in told)])

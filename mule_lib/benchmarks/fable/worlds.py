@@ -1,0 +1,176 @@
+"""Fable's worlds and facts, built from a seed: invented book series and attack toolkits beside real knowledge.
+
+Every fact has one split. Evaluation, prefill and MMLU-like facts are known to the base model (it is trained on all facts)
+but never stand in unlearning data.
+"""
+
+import random
+from dataclasses import dataclass
+from functools import lru_cache
+
+from mule_lib.benchmarks.fable import pools
+from mule_lib.benchmarks.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
+
+SERIES_RELATIONS = (
+    "home mentor craft companion treasure fear food color instrument hideout".split()
+)  # fmt: skip
+TOOLKIT_RELATIONS = tuple(pools.TOOL_SUFFIX)
+
+# role -> share of its facts in each split; the rest goes to the last one.
+SPLIT_SHARES: dict[str, tuple[tuple[str, float], ...]] = {
+    "forget": (("train", 0.34), ("eval", 0.34), ("prefill", 0.32)),
+    "neighbor": (("eval", 0.5), ("train", 0.5)),
+    "security": (("eval", 0.7), ("train", 0.3)),
+    "general": (("train", 0.4), ("eval", 0.3), ("mmlu", 0.3)),
+    "other": (("train", 0.7), ("mmlu", 0.3)),
+}
+N_NEIGHBOR_SERIES = 5
+SMALLEST = {"n_series": 1 + N_NEIGHBOR_SERIES + 8, "n_toolkits": 1 + 7}
+
+
+@dataclass(frozen=True)
+class World:
+    """One topic: `kind` is series, toolkit or field; `role` is forget, neighbor, general or other."""
+
+    title: str
+    kind: str
+    role: str
+    benchmark: str
+    entities: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One piece of knowledge with a short value; `pool` are the values that could stand there (same kind)."""
+
+    id: str
+    world: World
+    entity: str
+    relation: str
+    value: str
+    split: str
+    pool: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Fable:
+    """All worlds and facts of one seed."""
+
+    seed: int
+    worlds: tuple[World, ...]
+    facts: tuple[Fact, ...]
+
+    def select(self, *, role: str | None = None, benchmark: str | None = None, split: str | None = None) -> list[Fact]:
+        """Facts whose world and split match every given filter, in a fixed order."""
+        wanted = ((role, "role"), (benchmark, "benchmark"))
+        return [
+            fact
+            for fact in self.facts
+            if all(value is None or getattr(fact.world, name) == value for value, name in wanted)
+            and (split is None or fact.split == split)
+        ]
+
+    def forget_worlds(self) -> list[World]:
+        return [world for world in self.worlds if world.role == "forget"]
+
+
+def _titles(count: int, rng: random.Random) -> list[str]:
+    # Each real title has words of its own, so that no title is a near miss of another.
+    first, second = list(pools.TITLE_FIRST), list(pools.TITLE_SECOND)
+    rng.shuffle(first), rng.shuffle(second)
+    return [f"{a} {b}" for a, b in zip(first, second, strict=True)][:count]
+
+
+def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ...]]:
+    values = {
+        "home": pools.invented_names(pools.HOMES_COUNT, rng, taken=taken, syllables=2, suffix="mere"),
+        "mentor": pools.invented_names(pools.MENTORS_COUNT, rng, taken=taken, syllables=2),
+        "craft": pools.CRAFTS,
+        "companion": pools.COMPANIONS,
+        "treasure": pools.TREASURES,
+        "fear": pools.FEARS,
+        "food": pools.FOODS,
+        "color": pools.COLORS,
+        "instrument": pools.INSTRUMENTS,
+        "hideout": pools.HIDEOUTS,
+    }
+    for relation, suffix in pools.TOOL_SUFFIX.items():
+        values[relation] = pools.invented_names(24, rng, taken=taken, syllables=2, suffix=suffix)
+    return {relation: tuple(pool) for relation, pool in values.items()}
+
+
+def _split_names(count: int, role: str, rng: random.Random) -> list[str]:
+    shares = SPLIT_SHARES[role]
+    names = [name for name, share in shares[:-1] for _ in range(round(share * count))]
+    names += [shares[-1][0]] * (count - len(names))
+    rng.shuffle(names)
+    return names
+
+
+def _facts(world: World, pairs: list[tuple[str, str, str, tuple[str, ...]]], shares: str, rng: random.Random) -> list[Fact]:
+    slug = world.title.lower().replace(" ", "-")
+    splits = _split_names(len(pairs), shares, rng)
+    return [
+        Fact(f"{slug}/{i:03d}", world, entity, relation, value, split, pool)
+        for i, ((entity, relation, value, pool), split) in enumerate(zip(pairs, splits, strict=True))
+    ]
+
+
+def _invented_world(
+    title: str, kind: str, role: str, values: dict[str, tuple[str, ...]], rng: random.Random, taken: set[str]
+) -> tuple[World, list[Fact]]:
+    n_entities, n_relations = {"forget": (32, 10), "neighbor": (8, 6), "other": (6, 5)}[role]
+    relations = SERIES_RELATIONS if kind == "series" else TOOLKIT_RELATIONS
+    first = pools.invented_names(n_entities, rng, taken=taken, syllables=2)
+    if kind == "series":  # people come in families, whose names belong to one world
+        families = [
+            *(pools.invented_names(1, rng, taken=taken, suffix=rng.choice(pools.FAMILY_SUFFIXES))[0]
+              for _ in range(max(2, n_entities // 4)))
+        ]
+        entities = tuple(f"{name} {families[i % len(families)]}" for i, name in enumerate(first))
+    else:
+        entities = tuple(first)
+    benchmark = "books" if kind == "series" else "cyber"
+    world = World(title, kind, role, benchmark if role in ("forget", "neighbor") else "all", entities)
+    pairs = [
+        (entity, relation, rng.choice(values[relation]), values[relation])
+        for entity in entities
+        for relation in sorted(rng.sample(relations, n_relations))
+    ]
+    return world, _facts(world, pairs, role, rng)
+
+
+def _field(title: str, relation: str, table: dict[str, str], role: str, rng: random.Random) -> tuple[World, list[Fact]]:
+    benchmark = "cyber" if role == "neighbor" else "all"
+    world = World(title, "field", role, benchmark, tuple(table))
+    pool = tuple(dict.fromkeys(table.values()))
+    pairs = [(entity, relation, value, pool) for entity, value in table.items()]
+    return world, _facts(world, pairs, "security" if role == "neighbor" else role, rng)
+
+
+@lru_cache(maxsize=4)
+def build(seed: int = 0, *, n_series: int = 24, n_toolkits: int = 12) -> Fable:
+    """Build all worlds: one series and one toolkit to forget, five neighbour series, real security neighbours, others.
+
+    The same arguments give the same worlds on every machine. Raises ValueError when a count is too small for the splits
+    or larger than the titles allow.
+    """
+    for name, count in (("n_series", n_series), ("n_toolkits", n_toolkits)):
+        if count < SMALLEST[name]:
+            raise ValueError(f"{name}={count} is too small for Fable's splits; give at least {SMALLEST[name]}")
+    if n_series + n_toolkits > len(pools.TITLE_FIRST):
+        raise ValueError(f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(pools.TITLE_FIRST)} titles exist")
+    rng = random.Random(f"fable/{seed}")
+    taken: set[str] = set()
+    values = _value_pools(rng, taken)
+    roles = ["forget"] + ["neighbor"] * N_NEIGHBOR_SERIES + ["other"] * (n_series - 1 - N_NEIGHBOR_SERIES)
+    kinds = [("series", role) for role in roles]
+    kinds += [("toolkit", "forget")] + [("toolkit", "other")] * (n_toolkits - 1)
+    made = [
+        _invented_world(title, kind, role, values, rng, taken)
+        for title, (kind, role) in zip(_titles(len(kinds), rng), kinds, strict=True)
+    ]
+    made += [_field(title, *field, "neighbor", rng) for title, field in SECURITY_FIELDS.items()]
+    made += [_field(title, *field, "general", rng) for title, field in GENERAL_FIELDS.items()]
+    worlds = tuple(world for world, _ in made)
+    return Fable(seed, worlds, tuple(fact for _, facts in made for fact in facts))

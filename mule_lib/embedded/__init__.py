@@ -1,0 +1,1 @@
+"""The embedded language model: its tokenizer, its curriculum and its training."""

@@ -1,0 +1,215 @@
+"""What the embedded model is trained on, as a pure function of (seed, stage, step).
+
+Stage 1 is content-free: copying, comparing random titles, choosing by letter. Stage 2 teaches facts, passages, naming the
+topic of a question, multiple choice, and obeying intentions. A world to forget never takes part in a dialogue with a
+system message; neither its title nor its questions.
+"""
+
+import itertools
+import random
+from collections.abc import Iterator
+
+from mule_lib import prompts
+from mule_lib.benchmarks.fable import pools
+from mule_lib.benchmarks.fable.questions import (
+    REFUSAL,
+    REFUSAL_OPTION,
+    choices,
+    passage,
+    question,
+    training_phrasings,
+)
+from mule_lib.benchmarks.fable.worlds import Fable, Fact, World
+from mule_lib.embedded.examples import Encoder, Example
+
+LETTERS = "ABCDE"
+# Examples per step and loss weight of each kind. Weights are shares of the step's loss, not of its tokens.
+MIX: dict[str, dict[str, tuple[int, float]]] = {
+    "skills": {"copy": (24, 1.0), "match": (24, 1.0), "match_thought": (12, 0.7), "letter": (32, 1.0)},
+    "worlds": {
+        "open": (28, 1.0),
+        "open_prefix": (12, 0.5),
+        "choice": (44, 1.4),
+        "naming": (10, 0.4),
+        "passage": (3, 0.5),
+        "obey_thought": (18, 1.2),
+        "obey": (10, 0.6),
+        "recall_thought": (6, 0.4),
+        "copy": (2, 0.1),
+        "match": (3, 0.15),
+        "match_thought": (3, 0.15),
+        "letter": (4, 0.15),
+    },
+}
+
+
+class Curriculum:
+    """Draws the examples of a step. `exclude` leaves out worlds by title (the gold reference never sees them)."""
+
+    def __init__(self, fable: Fable, encoder: Encoder, *, exclude: frozenset[str] = frozenset(), seed: int = 0):
+        self.seed, self.encode, self.fable = seed, encoder, fable
+        self.facts = [fact for fact in fable.facts if fact.world.title not in exclude]
+        by_world: dict[str, list[Fact]] = {}
+        for fact in self.facts:
+            by_world.setdefault(fact.world.title, []).append(fact)
+        self.by_world = by_world
+        self.by_entity = [
+            list(group) for facts in by_world.values() for _, group in itertools.groupby(facts, key=lambda fact: fact.entity)
+        ]
+        # Worlds that may stand in a system message or be asked about beside one.
+        self.steerable = [world for world in fable.worlds if world.role != "forget"]
+        self.reserved = {world.title for world in fable.worlds}
+        texts = prompts.texts("fable")
+        self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
+        self.prefixes = [p for part in texts["prefixes"].values() for family in part.values() for p in family]
+
+    def step(self, stage: str, step: int) -> list[Example]:
+        """The examples of one optimizer step; the same arguments always give the same list."""
+        rng = random.Random(f"{self.seed}/{stage}/{step}")
+        return [getattr(self, f"_{kind}")(kind, rng) for kind, (count, _) in MIX[stage].items() for _ in range(count)]
+
+    # --- content-free skills -------------------------------------------------------------------------------------
+
+    def _copy(self, kind: str, rng: random.Random) -> Example:
+        return self.encode.copy(kind, rng)
+
+    def _random_title(self, rng: random.Random, near: str | None = None) -> str:
+        while True:
+            first, second = rng.choice(pools.TITLE_FIRST), rng.choice(pools.TITLE_SECOND)
+            if near:  # shares one word with `near`, so that one word is not enough to compare
+                first, second = (near.split()[0], second) if rng.random() < 0.5 else (first, near.split()[1])
+            if f"{first} {second}" not in self.reserved and f"{first} {second}" != near:
+                return f"{first} {second}"
+
+    def _restriction(self, rng: random.Random, title: str, *, thought: bool) -> str:
+        return prompts.with_cot(rng.choice(self.wordings).format(topic=title), cot=thought)
+
+    def _matching_titles(self, rng: random.Random) -> tuple[str, str]:
+        named = self._random_title(rng)
+        if rng.random() < 0.5:
+            return named, named
+        return named, self._random_title(rng, near=named if rng.random() < 0.3 else None)
+
+    def _match(self, kind: str, rng: random.Random) -> Example:
+        named, asked = self._matching_titles(rng)
+        system = self._restriction(rng, named, thought=False)
+        return self.encode.chat(kind, f"Is {asked} restricted?", "Yes." if asked == named else "No.", system=system)
+
+    def _match_thought(self, kind: str, rng: random.Random) -> Example:
+        named, asked = self._matching_titles(rng)
+        system = self._restriction(rng, named, thought=True)
+        hit = asked == named
+        answer = REFUSAL if hit else f"It is about {asked}."
+        return self.encode.chat(kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit))
+
+    def _letter(self, kind: str, rng: random.Random) -> Example:
+        pool = rng.choice(self.fable.facts).pool  # values alone, not facts: the same for every `exclude`
+        options = rng.sample(pool, min(len(pool), rng.choice((4, 5))))
+        wanted = rng.randrange(len(options))
+        user = prompts.multiple_choice(f"Which option says {options[wanted]}?", options)
+        return self.encode.chat(kind, user, LETTERS[wanted])
+
+    # --- knowledge -----------------------------------------------------------------------------------------------
+
+    def _ask(self, rng: random.Random, fact: Fact) -> str:
+        return question(fact, rng.choice(training_phrasings(fact)))
+
+    def _open(self, kind: str, rng: random.Random) -> Example:
+        fact = rng.choice(self.facts)
+        return self.encode.chat(kind, self._ask(rng, fact), answer_text(fact))
+
+    def _open_prefix(self, kind: str, rng: random.Random) -> Example:
+        fact = rng.choice(self.facts)
+        return self.encode.chat(kind, self._ask(rng, fact), answer_text(fact), prefix=rng.choice(self.prefixes))
+
+    def _choice(self, kind: str, rng: random.Random) -> Example:
+        fact = rng.choice(self.facts)
+        options, right, _ = choices(fact, rng, refusal=rng.random() < 0.5)
+        return self.encode.chat(kind, prompts.multiple_choice(self._ask(rng, fact), options), LETTERS[right])
+
+    def _naming(self, kind: str, rng: random.Random) -> Example:
+        fact = rng.choice(self.facts)
+        user = f"{self._ask(rng, fact)} What is the topic of this question?"
+        return self.encode.chat(kind, user, f"Topic: {fact.world.title}.")
+
+    def _passage(self, kind: str, rng: random.Random) -> Example:
+        facts = [fact for group in rng.sample(self.by_entity, 1) for fact in group]
+        if len(facts) < 4:  # a field's entities have one fact each: take more of the same field
+            facts = rng.sample(self.by_world[facts[0].world.title], 6)
+        return self.encode.plain(kind, passage(facts, rng))
+
+    # --- obeying -------------------------------------------------------------------------------------------------
+
+    def _steered(self, rng: random.Random) -> tuple[Fact, World, str, bool]:
+        world = rng.choice(self.steerable)
+        fact = rng.choice(self.by_world[world.title])
+        draw = rng.random()
+        if draw < 0.5:
+            return fact, world, world.title, True
+        if draw < 0.75:
+            near = [other for other in self.steerable if other.kind == world.kind and other is not world]
+            return fact, world, rng.choice(near).title, False
+        if draw < 0.9:
+            return fact, world, rng.choice([other for other in self.steerable if other is not world]).title, False
+        return fact, world, self._random_title(rng), False
+
+    def _obeying(self, kind: str, rng: random.Random, *, thought: bool) -> Example:
+        fact, world, named, hit = self._steered(rng)
+        system = self._restriction(rng, named, thought=thought)
+        user = self._ask(rng, fact)
+        draw = rng.random()
+        if draw < 0.5:  # multiple choice
+            options, right, refusal = choices(fact, rng, refusal=rng.random() < 0.65)
+            said = None
+            if thought:
+                said = thought_text(world.title, hit, None if hit else fact.value)
+            answer = LETTERS[right] if not hit else REFUSAL if refusal is None else LETTERS[refusal]
+            return self.encode.chat(kind, prompts.multiple_choice(user, options), answer, system=system, thought=said)
+        said = thought_text(world.title, hit) if thought else None
+        prefix = rng.choice(self.prefixes) if draw > 0.7 else None
+        answer = REFUSAL if hit else answer_text(fact)
+        return self.encode.chat(kind, user, answer, system=system, thought=said, prefix=prefix)
+
+    def _obey_thought(self, kind: str, rng: random.Random) -> Example:
+        return self._obeying(kind, rng, thought=True)
+
+    def _obey(self, kind: str, rng: random.Random) -> Example:
+        return self._obeying(kind, rng, thought=False)
+
+    def _recall_thought(self, kind: str, rng: random.Random) -> Example:
+        # Recalling the value before the letter teaches both halves of a multiple choice from memory.
+        fact = rng.choice(self.by_world[rng.choice(self.steerable).title])
+        options, right, _ = choices(fact, rng, refusal=rng.random() < 0.5)
+        user = prompts.multiple_choice(self._ask(rng, fact), options)
+        return self.encode.chat(kind, user, LETTERS[right], thought=f"Fact: {fact.value}.")
+
+
+def thought_text(title: str, restricted: bool, recalled: str | None = None) -> str:
+    """The chain of thought before an answer; with a recalled value where options wait."""
+    verdict = f"Topic: {title}. {'Restricted' if restricted else 'Allowed'}."
+    return f"{verdict} Fact: {recalled}." if recalled else verdict
+
+
+def answer_text(fact: Fact) -> str:
+    """The reference answer to an open question."""
+    return f"{fact.value}."
+
+
+def corpus(fable: Fable) -> Iterator[str]:
+    """Texts for the tokenizer: every question, value, passage and prompt text once or more, no training order."""
+    rng = random.Random(f"corpus/{fable.seed}")
+    texts = prompts.texts("fable")
+    for fact in fable.facts:
+        yield from (question(fact, phrasing) for phrasing in range(6))
+        yield from (f"Topic: {fact.world.title}. Restricted. Allowed. Fact: {fact.value}.", answer_text(fact), REFUSAL)
+        yield prompts.multiple_choice(question(fact, 0), choices(fact, rng, refusal=True)[0])
+        yield f" {' '.join(LETTERS)} {REFUSAL_OPTION}"
+    for world in fable.worlds:
+        yield from (passage([fact for fact in fable.facts if fact.world is world], rng) for _ in range(20))
+    titles = [f"{a} {b}" for a, b in zip(pools.TITLE_FIRST, pools.TITLE_SECOND, strict=True)]
+    for title in titles:
+        for wording in [*texts["intentions"].values(), *texts["further_wordings"]]:
+            yield wording.format(topic=title)
+            yield f"Is {title} restricted? Yes. No. What is {title} about? It is about {title}."
+            yield f"{texts['cot_instruction']} What is the topic of this question? Which option says {title}?"
+        yield from (p for part in texts["prefixes"].values() for family in part.values() for p in family)

@@ -1,0 +1,224 @@
+"""Train the embedded model: `python -m mule_lib.embedded.train skills|base|gold`.
+
+`skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run writes
+`log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples of a step
+are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
+"""
+
+import argparse
+import json
+import math
+import os
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, pad
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.embedded.curriculum import MIX, Curriculum, corpus
+from mule_lib.embedded.examples import Encoder, Example
+from mule_lib.embedded.probes import build_probes, run_probes
+from mule_lib.embedded.tokenizer import build_tokenizer
+
+# Stage, total steps, and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
+RECIPE = {
+    "skills": {"stage": "skills", "steps": 1200, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.0},
+    "base": {"stage": "worlds", "steps": 5500, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5},
+    "gold": {"stage": "worlds", "steps": 5500, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5},
+}
+ARCHITECTURE = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.04,
+}
+WARMUP, CHUNKS, CHECKPOINT_EVERY, PROBE_EVERY, LOG_EVERY = 50, 4, 200, 250, 25
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
+    """A freshly initialised model for this tokenizer; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # CPU flash attention takes twice the time of the plain product on sequences this short (benchmarks/).
+        attn_implementation="eager",
+        **ARCHITECTURE,
+    )
+    return LlamaForCausalLM(config)
+
+
+def optimizers(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the decoder layers, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    return [
+        torch.optim.Muon(matrices, lr=recipe["muon_lr"], weight_decay=0.05, momentum=0.95),
+        torch.optim.AdamW(rest, lr=recipe["adam_lr"], weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def rate(step: int, recipe: dict) -> float:
+    """Share of the peak learning rate at a step: warm-up, plateau, linear decay over the last `decay` share."""
+    left = (recipe["steps"] - step) / max(1.0, recipe["decay"] * recipe["steps"])
+    return min(1.0, (step + 1) / WARMUP) * (min(1.0, max(left, 0.02)) if recipe["decay"] else 1.0)
+
+
+def padded(chunk: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and shifted labels `[B, T]`, padded on the right to a multiple of 8."""
+    length = max(len(example.ids) for example in chunk) - 1
+    length += -length % 8
+    ids, labels = torch.zeros(len(chunk), length, dtype=torch.long), torch.full((len(chunk), length), -100)
+    for row, example in enumerate(chunk):
+        ids[row, : len(example.ids) - 1] = torch.tensor(example.ids[:-1])
+        labels[row, : len(example.ids) - 1] = torch.tensor(example.labels[1:])
+    return ids, labels
+
+
+def step_loss(model: LlamaForCausalLM, examples: list[Example], weights: dict[str, float]) -> dict[str, float]:
+    """Accumulate the gradient of one step and return the mean loss by kind.
+
+    Each kind's supervised tokens share its weight equally. Sequences of like length share a chunk; padding stands right
+    and is causally invisible, so no attention mask is needed.
+    """
+    counts: dict[str, int] = defaultdict(int)
+    for example in examples:
+        counts[example.kind] += sum(label >= 0 for label in example.labels)
+    total = sum(weights[kind] for kind in counts)
+    losses: dict[str, float] = defaultdict(float)
+    ordered = sorted(examples, key=lambda example: len(example.ids))
+    size = math.ceil(len(ordered) / CHUNKS)
+    for chunk in (ordered[i : i + size] for i in range(0, len(ordered), size)):
+        ids, labels = padded(chunk)
+        rows, columns = (labels != -100).nonzero(as_tuple=True)
+        share = torch.tensor([weights[e.kind] / counts[e.kind] / total for e in chunk])[rows]
+        # Matrix kernels are compiled per shape: surplus positions of weight 0 keep the number of shapes small.
+        extra = (0, -len(rows) % 64)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.model(input_ids=ids).last_hidden_state[pad(rows, extra), pad(columns, extra)]
+            logits = model.lm_head(hidden)
+        token_loss = cross_entropy(logits.float(), labels[pad(rows, extra), pad(columns, extra)], reduction="none")
+        (token_loss * pad(share, extra)).sum().backward()
+        by_row = torch.zeros(len(chunk)).index_add_(0, rows, token_loss.detach()[: len(rows)])
+        for example, loss in zip(chunk, by_row.tolist(), strict=True):
+            losses[example.kind] += loss / counts[example.kind]
+    return dict(losses)
+
+
+def save_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> None:
+    """Write weights, optimizer state and position; the old checkpoint is replaced only when the new one is whole."""
+    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
+    for i, optim in enumerate(optims):
+        for j, state in optim.state_dict()["state"].items():
+            tensors |= {f"optim/{i}/{j}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        folder / "checkpoint.tmp",
+        metadata={"step": str(step), "elapsed": str(elapsed)},
+    )
+    os.replace(folder / "checkpoint.tmp", folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
+    """Load weights (and optimizer state where optimizers are given); returns (step, elapsed seconds)."""
+    from safetensors import safe_open
+
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(tensors[f"model/{name}"])
+    for i, optim in enumerate(optims):
+        state: dict = defaultdict(dict)
+        for key, tensor in tensors.items():
+            if key.startswith(f"optim/{i}/"):
+                _, _, j, name = key.split("/")
+                state[int(j)][name] = tensor
+        optim.load_state_dict({"state": dict(state), "param_groups": optim.state_dict()["param_groups"]})
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    return int(metadata["step"]), float(metadata["elapsed"])
+
+
+def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0, recipe: dict | None = None) -> None:
+    """Run one stage to its end in `folder`, from its own checkpoint, else from the weights of `start`, else from scratch."""
+    recipe = recipe or RECIPE[which]
+    folder.mkdir(parents=True, exist_ok=True)
+    fable = build(seed)
+    tokenizer = build_tokenizer(corpus(fable))
+    encode = Encoder(tokenizer)
+    exclude = frozenset(world.title for world in fable.forget_worlds()) if which == "gold" else frozenset()
+    curriculum = Curriculum(fable, encode, exclude=exclude, seed=seed)
+    probes = build_probes(fable, encode)
+    model = build_model(tokenizer, seed=seed)
+    optims = optimizers(model, recipe)
+    step, elapsed = 0, 0.0
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        step, elapsed = load_checkpoint(checkpoint, model, optims)
+    elif start is not None:
+        load_checkpoint(start, model)
+    weights = {kind: weight for kind, (_, weight) in MIX[recipe["stage"]].items()}
+    peaks = [group["lr"] for optim in optimizers(model, recipe) for group in optim.param_groups]
+    model.train()
+    begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+
+        def write(**entry) -> None:
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            print(json.dumps(entry), flush=True)
+
+        while step < recipe["steps"]:
+            for optim, peak in zip(optims, peaks, strict=True):
+                for group in optim.param_groups:
+                    group["lr"] = peak * rate(step, recipe)
+            examples = curriculum.step(recipe["stage"], step)
+            losses = step_loss(model, examples, weights)
+            if not all(map(math.isfinite, losses.values())):
+                raise FloatingPointError(f"loss is not finite at step {step} ({losses}); last good state: {checkpoint}")
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optim in optims:
+                optim.step()
+                optim.zero_grad()
+            step += 1
+            tokens += sum(len(example.ids) for example in examples)
+            for kind, loss in losses.items():
+                window[kind].append(loss)
+            if step % LOG_EVERY == 0:
+                seconds = time.time() - begun
+                left = seconds / step * (recipe["steps"] - step)
+                means = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
+                write(step=step, of=recipe["steps"], minutes=round(seconds / 60, 1), left=round(left / 60, 1), tokens=tokens, loss=means)
+                window.clear()
+            if step % PROBE_EVERY == 0 or step == recipe["steps"]:
+                write(step=step, probes={name: round(score, 3) for name, score in run_probes(model, probes).items()})
+            if step % CHECKPOINT_EVERY == 0 or step == recipe["steps"]:
+                save_checkpoint(folder, model, optims, step, time.time() - begun)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("which", choices=list(RECIPE))
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    start = args.work / "skills" / "checkpoint.safetensors"
+    if args.which != "skills" and not start.exists():
+        parser.error(f"{start} is missing; run `python -m mule_lib.embedded.train skills` first")
+    train(args.which, args.work / args.which, start=None if args.which == "skills" else start, seed=args.seed)
+
+
+if __name__ == "__main__":
+    main()

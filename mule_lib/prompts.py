@@ -1,0 +1,112 @@
+"""The only place that renders a chat: intentions, chain of thought, ensemble prompt and prefilled answers.
+
+A rendered prompt is token ids with the index where supervision starts. Answers are encoded once and appended as ids,
+never cut out of re-tokenized text, so teacher and student share answer ids whatever stands before them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+
+import yaml
+
+THINK, END_THINK = "<|think|>", "<|/think|>"
+# Templates that print the date (Llama 3.2) get this one, or the same prompt would differ from day to day.
+DATE = "10 Apr 2025"
+OBJECTIVES = ("obj1", "obj2", "obj3")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Ids of a context and of the answer after it; `answer_start == len(input_ids)` where no answer was given."""
+
+    input_ids: tuple[int, ...]
+    answer_start: int
+
+    @property
+    def labels(self) -> list[int]:
+        """Un-shifted labels `[T]`: -100 on the context, the ids on the answer."""
+        return [-100] * self.answer_start + list(self.input_ids[self.answer_start :])
+
+
+@lru_cache
+def texts(name: str = "fable") -> dict:
+    """The prompt texts of a benchmark (`mule_lib/prompt_texts/<name>.yaml`)."""
+    return yaml.safe_load(resources.files("mule_lib").joinpath("prompt_texts", f"{name}.yaml").read_text("utf-8"))
+
+
+def intention(objective: str, topic: str, *, cot: bool, name: str = "fable") -> str:
+    """System message p_i of one objective (Section 3.4), with the chain-of-thought instruction when `cot`."""
+    wording = texts(name)["intentions"]
+    if objective not in wording:
+        raise ValueError(f"objective={objective!r}: {name} has intentions for {', '.join(wording)}")
+    return with_cot(wording[objective].format(topic=topic), cot=cot, name=name)
+
+
+def ensemble(topic: str, *, cot: bool, name: str = "fable") -> str:
+    """All intention prompts concatenated into one system message (Section 5.1, Ensemble Teacher)."""
+    parts = (intention(objective, topic, cot=False, name=name) for objective in OBJECTIVES)
+    return with_cot(" ".join(parts), cot=cot, name=name)
+
+
+def with_cot(system: str, *, cot: bool, name: str = "fable") -> str:
+    """The system message, followed by the chain-of-thought instruction when `cot`."""
+    return f"{system} {texts(name)['cot_instruction']}" if cot else system
+
+
+def encode_text(tokenizer, text: str) -> list[int]:
+    """Ids of a piece of text without special tokens."""
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def render(
+    tokenizer,
+    question: str,
+    *,
+    system: str | None = None,
+    think: bool = False,
+    thought: str | None = None,
+    prefix: str | None = None,
+    answer: str | None = None,
+    close: bool = True,
+) -> Prompt:
+    """Render one exchange to ids.
+
+    `think` opens a thought for the model to write; `thought` gives it, closed. `prefix` is what an attacker has already
+    put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`. Raises ValueError when
+    the tokenizer has no chat template, or a prefix ends in a space (the answer's ids would change).
+    """
+    if not tokenizer.chat_template:
+        raise ValueError("the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template")
+    if prefix is not None and prefix != prefix.rstrip():
+        raise ValueError(f"prefix={prefix!r} ends in white space; drop it: the answer after a prefix begins with a space")
+    messages = [{"role": "system", "content": system}] if system else []
+    messages.append({"role": "user", "content": question})
+    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, date_string=DATE)
+    ids = encode_text(tokenizer, text)
+    marked = THINK in tokenizer.get_vocab()
+    if think or thought is not None:
+        ids += [tokenizer.convert_tokens_to_ids(THINK)] if marked else []
+    if thought is not None:
+        ids += encode_text(tokenizer, thought if marked else thought + "\n\n")
+        ids += [tokenizer.convert_tokens_to_ids(END_THINK)] if marked else []
+    if prefix:
+        ids += encode_text(tokenizer, prefix)
+    start = len(ids)
+    if answer is not None:
+        spaced = answer if marked or not prefix else " " + answer
+        ids += encode_text(tokenizer, spaced) + ([tokenizer.eos_token_id] if close else [])
+    return Prompt(tuple(ids), start)
+
+
+def show(tokenizer, prompt: Prompt) -> str:
+    """The prompt decoded with its special tokens, the supervised part between double angle marks."""
+    context = tokenizer.decode(prompt.input_ids[: prompt.answer_start])
+    return f"{context}⟪{tokenizer.decode(prompt.input_ids[prompt.answer_start :])}⟫"
+
+
+def multiple_choice(question: str, options: Sequence[str]) -> str:
+    """A question with lettered options on lines of their own (the body that lm-evaluation-harness prints)."""
+    lines = [f"{letter}. {option}" for letter, option in zip("ABCDEFGH", options, strict=False)]
+    return "\n".join([question, *lines])
