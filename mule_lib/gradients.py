@@ -1,0 +1,298 @@
+"""Combine the gradients of several objectives: NGDiff with AutoLR, MGDA's min-norm direction, plain sum, cosines.
+
+A gradient is one flat float32 vector over all trainable parameters, in the fixed order in which they are given. The
+rules are not linear, so apply them to the gradients of the whole batch: first average micro-batches (`weighted_mean`)
+and processes (`all_reduce_mean`), then combine.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from scipy.optimize import nnls
+from torch import Tensor
+
+SMALLEST_NORM = float(torch.finfo(torch.float32).tiny)  # a vector below it has no direction in float32
+CHUNK = 2**20  # entries of a vector that are widened to float64 at a time
+
+
+def flatten(tensors: Iterable[Tensor | None], *, like: Sequence[Tensor] | None = None) -> Tensor:
+    """Concatenate tensors, in the order given, into one float32 vector [P] without a graph.
+
+    `like` gives the shapes of entries that are None (parameters without a gradient), which become zeros.
+    Raises ValueError on an empty list, a None without `like`, or shapes that differ from those of `like`.
+    """
+    tensors = list(tensors)
+    if not tensors:
+        raise ValueError("tensors: empty list; give at least one tensor")
+    if like is not None and len(like) != len(tensors):
+        raise ValueError(f"like: {len(like)} tensors, there are {len(tensors)} to flatten")
+    parts = []
+    for index, tensor in enumerate(tensors):
+        if tensor is None and like is None:
+            raise ValueError(f"tensors: entry {index} is None; give `like` so that zeros can stand in for it")
+        if tensor is not None and like is not None and tensor.shape != like[index].shape:
+            raise ValueError(f"tensors: entry {index} has shape {list(tensor.shape)}, not {list(like[index].shape)}")
+        parts.append(torch.zeros_like(like[index]) if tensor is None else tensor)
+    return torch.cat([part.detach().to(parts[0].device, torch.float32).reshape(-1) for part in parts])
+
+
+def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
+    """Cut a flat vector [P] into tensors with the shapes, dtypes and devices of `like`, in its order.
+
+    Raises ValueError unless P is the total size of `like`.
+    """
+    sizes = [tensor.numel() for tensor in like]
+    if vector.dim() != 1 or len(vector) != sum(sizes):
+        raise ValueError(f"vector: shape {list(vector.shape)} is not [{sum(sizes)}], the total size of `like`")
+    return [part.reshape(t.shape).to(t.device, t.dtype) for part, t in zip(vector.split(sizes), like, strict=True)]
+
+
+def objective_gradient(loss: Tensor, parameters: Sequence[Tensor], *, retain_graph: bool = False) -> Tensor:
+    """Gradient of one objective's loss as a flat float32 vector; `.grad` of the parameters stays untouched.
+
+    Parameters the loss does not reach give zeros. Not reduced between processes, even on a DDP model: follow with
+    `all_reduce_mean`. Set `retain_graph` when another objective shares the forward pass.
+    Raises ValueError if there is no parameter, one is frozen, or the loss is not a scalar with a graph.
+    """
+    parameters = list(parameters)
+    frozen = [index for index, parameter in enumerate(parameters) if not parameter.requires_grad]
+    if not parameters or frozen:
+        raise ValueError(f"parameters: need at least one and all trainable; {len(parameters)} given, frozen: {frozen}")
+    if loss.numel() != 1 or not loss.requires_grad:
+        raise ValueError(
+            f"loss: shape {list(loss.shape)}, requires_grad {loss.requires_grad}; need a scalar with a graph"
+        )
+    found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
+    return flatten(found, like=parameters)
+
+
+def weighted_mean(gradients: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
+    """Average gradients of micro-batches so that the result is the gradient of the joint batch.
+
+    Shapes: gradients [P] each; returns [P]. The weight is what the micro-batch's loss was averaged over: its number of
+    supervised tokens for token means, of rows for row means. Both may be generators: only the running sum is held.
+    Raises ValueError on unequal counts, a negative or non-finite weight, or a total weight of 0.
+    """
+    total, weight_sum = None, 0.0
+    gradients, weights = iter(gradients), iter(weights)
+    for weight in weights:
+        gradient = next(gradients, None)
+        if gradient is None:
+            raise ValueError("weights: more weights than gradients; give one per gradient")
+        weight = _checked_weight(weight)
+        weight_sum += weight
+        total = weight * gradient if total is None else total.add_(gradient, alpha=weight)
+    if next(gradients, None) is not None:
+        raise ValueError("weights: fewer weights than gradients; give one per gradient")
+    if weight_sum == 0:
+        raise ValueError("weights: sum is 0; at least one must be above 0")
+    return total.div_(weight_sum)
+
+
+def all_reduce_mean(vector: Tensor, *, weight: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
+    """Average a gradient over all processes; without torch.distributed the vector is returned as it is.
+
+    Shapes: vector [P] on each process; returns [P], the same on each. `weight` as in `weighted_mean`, from this
+    process's share of the batch, so that ragged shares average to the gradient of the joint batch. Every process must
+    call it.
+    Raises ValueError on a negative or non-finite weight, or (on all processes alike) if the weights sum to 0.
+    """
+    weight = _checked_weight(weight)
+    if not (dist.is_available() and dist.is_initialized()):
+        return vector
+    total = vector * weight
+    weight_sum = torch.tensor(weight, dtype=torch.float64, device=vector.device)
+    dist.all_reduce(total, group=group)
+    dist.all_reduce(weight_sum, group=group)
+    if weight_sum == 0:
+        raise ValueError("weight: the sum over all processes is 0; at least one must be above 0")
+    return total.div_(weight_sum.item())
+
+
+def plain_sum(gradients: Sequence[Tensor]) -> Tensor:
+    """Add gradients up; vectors [P], returns float32 [P]. Raises ValueError on no gradient or unequal lengths."""
+    return _combine(gradients, [1.0] * len(_checked(gradients)))
+
+
+def cosine_matrix(gradients: Sequence[Tensor]) -> Tensor:
+    """Cosine between each two gradients.
+
+    Shapes: n vectors [P] (or one [n, P]); returns float32 [n, n] on the CPU, symmetric, in -1 to 1, diagonal exactly 1.
+    The row and column of a zero gradient are 0, its diagonal too: it points nowhere.
+    Raises ValueError on no gradient, unequal lengths, or entries that are not finite. Source: Figure 2 of MULE.
+    """
+    return torch.from_numpy(_cosines(_gram(_checked(gradients)))).float()
+
+
+def ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
+    """Difference of normalized gradients: the sum of g / |g| over objectives to keep, less that over those to forget.
+
+    Shapes: vectors [P]; returns float32 [P], to be descended. The gradients are those of cross-entropies, so a step
+    lowers the loss of what is kept and raises that of what is forgotten. A zero gradient adds nothing. Its norm can
+    reach the number of objectives, so gradient clipping at 1 acts on it.
+    Raises ValueError if either list is empty, lengths differ, or an entry is not finite.
+    Source: NGDiff, Jin and Bu 2025 (arXiv 2410.22086), to more than two objectives as MULE says.
+    """
+    keep, forget = _checked(keep, "keep"), _checked(forget, "forget")
+    norms = np.sqrt(np.diag(_gram(_checked([*keep, *forget], "keep and forget"))))
+    signs = [1.0] * len(keep) + [-1.0] * len(forget)
+    scales = [sign / norm if norm > SMALLEST_NORM else 0.0 for sign, norm in zip(signs, norms, strict=True)]
+    return _combine([*keep, *forget], scales)
+
+
+def min_norm_direction(gradients: Sequence[Tensor], *, normalize: bool = False) -> Tensor:
+    """The shortest vector in the convex hull of the gradients (MGDA): descending along it raises no objective.
+
+    Shapes: m vectors [P] of losses that are all minimised; returns float32 [P], d with d . g_i >= |d|^2 for all i up to
+    rounding. MGDA follows the smallest gradient; `normalize` takes the hull of the unit vectors instead. A zero
+    gradient makes d zero (the point is Pareto stationary); with `normalize` it has no unit vector and is left out.
+    Raises ValueError on no gradient, unequal lengths, or entries that are not finite.
+    Source: MOLLM, Pan 2025 (arXiv 2412.20412) as dual-space MGDA.
+    """
+    gradients = _checked(gradients)
+    gram = _gram(gradients)
+    if not normalize:
+        return _combine(gradients, min_norm_weights(gram))
+    norms = np.sqrt(np.diag(gram))
+    kept = np.flatnonzero(norms > SMALLEST_NORM)
+    scales = np.zeros(len(norms))
+    if len(kept):
+        scales[kept] = min_norm_weights(_cosines(gram[np.ix_(kept, kept)])) / norms[kept]
+    return _combine(gradients, scales)
+
+
+def min_norm_weights(gram: np.ndarray) -> np.ndarray:
+    """Weights on the simplex that minimise |sum_i w_i g_i|^2, from the inner products of the gradients.
+
+    Shapes: gram [m, m] float64, positive semidefinite; returns [m], each >= 0, sum 1. Exact for any m: over x = s w
+    with s >= 0, min |sum x_i g_i|^2 + (sum x_i - 1)^2 is q / (1 + q) with q = |sum w_i g_i|^2, which grows with q, so
+    one non-negative least-squares problem (active set) gives w = x / sum(x).
+    """
+    norms = np.sqrt(np.diag(gram))
+    if norms.min() <= SMALLEST_NORM:
+        return np.eye(len(norms))[norms.argmin()]
+    # In unit vectors the least-squares matrix is well conditioned however far the norms are apart.
+    shares = norms.min() / norms
+    eigenvalues, vectors = np.linalg.eigh(_cosines(gram))
+    factor = np.sqrt(eigenvalues.clip(min=0))[:, None] * vectors.T
+    target = np.append(np.zeros(len(norms)), 1.0)
+    solution, _ = nnls(np.vstack([factor, shares]), target, maxiter=100 * len(norms))
+    weights = solution * shares
+    return weights / weights.sum()
+
+
+def auto_learning_rate(minus: float, zero: float, plus: float, learning_rate: float) -> float:
+    """Learning rate at the vertex of the parabola through the retain loss at steps -lr, 0 and +lr along the update.
+
+    `minus`, `zero`, `plus`: losses L(theta + lr d), L(theta), L(theta - lr d) for the update d to be descended. Returns
+    lr / 2 (minus - plus) / (plus - 2 zero + minus), in units of the learning rate; no guard (see `next_learning_rate`):
+    with negative curvature the vertex is a maximum. Raises ValueError on zero curvature, losses that are not finite, or
+    learning_rate <= 0. Source: AutoLR of NGDiff after GeN.
+    """
+    minus, zero, plus = (_checked_loss(value) for value in (minus, zero, plus))
+    _check_learning_rate(learning_rate)
+    curvature = plus - 2 * zero + minus
+    if curvature == 0:
+        raise ValueError("minus, zero, plus: the losses lie on a line, which has no vertex; keep the learning rate")
+    return learning_rate / 2 * (minus - plus) / curvature
+
+
+def next_learning_rate(
+    learning_rate: float,
+    losses: Sequence[float],
+    *,
+    factors: Sequence[float] = (-1.0, 0.0, 1.0),
+    smoothing: float = 0.9,
+    decay: float = 1.0,
+    min_r2: float = 0.99,
+) -> float:
+    """One guarded AutoLR step: move 10 % of the way to the vertex of the retain loss along the update, or stay.
+
+    `losses`: L(theta - factor lr d) for each of `factors`, of which one is 0. A parabola through the loss at 0 is
+    fitted; with curvature > 0, slope > 0 and R^2 > `min_r2` the result is smoothing lr + (1 - smoothing) decay
+    clip(vertex, lr / 2, 2 lr), else lr. With three symmetric factors the fit is exact and only the signs decide. A loss
+    that is not finite halves the learning rate, as in the released code. Raises ValueError on factors that do not
+    determine a parabola, unequal counts, or learning_rate <= 0. Source: GeN as used by NGDiff.
+    """
+    _check_learning_rate(learning_rate)
+    steps, values = np.asarray(factors, dtype=float), np.asarray([float(loss) for loss in losses])
+    if len(steps) != len(values):
+        raise ValueError(f"losses: {len(values)} values for {len(steps)} factors; give one per factor")
+    if (steps == 0).sum() != 1 or len(np.unique(steps)) < 3:
+        raise ValueError(f"factors: {list(factors)} must hold 0 once and at least two other values")
+    if not np.isfinite(values).all():
+        return learning_rate / 2
+    change = values - values[steps == 0]
+    design = np.stack([steps**2 / 2, -steps], axis=1)
+    (curvature, slope), *_ = np.linalg.lstsq(design, change, rcond=None)
+    spread = np.square(change - change.mean()).sum()
+    r2 = 1 - np.square(change - design @ (curvature, slope)).sum() / spread if spread > 0 else 0.0
+    if curvature <= 0 or slope <= 0 or r2 <= min_r2:
+        return learning_rate
+    vertex = learning_rate * float(np.clip(slope / curvature, 0.5, 2.0))
+    return smoothing * learning_rate + (1 - smoothing) * decay * vertex
+
+
+def _gram(gradients: Sequence[Tensor]) -> np.ndarray:
+    """Inner products [n, n] in float64, chunk by chunk, because n widened copies may not fit."""
+    wide = torch.float32 if gradients[0].device.type == "mps" else torch.float64  # Apple's GPU has no float64
+    gram = np.zeros((len(gradients), len(gradients)))
+    for start in range(0, len(gradients[0]), CHUNK):
+        block = torch.stack([gradient[start : start + CHUNK].detach().to(wide) for gradient in gradients])
+        gram += (block @ block.T).cpu().numpy()
+    bad = np.flatnonzero(~np.isfinite(np.diag(gram))).tolist()
+    if bad:
+        raise ValueError(f"gradients: entries that are not finite in gradients {bad}; stop before this step is taken")
+    return gram
+
+
+def _cosines(gram: np.ndarray) -> np.ndarray:
+    norms = np.sqrt(np.diag(gram))
+    nonzero = norms > SMALLEST_NORM
+    inverse = np.divide(1.0, norms, out=np.zeros_like(norms), where=nonzero)
+    cosines = (gram * inverse[:, None] * inverse).clip(-1, 1)
+    np.fill_diagonal(cosines, nonzero.astype(float))
+    return cosines
+
+
+def _combine(gradients: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    total = torch.zeros_like(gradients[0], dtype=torch.float32)
+    for gradient, weight in zip(gradients, weights, strict=True):
+        if weight != 0:
+            total.add_(gradient.detach(), alpha=float(weight))
+    return total
+
+
+def _checked(gradients: Sequence[Tensor], name: str = "gradients") -> list[Tensor]:
+    gradients = list(gradients)
+    if not gradients:
+        raise ValueError(f"{name}: empty list; give at least one flat gradient")
+    for index, gradient in enumerate(gradients):
+        if gradient.dim() != 1 or not gradient.is_floating_point() or len(gradient) != len(gradients[0]):
+            raise ValueError(
+                f"{name}: gradient {index} is {gradient.dtype} {list(gradient.shape)}; "
+                f"all must be floating point and [{gradients[0].numel()}]"
+            )
+    return gradients
+
+
+def _checked_weight(weight: float) -> float:
+    weight = float(weight)
+    if not math.isfinite(weight) or weight < 0:
+        raise ValueError(f"weight: {weight} is not a finite number of 0 or more")
+    return weight
+
+
+def _checked_loss(value: float) -> float:
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"minus, zero, plus: {value} is not a finite loss")
+    return value
+
+
+def _check_learning_rate(learning_rate: float) -> None:
+    if not math.isfinite(learning_rate) or learning_rate <= 0:
+        raise ValueError(f"learning_rate: {learning_rate} is not a finite number above 0")

@@ -1,0 +1,281 @@
+"""Gradient rules against formulas written out in float64 and against brute force."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from mule_lib import gradients
+
+A = torch.tensor([3.0, 0.0, 4.0])
+B = torch.tensor([-1.0, 2.0, 2.0])
+C = torch.tensor([0.0, -5.0, 12.0])
+
+
+def random_gradients(count, size=30, seed=0, spread=1.0):
+    gen = torch.Generator().manual_seed(seed)
+    scales = 10 ** (spread * torch.randn(count, generator=gen))
+    return list(torch.randn(count, size, generator=gen) * scales[:, None])
+
+
+def brute_force_min_norm(vectors):
+    """Shortest point of the hull: of each face's affine span take the shortest point, keep it if it is in the face."""
+    stack = torch.stack([vector.double() for vector in vectors])
+    best = None
+    for size in range(1, len(vectors) + 1):
+        for face in itertools.combinations(range(len(vectors)), size):
+            gram = stack[list(face)] @ stack[list(face)].T
+            weights = torch.linalg.lstsq(gram, torch.ones(size, 1, dtype=torch.float64), driver="gelsd").solution[:, 0]
+            weights = weights / weights.sum()
+            if (weights >= -1e-9).all():
+                point = weights @ stack[list(face)]
+                best = point if best is None or point.norm() < best.norm() else best
+    return best
+
+
+def test_flatten_and_unflatten_keep_order_shape_and_type():
+    like = [torch.zeros(2, 2), torch.zeros(3, dtype=torch.bfloat16), torch.zeros(())]
+    tensors = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0, 7.0]).bfloat16(), torch.tensor(8.0)]
+    vector = gradients.flatten(tensors)
+    assert vector.dtype == torch.float32
+    assert vector.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
+    for found, expected in zip(gradients.unflatten(vector, like), tensors, strict=True):
+        assert found.dtype == expected.dtype
+        assert torch.equal(found, expected)
+    assert gradients.flatten([None, tensors[1], None], like=like).tolist() == [0, 0, 0, 0, 5, 6, 7, 0]
+
+
+def test_objective_gradient_equals_backward_and_leaves_grad_alone():
+    gen = torch.Generator().manual_seed(0)
+    weight, unused = torch.randn(3, 2, generator=gen, requires_grad=True), torch.ones(2, requires_grad=True)
+    inputs = torch.randn(5, 3, generator=gen)
+
+    def loss():
+        return (inputs @ weight).tanh().square().mean()
+
+    found = gradients.objective_gradient(loss(), [unused, weight])
+    assert weight.grad is None
+    loss().backward()
+    torch.testing.assert_close(found, torch.cat([torch.zeros(2), weight.grad.reshape(-1)]))
+    shared = loss()
+    first = gradients.objective_gradient(shared, [weight], retain_graph=True)
+    torch.testing.assert_close(gradients.objective_gradient(2 * shared, [weight]), 2 * first)
+
+
+def test_cosine_matrix():
+    found = gradients.cosine_matrix([A, B, -2 * A, torch.zeros(3)])
+    cosine = 5 / 15
+    expected = [[1, cosine, -1, 0], [cosine, 1, -cosine, 0], [-1, -cosine, 1, 0], [0, 0, 0, 0]]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    assert torch.equal(found.diagonal(), torch.tensor([1.0, 1.0, 1.0, 0.0]))
+    # Squares of such entries leave the range of float32.
+    torch.testing.assert_close(gradients.cosine_matrix([1e-25 * A, 1e25 * B]), found[:2, :2])
+    torch.testing.assert_close(gradients.cosine_matrix(torch.stack([A, B])), found[:2, :2])
+
+
+def test_long_vectors_are_summed_over_all_chunks(monkeypatch):
+    vectors = random_gradients(3, size=50)
+    whole = gradients.cosine_matrix(vectors)
+    monkeypatch.setattr(gradients, "CHUNK", 7)
+    torch.testing.assert_close(gradients.cosine_matrix(vectors), whole)
+
+
+def test_plain_sum():
+    assert gradients.plain_sum([A, B, C]).tolist() == [2, -3, 18]
+
+
+def test_ngdiff_agrees_with_the_formula():
+    expected = A.double() / 5 + B.double() / 3 - C.double() / 13
+    torch.testing.assert_close(gradients.ngdiff([A, B], [C]).double(), expected, atol=1e-6, rtol=0)
+    one_each = gradients.ngdiff([A], [C])
+    torch.testing.assert_close(one_each.double(), A.double() / 5 - C.double() / 13, atol=1e-6, rtol=0)
+    # Only directions count, and the norm is at most the number of objectives.
+    torch.testing.assert_close(gradients.ngdiff([1e-12 * A], [1e12 * C]), one_each)
+    torch.testing.assert_close(gradients.ngdiff([A], [-7 * A]).norm().item(), 2.0)
+
+
+def test_ngdiff_descends_retain_and_ascends_forget():
+    direction = gradients.ngdiff([A], [C])
+    assert direction @ A > 0
+    assert direction @ C < 0
+
+
+def test_ngdiff_ignores_a_zero_gradient():
+    zero = torch.zeros(3)
+    torch.testing.assert_close(gradients.ngdiff([A, zero], [C]), gradients.ngdiff([A], [C]))
+    assert gradients.ngdiff([zero], [zero]).tolist() == [0, 0, 0]
+
+
+def test_norms_of_bf16_gradients_are_taken_in_float32():
+    vectors = [vector.bfloat16() for vector in random_gradients(2, size=5000)]
+    found = gradients.ngdiff([vectors[0]], [vectors[1]])
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, gradients.ngdiff([vectors[0].float()], [vectors[1].float()]))
+    torch.testing.assert_close(gradients.ngdiff([vectors[0]], [torch.zeros(5000)]).norm().item(), 1.0)
+
+
+def test_min_norm_of_two_is_the_closed_form():
+    for seed in range(20):
+        first, second = random_gradients(2, size=4, seed=seed)
+        difference = (second - first).double()
+        weight = float((second.double() @ difference / (difference @ difference)).clamp(0, 1))
+        expected = weight * first.double() + (1 - weight) * second.double()
+        found = gradients.min_norm_direction([first, second])
+        torch.testing.assert_close(found.double(), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7])
+@pytest.mark.parametrize("spread", [0.0, 1.5])
+def test_min_norm_equals_brute_force_and_opposes_no_objective(count, spread):
+    for seed in range(10):
+        vectors = random_gradients(count, size=count + 1, seed=seed, spread=spread)
+        found = gradients.min_norm_direction(vectors).double()
+        scale = max(vector.norm().item() for vector in vectors)
+        torch.testing.assert_close(found, brute_force_min_norm(vectors), atol=2e-6 * scale, rtol=1e-5)
+        for vector in vectors:
+            assert found @ vector.double() >= found @ found - 1e-6 * scale**2
+
+
+def test_min_norm_with_dependent_gradients():
+    for vectors in ([A, A], [A, 2 * A, B], [A, B, C, A + B], random_gradients(6, size=3)):
+        found = gradients.min_norm_direction(vectors).double()
+        scale = max(vector.norm().item() for vector in vectors)
+        assert found.norm() <= brute_force_min_norm(vectors).norm() + 1e-6 * scale
+        assert all(found @ vector.double() >= found @ found - 1e-6 * scale**2 for vector in vectors)
+
+
+def test_min_norm_follows_the_smallest_and_normalizing_bisects():
+    small, large = torch.tensor([1e-3, 0.0]), torch.tensor([0.0, 10.0])
+    direction = gradients.min_norm_direction([small, large])
+    assert direction[0] / direction[1] > 100
+    torch.testing.assert_close(
+        gradients.min_norm_direction([small, large], normalize=True), torch.tensor([0.5, 0.5]), atol=1e-6, rtol=0
+    )
+    vectors = random_gradients(4, spread=1.0)
+    unit = [vector / vector.norm() for vector in vectors]
+    torch.testing.assert_close(
+        gradients.min_norm_direction(vectors, normalize=True), gradients.min_norm_direction(unit), atol=1e-6, rtol=0
+    )
+
+
+def test_min_norm_where_nothing_can_improve():
+    assert gradients.min_norm_direction([A, -2 * A]).abs().max() < 1e-6
+    zero = torch.zeros(3)
+    assert gradients.min_norm_direction([A, zero, B]).tolist() == [0, 0, 0]
+    assert gradients.min_norm_direction([zero, zero], normalize=True).tolist() == [0, 0, 0]
+    torch.testing.assert_close(
+        gradients.min_norm_direction([A, zero, B], normalize=True),
+        gradients.min_norm_direction([A, B], normalize=True),
+    )
+
+
+def test_auto_learning_rate_finds_the_vertex():
+    def retain_loss(step, best=0.03):
+        return 2.0 * (step - best) ** 2 + 0.7
+
+    for rate in (0.001, 0.02, 0.1):
+        found = gradients.auto_learning_rate(retain_loss(-rate), retain_loss(0.0), retain_loss(rate), rate)
+        assert found == pytest.approx(0.03, rel=1e-6)
+    # Worked out by hand: lr / 2 * (5 - 2) / (2 - 2 * 3 + 5).
+    assert gradients.auto_learning_rate(5.0, 3.0, 2.0, 0.1) == pytest.approx(0.15)
+    assert gradients.auto_learning_rate(*torch.tensor([5.0, 3.0, 2.0]), 0.1) == pytest.approx(0.15)
+
+
+def test_next_learning_rate_moves_a_tenth_of_the_way_within_a_factor_of_two():
+    vertex = gradients.auto_learning_rate(5.0, 3.0, 2.0, 0.1)
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0]) == pytest.approx(0.9 * 0.1 + 0.1 * vertex)
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0], decay=0.5) == pytest.approx(0.9 * 0.1 + 0.05 * vertex)
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 1.1]) == pytest.approx(0.9 * 0.1 + 0.1 * 0.2)
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 4.9]) == pytest.approx(0.9 * 0.1 + 0.1 * 0.05)
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [3.5, 3.0, 2.0],  # curvature below zero
+        [2.0, 3.0, 5.0],  # uphill along the update
+        [3.0, 3.0, 3.0],  # flat
+    ],
+)
+def test_next_learning_rate_stays_where_the_guard_fails(losses):
+    assert gradients.next_learning_rate(0.1, losses) == 0.1
+
+
+def test_next_learning_rate_with_more_points_looks_at_the_fit():
+    factors = (-2.0, -1.0, 0.0, 1.0, 2.0)
+    parabola = [(factor - 1.5) ** 2 for factor in factors]
+    assert gradients.next_learning_rate(0.1, parabola, factors=factors) == pytest.approx(0.9 * 0.1 + 0.1 * 0.15)
+    rough = [value + bump for value, bump in zip(parabola, (0.0, 4.0, 0.0, -2.0, 4.0), strict=True)]
+    assert gradients.next_learning_rate(0.1, rough, factors=factors) == 0.1
+    assert gradients.next_learning_rate(0.1, rough, factors=factors, min_r2=0.0) != 0.1
+
+
+def test_next_learning_rate_halves_after_a_loss_that_is_not_finite():
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, math.inf]) == 0.05
+
+
+def test_bad_gradients_are_refused():
+    for rule in (gradients.plain_sum, gradients.cosine_matrix, gradients.min_norm_direction):
+        with pytest.raises(ValueError, match=r"^gradients: empty list"):
+            rule([])
+        with pytest.raises(ValueError, match=r"^gradients: gradient 1 is torch.float32 \[2\]; all must be .* \[3\]$"):
+            rule([A, B[:2]])
+        with pytest.raises(ValueError, match=r"^gradients: gradient 0 is torch.float32 \[1, 3\]"):
+            rule([A[None]])
+    bad = torch.tensor([0.0, math.nan, 1.0])
+    for combine in (
+        lambda: gradients.ngdiff([A], [bad]),
+        lambda: gradients.min_norm_direction([A, bad]),
+        lambda: gradients.cosine_matrix([A, bad]),
+    ):
+        with pytest.raises(ValueError, match=r"not finite in gradients \[1\]"):
+            combine()
+    with pytest.raises(ValueError, match=r"^keep: empty list"):
+        gradients.ngdiff([], [A])
+    with pytest.raises(ValueError, match=r"^forget: empty list"):
+        gradients.ngdiff([A], [])
+    with pytest.raises(ValueError, match=r"^keep and forget: gradient 1 is"):
+        gradients.ngdiff([A], [B[:2]])
+
+
+def test_bad_parameters_and_losses_are_refused():
+    free, frozen = torch.ones(2, requires_grad=True), torch.ones(2)
+    with pytest.raises(ValueError, match=r"^parameters: .* frozen: \[1\]$"):
+        gradients.objective_gradient((free * frozen).sum(), [free, frozen])
+    with pytest.raises(ValueError, match=r"^parameters: need at least one"):
+        gradients.objective_gradient(free.sum(), [])
+    with pytest.raises(ValueError, match=r"^loss: shape \[2\], requires_grad True; need a scalar with a graph$"):
+        gradients.objective_gradient(free * 2, [free])
+    with pytest.raises(ValueError, match=r"^loss: .*requires_grad False"):
+        gradients.objective_gradient(frozen.sum(), [free])
+
+
+def test_bad_lists_of_tensors_are_refused():
+    with pytest.raises(ValueError, match=r"^tensors: empty list"):
+        gradients.flatten([])
+    with pytest.raises(ValueError, match=r"^tensors: entry 1 is None; give `like`"):
+        gradients.flatten([A, None])
+    with pytest.raises(ValueError, match=r"^tensors: entry 0 has shape \[3\], not \[2\]$"):
+        gradients.flatten([A], like=[A[:2]])
+    with pytest.raises(ValueError, match=r"^like: 1 tensors, there are 2 to flatten$"):
+        gradients.flatten([A, B], like=[A])
+    with pytest.raises(ValueError, match=r"^vector: shape \[3\] is not \[6\]"):
+        gradients.unflatten(A, [A, B])
+
+
+def test_bad_learning_rates_and_losses_are_refused():
+    for rate in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=r"^learning_rate: .* is not a finite number above 0$"):
+            gradients.auto_learning_rate(5.0, 3.0, 2.0, rate)
+        with pytest.raises(ValueError, match=r"^learning_rate: "):
+            gradients.next_learning_rate(rate, [5.0, 3.0, 2.0])
+    with pytest.raises(ValueError, match=r"^minus, zero, plus: nan is not a finite loss$"):
+        gradients.auto_learning_rate(math.nan, 3.0, 2.0, 0.1)
+    with pytest.raises(ValueError, match=r"^minus, zero, plus: the losses lie on a line"):
+        gradients.auto_learning_rate(4.0, 3.0, 2.0, 0.1)
+    with pytest.raises(ValueError, match=r"^losses: 2 values for 3 factors"):
+        gradients.next_learning_rate(0.1, [5.0, 3.0])
+    for factors in ((-1.0, 1.0, 2.0), (0.0, 1.0, 1.0)):
+        with pytest.raises(ValueError, match=r"^factors: "):
+            gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0], factors=factors)
