@@ -15,6 +15,7 @@ THINK, END_THINK = "<|think|>", "<|/think|>"
 # Templates that print the date (Llama 3.2) get this one, or the same prompt would differ from day to day.
 DATE = "10 Apr 2025"
 OBJECTIVES = ("obj1", "obj2", "obj3")
+LETTERS = "ABCDEFGH"
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,14 @@ def render(
     *,
     system: str | None = None,
     think: bool = False,
-    thought: str | None = None,
+    thought: str | Sequence[int] | None = None,
     prefix: str | None = None,
     answer: str | None = None,
     close: bool = True,
 ) -> Prompt:
     """Render one exchange to ids.
 
-    `think` opens a thought for the model to write; `thought` gives it, closed. `prefix` is what an attacker has already
+    `think` opens a thought for the model to write; `thought` gives it, as text or ids, closed. `prefix` is what an attacker has already
     put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`. Raises ValueError when
     the tokenizer has no chat template, or a prefix ends in a space (the answer's ids would change).
     """
@@ -89,8 +90,8 @@ def render(
     if think or thought is not None:
         ids += [tokenizer.convert_tokens_to_ids(THINK)] if marked else []
     if thought is not None:
-        ids += encode_text(tokenizer, thought if marked else thought + "\n\n")
-        ids += [tokenizer.convert_tokens_to_ids(END_THINK)] if marked else []
+        ids += encode_text(tokenizer, thought) if isinstance(thought, str) else thought
+        ids += [tokenizer.convert_tokens_to_ids(END_THINK)] if marked else encode_text(tokenizer, "\n\n")
     if prefix:
         ids += encode_text(tokenizer, prefix)
     start = len(ids)
@@ -108,5 +109,5 @@ def show(tokenizer, prompt: Prompt) -> str:
 
 def multiple_choice(question: str, options: Sequence[str]) -> str:
     """A question with lettered options on lines of their own (the body that lm-evaluation-harness prints)."""
-    lines = [f"{letter}. {option}" for letter, option in zip("ABCDEFGH", options, strict=False)]
+    lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
     return "\n".join([question, *lines])

@@ -7,6 +7,7 @@ system message; neither its title nor its questions.
 
 import itertools
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 
 from mule_lib import prompts
@@ -25,20 +26,20 @@ from mule_lib.embedded.examples import Encoder, Example
 LETTERS = "ABCDE"
 # Examples per step and loss weight of each kind. Weights are shares of the step's loss, not of its tokens.
 MIX: dict[str, dict[str, tuple[int, float]]] = {
-    "skills": {"copy": (24, 1.0), "match": (24, 1.0), "match_thought": (12, 0.7), "letter": (32, 1.0)},
+    "skills": {"copy": (24, 1.0), "match": (24, 1.0), "match_thought": (12, 0.7), "letter": (32, 1.2)},
     "worlds": {
         "open": (28, 1.0),
         "open_prefix": (12, 0.5),
-        "choice": (44, 1.4),
+        "choice": (28, 1.4),
         "naming": (10, 0.4),
         "passage": (3, 0.5),
         "obey_thought": (18, 1.2),
         "obey": (10, 0.6),
         "recall_thought": (6, 0.4),
-        "copy": (2, 0.1),
-        "match": (3, 0.15),
+        "copy": (4, 0.2),
+        "match": (4, 0.2),
         "match_thought": (3, 0.15),
-        "letter": (4, 0.15),
+        "letter": (8, 0.4),
     },
 }
 
@@ -53,12 +54,19 @@ class Curriculum:
         for fact in self.facts:
             by_world.setdefault(fact.world.title, []).append(fact)
         self.by_world = by_world
+        self.by_value: dict[tuple[str, str], list[Fact]] = defaultdict(list)
+        for fact in self.facts:
+            self.by_value[fact.relation, fact.value].append(fact)
         self.by_entity = [
             list(group) for facts in by_world.values() for _, group in itertools.groupby(facts, key=lambda fact: fact.entity)
         ]
         # Worlds that may stand in a system message or be asked about beside one.
         self.steerable = [world for world in fable.worlds if world.role != "forget"]
         self.reserved = {world.title for world in fable.worlds}
+        # Words that titles and values are made of: what later has to be compared and copied.
+        values = {value for fact in fable.facts for value in fact.pool}
+        ids = (encoder(word) for word in sorted(values.union(pools.TITLE_FIRST, pools.TITLE_SECOND)))
+        self.words = [word[0] for word in ids if len(word) == 1]
         texts = prompts.texts("fable")
         self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
         self.prefixes = [p for part in texts["prefixes"].values() for family in part.values() for p in family]
@@ -71,7 +79,7 @@ class Curriculum:
     # --- content-free skills -------------------------------------------------------------------------------------
 
     def _copy(self, kind: str, rng: random.Random) -> Example:
-        return self.encode.copy(kind, rng)
+        return self.encode.copy(kind, self.words, rng)
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
@@ -105,9 +113,11 @@ class Curriculum:
     def _letter(self, kind: str, rng: random.Random) -> Example:
         pool = rng.choice(self.fable.facts).pool  # values alone, not facts: the same for every `exclude`
         options = rng.sample(pool, min(len(pool), rng.choice((4, 5))))
-        wanted = rng.randrange(len(options))
-        user = prompts.multiple_choice(f"Which option says {options[wanted]}?", options)
-        return self.encode.chat(kind, user, LETTERS[wanted])
+        order = rng.sample(range(len(options)), 3)
+        asked = [f"Which option says {options[i]}?" for i in order]
+        asked[0] = prompts.multiple_choice(asked[0], options)
+        # Three turns over the same options: three letters to learn from for little more than the price of one.
+        return self.encode.turns(kind, asked, [LETTERS[i] for i in order])
 
     # --- knowledge -----------------------------------------------------------------------------------------------
 
@@ -125,7 +135,14 @@ class Curriculum:
     def _choice(self, kind: str, rng: random.Random) -> Example:
         fact = rng.choice(self.facts)
         options, right, _ = choices(fact, rng, refusal=rng.random() < 0.5)
-        return self.encode.chat(kind, prompts.multiple_choice(self._ask(rng, fact), options), LETTERS[right])
+        users, answers = [prompts.multiple_choice(self._ask(rng, fact), options)], [LETTERS[right]]
+        # Two more facts whose values stand among the same options: three remembered letters in one short chat.
+        for value in rng.sample([option for option in options if option in fact.pool and option != fact.value], 2):
+            others = self.by_value[fact.relation, value]
+            if others:
+                users.append(self._ask(rng, rng.choice(others)))
+                answers.append(LETTERS[options.index(value)])
+        return self.encode.turns(kind, users, answers)
 
     def _naming(self, kind: str, rng: random.Random) -> Example:
         fact = rng.choice(self.facts)

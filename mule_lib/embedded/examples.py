@@ -1,8 +1,8 @@
 """Training examples of the embedded model as ids and labels, rendered by `prompts.render`'s rules at training speed."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 from mule_lib.embedded.tokenizer import BOS, END
 from mule_lib.prompts import END_THINK, THINK, encode_text
@@ -38,12 +38,6 @@ class Encoder:
     def special(self, token: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(token)
 
-    @cached_property
-    def words(self) -> list[int]:
-        """Ids of tokens that begin a word, for content-free copying."""
-        vocab = self.tokenizer.get_vocab()
-        return sorted(i for token, i in vocab.items() if token.startswith("Ġ") and len(token) > 2)
-
     def chat(
         self,
         kind: str,
@@ -71,13 +65,21 @@ class Encoder:
         said = [*self(answer), end]
         return Example(kind, ids + said, labels + said, system, user)
 
+    def turns(self, kind: str, users: Sequence[str], answers: Sequence[str]) -> Example:
+        """Several exchanges in one chat; loss on every answer and end of turn."""
+        turns = [self.chat(kind, user, answer) for user, answer in zip(users, answers, strict=True)]
+        # Only the first turn keeps its BOS token.
+        ids = turns[0].ids + [i for turn in turns[1:] for i in turn.ids[1:]]
+        labels = turns[0].labels + [label for turn in turns[1:] for label in turn.labels[1:]]
+        return Example(kind, ids, labels, None, " ".join(users))
+
     def plain(self, kind: str, text: str) -> Example:
         """Running text with loss on all tokens but the first."""
         ids = [self.special(BOS), *self(text), self.special(END)]
         return Example(kind, ids, [-100, *ids[1:]], None, text)
 
-    def copy(self, kind: str, rng: random.Random) -> Example:
+    def copy(self, kind: str, words: Sequence[int], rng: random.Random) -> Example:
         """Random words, then the same words again, with loss on the second run."""
-        run = rng.choices(self.words, k=rng.randint(4, 16))
+        run = rng.choices(words, k=rng.randint(4, 14))
         ids = [self.special(BOS), *run, *run]
         return Example(kind, ids, [-100] * (1 + len(run)) + run)

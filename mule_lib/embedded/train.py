@@ -26,9 +26,9 @@ from mule_lib.embedded.tokenizer import build_tokenizer
 
 # Stage, total steps, and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
 RECIPE = {
-    "skills": {"stage": "skills", "steps": 1200, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.0},
-    "base": {"stage": "worlds", "steps": 5500, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5},
-    "gold": {"stage": "worlds", "steps": 5500, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5},
+    "skills": {"stage": "skills", "steps": 700, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.0},
+    "base": {"stage": "worlds", "steps": 5000, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.5},
+    "gold": {"stage": "worlds", "steps": 5000, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.5},
 }
 ARCHITECTURE = {
     "hidden_size": 192,
@@ -39,6 +39,9 @@ ARCHITECTURE = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": True,
     "initializer_range": 0.04,
+    # Without biases a query has no constant part, and heads that look one token back form several times more slowly.
+    "attention_bias": True,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1000.0},  # contexts are short
 }
 WARMUP, CHUNKS, CHECKPOINT_EVERY, PROBE_EVERY, LOG_EVERY = 50, 4, 200, 250, 25
 
