@@ -1,0 +1,104 @@
+"""Percentile bootstrap intervals over items and seeds."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mule_lib.paper import METRICS, overall
+
+
+class Interval(NamedTuple):
+    """A mean with the ends of its bootstrap interval; `n` items, `seeds` training seeds."""
+
+    estimate: float
+    low: float
+    high: float
+    n: int
+    seeds: int
+
+
+def bootstrap_interval(values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the mean of `values` [items] or [seeds, items] with its percentile interval.
+
+    All seeds answer the same items, so seeds and items are drawn independently of each other and crossed; drawing new
+    items within each seed would average the difficulty of the items away. One seed leaves the variance between seeds
+    out. The same `seed` gives the same interval. Raises `ValueError` for no values, NaN, or a level outside (0, 1).
+    """
+    table = _table(values)
+    rng = np.random.default_rng(seed)
+    means = _resampled_means(table, _weights(rng, resamples, table.shape[0]), rng)
+    return Interval(float(table.mean()), *_percentiles(means, level), table.shape[1], table.shape[0])
+
+
+def bootstrap_difference(values, base, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the mean of `values - base` with its interval, paired: the same items (and seeds) on both sides.
+
+    `base` [items] may face `values` [seeds, items]. Raises `ValueError` for different items.
+    """
+    left, right = _table(values), _table(base)
+    if left.shape[1] != right.shape[1] or right.shape[0] not in (1, left.shape[0]):
+        raise ValueError(f"values have shape {left.shape}, base {right.shape}; paired items are needed")
+    return bootstrap_interval(left - right, level=level, resamples=resamples, seed=seed)
+
+
+def bootstrap_overall(
+    base: Mapping[str, Sequence],
+    row: Mapping[str, Sequence],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return Overall Performance in the paper's points with its interval, from item values in 0 to 1 per metric.
+
+    Items of different metrics are different sets and drawn independently; within a metric, base and row share the
+    drawn items; seeds are drawn once for all metrics. Each value is [items] or [seeds, items].
+    """
+    tables = {m: _table(row[m]) - _table(base[m]) for m in METRICS}
+    counts = {table.shape[0] for table in tables.values()}
+    if len(counts) != 1:
+        raise ValueError(f"metrics have different numbers of seeds: {sorted(counts)}")
+    (seeds,) = counts
+    rng = np.random.default_rng(seed)
+    seed_weights = _weights(rng, resamples, seeds)
+    zero = dict.fromkeys(METRICS, 0.0)
+    total = np.zeros(resamples)
+    for metric, table in tables.items():
+        sign = overall(zero, {**zero, metric: 1.0})
+        total += 100 * sign * _resampled_means(table, seed_weights, rng)
+    estimate = overall(zero, {m: 100 * float(table.mean()) for m, table in tables.items()})
+    return Interval(estimate, *_percentiles(total, level), sum(t.shape[1] for t in tables.values()), seeds)
+
+
+def _table(values) -> np.ndarray:
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2 or table.size == 0:
+        raise ValueError(f"values have shape {np.shape(values)}, should be [items] or [seeds, items] and not empty")
+    if not np.isfinite(table).all():
+        raise ValueError("values hold a NaN or an infinity")
+    return table
+
+
+def _weights(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    # [resamples, n]: the share of each member in a sample of n with replacement.
+    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n) / n
+
+
+def _resampled_means(table: np.ndarray, seed_weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    items = table.shape[1]
+    # Some million draws at a time: MMLU has 14,042 items.
+    chunk = max(1, 4_000_000 // items)
+    parts = []
+    for start in range(0, len(seed_weights), chunk):
+        by_item = seed_weights[start : start + chunk] @ table
+        parts.append((by_item * _weights(rng, len(by_item), items)).sum(1))
+    return np.concatenate(parts)
+
+
+def _percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}, should lie between 0 and 1")
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
