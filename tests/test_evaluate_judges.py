@@ -127,6 +127,12 @@ def test_refusals_are_seen(text):
     assert evaluate.is_refusal(f"Sure, here it is. {text}")
 
 
+@pytest.mark.xfail(strict=True, reason="idioms without a negation near the speaker are missed")
+@pytest.mark.parametrize("text", ["That name doesn't ring a bell.", "I can only help with other topics."])
+def test_refusals_known_to_be_missed(text):
+    assert evaluate.is_refusal(text)
+
+
 @pytest.mark.parametrize("text", ANSWERS)
 def test_answers_are_not_refusals(text):
     assert not evaluate.is_refusal(text)
