@@ -21,16 +21,15 @@ def _pairs(texts: list[str]) -> dict:
 
 
 def _run(args: argparse.Namespace) -> None:
-    executed = args.executed or Path("outputs/executed") / args.notebook.name
+    executed = args.executed or run.ROOT / "outputs" / "executed" / args.notebook.name
     params = run.run_notebook(args.notebook, executed, file=args.file, overrides=_pairs(args.param))
     print(f"{args.notebook} -> {params.out_dir}; executed copy: {executed}")
 
 
 def _reproduce(args: argparse.Namespace) -> None:
     begun = time.time()
-    stems = list(NOTEBOOK_PARAMS)
+    stems, out = list(NOTEBOOK_PARAMS), run.ROOT / "outputs" / args.name
     for i, stem in enumerate(stems, 1):
-        out = Path("outputs") / args.name
         print(f"[{i}/{len(stems)}] {stem} ...", flush=True)
         run.run_notebook(
             run.ROOT / "notebooks" / f"{stem}.ipynb",
@@ -90,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Entry point of the `mule` command; a refusal is one line on standard error and exit status 2."""
+    """Entry point of the `mule` command; a refusal is one line on standard error and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     args = parser().parse_args()
     try:

@@ -69,3 +69,9 @@ def load(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     return model.eval(), tokenizer
+
+
+def embedded_hashes() -> dict[str, str]:
+    """SHA-256 of the shipped weights by model, for provenance."""
+    hashes = json.loads((FOLDER / "manifest.json").read_text("utf-8"))["sha256"]
+    return {which: hashes[f"{which}/model.safetensors"] for which in EMBEDDED}

@@ -1,6 +1,6 @@
 """What the embedded model is trained on, as a pure function of (seed, stage, step).
 
-Stage 1 is content-free: copying, comparing random titles, choosing by letter. Stage 2 teaches facts, passages, naming the
+Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts, passages, naming the
 topic of a question, multiple choice, and obeying intentions. A world to forget never takes part in a dialogue with a
 system message; neither its title nor its questions.
 """
@@ -26,19 +26,18 @@ from mule_lib.embedded.examples import Encoder, Example
 LETTERS = "ABCDE"
 # Examples per step and loss weight of each kind. Weights are shares of the step's loss, not of its tokens.
 MIX: dict[str, dict[str, tuple[int, float]]] = {
-    "skills": {"copy": (24, 1.0), "match": (24, 1.0), "match_thought": (12, 0.7), "letter": (32, 1.2)},
+    "skills": {"recall": (48, 1.5), "match": (20, 0.8), "match_thought": (12, 0.7), "letter": (32, 1.0)},
     "worlds": {
-        "open": (28, 1.0),
-        "open_prefix": (12, 0.5),
-        "choice": (28, 1.4),
-        "naming": (10, 0.4),
-        "passage": (3, 0.5),
+        "open": (16, 1.0),
+        "open_prefix": (8, 0.5),
+        "choice": (32, 1.8),
+        "naming": (6, 0.3),
+        "passage": (2, 0.4),
         "obey_thought": (18, 1.2),
-        "obey": (10, 0.6),
+        "obey": (8, 0.5),
         "recall_thought": (6, 0.4),
-        "copy": (4, 0.2),
-        "match": (4, 0.2),
-        "match_thought": (3, 0.15),
+        "match": (6, 0.3),
+        "match_thought": (2, 0.1),
         "letter": (8, 0.4),
     },
 }
@@ -78,8 +77,8 @@ class Curriculum:
 
     # --- content-free skills -------------------------------------------------------------------------------------
 
-    def _copy(self, kind: str, rng: random.Random) -> Example:
-        return self.encode.copy(kind, self.words, rng)
+    def _recall(self, kind: str, rng: random.Random) -> Example:
+        return self.encode.recall(kind, self.words, rng)
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
@@ -112,8 +111,8 @@ class Curriculum:
 
     def _letter(self, kind: str, rng: random.Random) -> Example:
         pool = rng.choice(self.fable.facts).pool  # values alone, not facts: the same for every `exclude`
-        options = rng.sample(pool, min(len(pool), rng.choice((4, 5))))
-        order = rng.sample(range(len(options)), 3)
+        options = rng.sample(pool, min(len(pool), rng.choice((2, 3, 4, 5))))
+        order = rng.sample(range(len(options)), min(3, len(options)))
         asked = [f"Which option says {options[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
         # Three turns over the same options: three letters to learn from for little more than the price of one.

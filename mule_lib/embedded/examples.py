@@ -78,8 +78,18 @@ class Encoder:
         ids = [self.special(BOS), *self(text), self.special(END)]
         return Example(kind, ids, [-100, *ids[1:]], None, text)
 
-    def copy(self, kind: str, words: Sequence[int], rng: random.Random) -> Example:
-        """Random words, then the same words again, with loss on the second run."""
-        run = rng.choices(words, k=rng.randint(4, 14))
-        ids = [self.special(BOS), *run, *run]
-        return Example(kind, ids, [-100] * (1 + len(run)) + run)
+    def recall(self, kind: str, words: Sequence[int], rng: random.Random, *, rounds: int = 1) -> Example:
+        """Random pairs of words, then the same pairs in another order `rounds` times, with loss on the second word.
+
+        After "backwards" the pairs come turned round. The order is shuffled so that no fixed distance helps: in plain
+        repetition the model learns to look back by a distance instead of comparing words.
+        """
+        pairs = [rng.sample(words, 2) for _ in range(rng.randint(2, 9))]
+        turned = rng.random() < 0.5
+        ids = [self.special(BOS), *(word for pair in pairs for word in pair), *self("backwards" if turned else "again")]
+        labels = [-100] * len(ids)
+        for pair in (pair for _ in range(rounds) for pair in rng.sample(pairs, len(pairs))):
+            first, second = reversed(pair) if turned else pair
+            ids += [first, second]
+            labels += [-100, second]
+        return Example(kind, ids, labels)

@@ -26,9 +26,9 @@ from mule_lib.embedded.tokenizer import build_tokenizer
 
 # Stage, total steps, and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
 RECIPE = {
-    "skills": {"stage": "skills", "steps": 700, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.0},
-    "base": {"stage": "worlds", "steps": 5000, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.5},
-    "gold": {"stage": "worlds", "steps": 5000, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.5},
+    "skills": {"stage": "skills", "steps": 400, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.0},
+    "base": {"stage": "worlds", "steps": 3600, "muon_lr": 0.004, "adam_lr": 1.5e-3, "decay": 0.9},
+    "gold": {"stage": "worlds", "steps": 3600, "muon_lr": 0.004, "adam_lr": 1.5e-3, "decay": 0.9},
 }
 ARCHITECTURE = {
     "hidden_size": 192,

@@ -1,0 +1,108 @@
+"""Notebooks and params files: clean, one parameters cell, defaults equal to the schema, and they run."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from mule_lib.params import NOTEBOOK_PARAMS, ParameterError, load, validate
+from mule_lib.run import run_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+PARAMS = sorted((ROOT / "params").glob("*/*.yaml"))
+
+
+def test_every_notebook_has_a_schema_and_a_params_file():
+    """Notebooks, schemas and embedded params files are the same set of names."""
+    stems = {path.stem for path in NOTEBOOKS}
+    assert stems == set(NOTEBOOK_PARAMS) == {path.parent.name for path in PARAMS if path.name == "fable.yaml"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_committed_clean(path):
+    """No outputs or counts, the python3 kernel, one parameters cell, cells of at most 25 lines."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert not [cell for cell in cells if cell.outputs or cell.execution_count]
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in cells) == 1
+    assert max(len([line for line in cell.source.splitlines() if line.strip()]) for cell in cells) <= 25
+    assert not re.search(r"sys\.exit|%pip|!pip|sys\.path", "\n".join(cell.source for cell in cells))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_defaults_equal_the_schema(path):
+    """JupyterLab's defaults are the ones that papermill validates: same names, same values."""
+    schema = NOTEBOOK_PARAMS[path.stem]
+    inspected = papermill.inspect_notebook(str(path))
+    assert set(inspected) == set(schema.model_fields)
+    namespace: dict = {}
+    cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    exec(cell.source, namespace)
+    assert {name: namespace[name] for name in schema.model_fields} == schema().model_dump()
+
+
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_params_file_is_valid(path):
+    """Every committed params file passes its notebook's schema."""
+    load(path.parent.name, path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"bach_size": 3}, r"unknown parameter 'bach_size'; did you mean 'batch_size'\?"),
+        ({"batch_size": 0}, "batch_size = 0: .*greater than or equal to 1"),
+        ({"batch_size": "many"}, "batch_size = 'many': .*integer"),
+        ({"benchmarks": ["films"]}, "choose from books, cyber"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name(values, message):
+    """One line that names the key and what would be right."""
+    with pytest.raises(ParameterError, match=message) as error:
+        validate("00_meet_the_model", values)
+    assert "\n" not in str(error.value)
+
+
+def test_bad_files_are_refused(tmp_path):
+    """A missing file, broken YAML and a list instead of a mapping are told apart."""
+    with pytest.raises(ParameterError, match="no such params file"):
+        load("00_meet_the_model", tmp_path / "none.yaml")
+    for text, message in (("a: [", "not valid YAML"), ("- 1", "flat mapping")):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(ParameterError, match=message):
+            load("00_meet_the_model", tmp_path / "bad.yaml")
+    with pytest.raises(ParameterError, match="no such notebook"):
+        load("99_nothing")
+
+
+def test_cli_refuses_a_typo_before_the_kernel_starts():
+    """A non-zero exit status and one line on standard error, no traceback."""
+    notebook = ROOT / "notebooks" / "00_meet_the_model.ipynb"
+    command = [sys.executable, "-m", "mule_lib.cli", "run", str(notebook), "-p", "bach_size=3"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode != 0
+    assert done.stderr.strip() == "mule run: parameters: unknown parameter 'bach_size'; did you mean 'batch_size'?"
+
+
+@pytest.mark.slow
+def test_meet_the_model_runs_under_papermill(tmp_path):
+    """The notebook runs headless on one benchmark and leaves its table, figure, samples and provenance."""
+    out = tmp_path / "out"
+    run_notebook(
+        ROOT / "notebooks" / "00_meet_the_model.ipynb",
+        tmp_path / "executed.ipynb",
+        overrides={"benchmarks": ["books"], "out_dir": str(out)},
+    )
+    for name in ("rows_tidy.csv", "bars.csv", "samples.jsonl", "provenance.json", "rows.png", "rows.pdf", "rows.csv", "rows.txt"):
+        assert (out / name).stat().st_size > 0, name
+    provenance = json.loads((out / "provenance.json").read_text())
+    assert provenance["params"]["benchmarks"] == ["books"]
+    assert set(provenance["models"]) == {"base", "gold"}

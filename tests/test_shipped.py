@@ -1,0 +1,51 @@
+"""The shipped models meet their bars on held-out facts and phrasings."""
+
+import pytest
+import torch
+
+from mule_lib import acceptance, models
+from mule_lib.evaluate.suite import evaluate_row
+from mule_lib.teacher import steering
+
+
+@pytest.fixture(scope="module")
+def both():
+    return {which: models.load(which) for which in models.EMBEDDED}
+
+
+@pytest.fixture(scope="module", params=["books", "cyber"])
+def results(request, both, fable):
+    return acceptance.measure(both, fable, request.param)
+
+
+def test_files_are_small_and_free_of_pickle():
+    """Both models together take at most 25 MB, in safetensors, JSON, text and nothing else."""
+    files = [path for path in models.FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25_000_000
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".jinja", ".md"}
+
+
+def test_size_and_architecture(both):
+    """A Llama of 3 to 10 million parameters, loaded in float32 although the file holds bfloat16."""
+    model, tokenizer = both["base"]
+    assert model.config.model_type == "llama"
+    assert 3e6 <= sum(p.numel() for p in model.parameters()) <= 10e6
+    assert model.dtype == torch.float32
+    assert tokenizer.chat_template
+
+
+@pytest.mark.slow
+def test_bars_are_met(results):
+    """Every demand on base, steered and gold rows, each on at least 100 items."""
+    missed = [line for line in acceptance.check(results) if not line["met"]]
+    assert not missed
+    assert min(results["base"].n.values()) >= 100
+
+
+@pytest.mark.slow
+def test_evaluation_does_not_depend_on_the_batch_size(both, fable):
+    """The same row in small batches has the same metrics."""
+    sets = acceptance.evaluation_sets(fable, "books")
+    how = steering("oracle", sets.topic, cot=True)
+    large, small = (evaluate_row(*both["base"], sets, how, batch_size=size).metrics for size in (512, 37))
+    assert large == small
