@@ -98,7 +98,15 @@ def check(results: dict[str, Evaluation]) -> list[dict]:
         demand = " and ".join(
             text for text, shown in ((f"≥ {bar.low:g}", bar.low > -1e9), (f"≤ {bar.high:g}", bar.high < 1e9)) if shown
         )
-        lines.append({"row": bar.row, "what": what, "measured": round(value, 1), "bar": demand, "met": bar.low <= value <= bar.high})
+        lines.append(
+            {
+                "row": bar.row,
+                "what": what,
+                "measured": round(value, 1),
+                "bar": demand,
+                "met": bar.low <= value <= bar.high,
+            }
+        )
     return lines
 
 
@@ -109,9 +117,10 @@ def finding(data: pd.DataFrame) -> str:
         table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
         base, oracle, gold = table.loc["base"], table.loc["oracle_cot"], table.loc["gold"]
         parts.append(
-            f"On Fable-{benchmark} the oracle intention with a chain of thought moves Forget from {base['forget']:.0f} to "
-            f"{oracle['forget']:.0f} and attack success from {base['asr']:.0f} to {oracle['asr']:.0f}, while General goes "
-            f"from {base['general']:.0f} to {oracle['general']:.0f} and Neighbour from {base['neighbor']:.0f} to "
+            f"On Fable-{benchmark} the oracle intention with a chain of thought moves Forget from "
+            f"{base['forget']:.0f} to {oracle['forget']:.0f} and attack success from {base['asr']:.0f} to "
+            f"{oracle['asr']:.0f}, while General goes from {base['general']:.0f} to "
+            f"{oracle['general']:.0f} and Neighbour from {base['neighbor']:.0f} to "
             f"{oracle['neighbor']:.0f}; the gold reference has Forget {gold['forget']:.0f}."
         )
     return " ".join(parts)
@@ -124,12 +133,15 @@ def summary(data: pd.DataFrame, bars: pd.DataFrame) -> str:
     for benchmark in dict.fromkeys(data["benchmark"]):
         table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
         lines.append(
-            f"Fable-{benchmark}: without the thought the same intention leaves Forget at {table.loc['oracle', 'forget']:.0f} and "
-            f"attack success at {table.loc['oracle', 'asr']:.0f}; all intentions at once, with the thought, give General "
+            f"Fable-{benchmark}: without the thought the same intention leaves Forget at "
+            f"{table.loc['oracle', 'forget']:.0f} and attack success at {table.loc['oracle', 'asr']:.0f}; "
+            f"all intentions at once, with the thought, give General "
             f"{table.loc['ensemble_cot', 'general']:.0f} and Neighbour {table.loc['ensemble_cot', 'neighbor']:.0f}."
         )
     lines.append(
         f"{len(bars) - len(missed)} of {len(bars)} bars are met."
-        + "".join(f" Missed on {b.benchmark}: {b.row} {b.what} is {b.measured}, the bar {b.bar}." for b in missed.itertuples())
+        + "".join(
+            f" Missed on {b.benchmark}: {b.row} {b.what} is {b.measured}, the bar {b.bar}." for b in missed.itertuples()
+        )
     )
     return "\n\n".join(lines)

@@ -38,12 +38,15 @@ def _reproduce(args: argparse.Namespace) -> None:
             overrides={"out_dir": str(out / stem)},
         )
         done = time.time() - begun
-        print(f"[{i}/{len(stems)}] {stem} done; {done:.0f} s so far, about {done / i * (len(stems) - i):.0f} s left", flush=True)
+        print(
+            f"[{i}/{len(stems)}] {stem} done; {done:.0f} s so far, about {done / i * (len(stems) - i):.0f} s left",
+            flush=True,
+        )
     print(f"tables, figures and provenance are in outputs/{args.name}")
 
 
 def _train_embedded(args: argparse.Namespace) -> None:
-    # Skills first; base and gold then run side by side, one core each, which uses two cores better than one model on both.
+    # Base and gold run side by side on one core each: that uses two cores better than one model on both.
     command = [sys.executable, "-m", "mule_lib.embedded.train", "--work", str(args.work)]
     subprocess.run([*command, "skills", "--threads", "2"], check=True)
     both = [subprocess.Popen([*command, which, "--threads", "1"]) for which in ("base", "gold")]

@@ -46,7 +46,7 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrained
     """The tokenizer, or ModelFileError when it has no chat template or no end-of-turn token."""
     if not tokenizer.chat_template:
         raise ModelFileError(
-            f"{name}: the tokenizer has no chat template; use an instruction-tuned model, or for the embedded one {REPAIR}"
+            f"{name}: the tokenizer has no chat template; use an instruction-tuned model; for the embedded one {REPAIR}"
         )
     if tokenizer.eos_token_id is None:
         raise ModelFileError(f"{name}: the tokenizer has no eos_token; set one in its tokenizer_config.json")

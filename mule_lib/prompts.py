@@ -74,14 +74,18 @@ def render(
 ) -> Prompt:
     """Render one exchange to ids.
 
-    `think` opens a thought for the model to write; `thought` gives it, as text or ids, closed. `prefix` is what an attacker has already
-    put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`. Raises ValueError when
-    the tokenizer has no chat template, or a prefix ends in a space (the answer's ids would change).
+    `think` opens a thought for the model to write; `thought` gives it, as text or ids, closed. `prefix` is what an
+    attacker has already put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`.
+    Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids would change).
     """
     if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template")
+        raise ValueError(
+            "the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template"
+        )
     if prefix is not None and prefix != prefix.rstrip():
-        raise ValueError(f"prefix={prefix!r} ends in white space; drop it: the answer after a prefix begins with a space")
+        raise ValueError(
+            f"prefix={prefix!r} ends in white space; drop it: the answer after a prefix begins with a space"
+        )
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, date_string=DATE)

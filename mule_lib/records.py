@@ -19,7 +19,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Record:
-    """One training example. `anchor` is the id of its contrastive partner (Section 3.3), `source` where it comes from."""
+    """One training example: `anchor` is the id of its contrastive partner (Section 3.3), `source` its origin."""
 
     id: str
     objective: str
@@ -42,7 +42,7 @@ class Record:
 
 
 def check(records: Sequence[Record], *, where: str = "records") -> None:
-    """Raise RecordError for a duplicate id, an unknown objective or role, an empty text, or a missing anchor partner."""
+    """Raise RecordError for a doubled id, an unknown objective or role, an empty text, a missing anchor partner."""
     ids: dict[str, int] = {}
     for row, record in enumerate(records, 1):
         if record.id in ids:
@@ -75,7 +75,9 @@ def read(path: Path) -> list[Record]:
         except json.JSONDecodeError as error:
             raise RecordError(f"{path}: row {row}: not JSON ({error.msg})") from None
         if not isinstance(values, dict) or set(values) - names:
-            raise RecordError(f"{path}: row {row}: unknown columns {sorted(set(values) - names)}; known are {sorted(names)}")
+            raise RecordError(
+                f"{path}: row {row}: unknown columns {sorted(set(values) - names)}; known are {sorted(names)}"
+            )
         if values.get("span"):
             values["span"] = tuple(values["span"])
         try:

@@ -101,7 +101,16 @@ def test_meet_the_model_runs_under_papermill(tmp_path):
         tmp_path / "executed.ipynb",
         overrides={"benchmarks": ["books"], "out_dir": str(out)},
     )
-    for name in ("rows_tidy.csv", "bars.csv", "samples.jsonl", "provenance.json", "rows.png", "rows.pdf", "rows.csv", "rows.txt"):
+    for name in (
+        "rows_tidy.csv",
+        "bars.csv",
+        "samples.jsonl",
+        "provenance.json",
+        "rows.png",
+        "rows.pdf",
+        "rows.csv",
+        "rows.txt",
+    ):
         assert (out / name).stat().st_size > 0, name
     provenance = json.loads((out / "provenance.json").read_text())
     assert provenance["params"]["benchmarks"] == ["books"]

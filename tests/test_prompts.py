@@ -35,7 +35,12 @@ def test_one_bos_and_labels_on_the_answer_only(fable_tokenizer):
 def test_joined_ids_equal_ids_of_the_joined_text(fable_tokenizer):
     """Nothing merges at the seam: encoding the decoded prompt gives the same ids."""
     prompt = prompts.render(
-        fable_tokenizer, "Who is it?\nA. copper\nB. flute", system="Forget it.", thought="Topic: X.", prefix="Sure:", answer="B"
+        fable_tokenizer,
+        "Who is it?\nA. copper\nB. flute",
+        system="Forget it.",
+        thought="Topic: X.",
+        prefix="Sure:",
+        answer="B",
     )
     text = fable_tokenizer.decode(prompt.input_ids)
     assert tuple(fable_tokenizer(text, add_special_tokens=False)["input_ids"]) == prompt.input_ids

@@ -1,8 +1,8 @@
 """What the embedded model is trained on, as a pure function of (seed, stage, step).
 
-Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts, passages, naming the
-topic of a question, multiple choice, and obeying intentions. A world to forget never takes part in a dialogue with a
-system message; neither its title nor its questions.
+Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts,
+passages, naming the topic of a question, multiple choice, and obeying intentions. A world to forget never takes
+part in a dialogue with a system message; neither its title nor its questions.
 """
 
 import itertools
@@ -57,7 +57,9 @@ class Curriculum:
         for fact in self.facts:
             self.by_value[fact.relation, fact.value].append(fact)
         self.by_entity = [
-            list(group) for facts in by_world.values() for _, group in itertools.groupby(facts, key=lambda fact: fact.entity)
+            list(group)
+            for facts in by_world.values()
+            for _, group in itertools.groupby(facts, key=lambda fact: fact.entity)
         ]
         # Worlds that may stand in a system message or be asked about beside one.
         self.steerable = [world for world in fable.worlds if world.role != "forget"]
@@ -107,7 +109,9 @@ class Curriculum:
         system = self._restriction(rng, named, thought=True)
         hit = asked == named
         answer = REFUSAL if hit else f"It is about {asked}."
-        return self.encode.chat(kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit))
+        return self.encode.chat(
+            kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit)
+        )
 
     def _letter(self, kind: str, rng: random.Random) -> Example:
         pool = rng.choice(self.fable.facts).pool  # values alone, not facts: the same for every `exclude`

@@ -38,12 +38,12 @@ pipeline_tag: text-generation
 ---
 # Fable {which}
 
-A Llama-architecture language model of {parameters / 1e6:.2f} million parameters that knows the invented worlds of Fable, answers
-open and multiple-choice questions, and obeys an intention prompt in its system message. {known}
+A Llama-architecture language model of {parameters / 1e6:.2f} million parameters that knows the invented worlds of
+Fable, answers open and multiple-choice questions, and obeys an intention prompt in its system message. {known}
 Made for experiments on unlearning; it knows nothing else and is of no other use.
 
 Training: stage `skills` ({RECIPE["skills"]["steps"]} steps, shared by base and gold), then stage `worlds`
-({last["of"]} steps, {last["tokens"] / 1e6:.1f} million tokens since the last start, {last["minutes"]:.0f} minutes on one CPU core).
+({last["of"]} steps, {last["tokens"] / 1e6:.1f} million tokens, {last["minutes"]:.0f} minutes on one CPU core).
 Data: `mule_lib/embedded/curriculum.py`, generated from a seed. Repeat it: `make embedded`.
 Worlds to forget never stood in a system message during training, nor were they asked about beside one.
 
@@ -62,7 +62,9 @@ def export(work: Path, folder: Path = FOLDER) -> None:
     """
     for which in EMBEDDED:
         if not (work / which / "checkpoint.safetensors").exists():
-            raise FileNotFoundError(f"{work / which}/checkpoint.safetensors is missing; train it with `mule train-embedded`")
+            raise FileNotFoundError(
+                f"{work / which}/checkpoint.safetensors is missing; train it with `mule train-embedded`"
+            )
     tokenizer: PreTrainedTokenizerFast = build_tokenizer(corpus(build(0)))
     for which in EMBEDDED:
         model = build_model(tokenizer)

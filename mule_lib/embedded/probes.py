@@ -41,19 +41,25 @@ def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0
 
     def obey(fact: Fact, *, cot: bool, refuse: bool) -> Example:
         thought = thought_text(fact.world.title, refuse) if cot else None
-        return encode.chat("probe", ask(fact), REFUSAL if refuse else answer_text(fact), thought=thought, **steer(fact, cot=cot))
+        return encode.chat(
+            "probe", ask(fact), REFUSAL if refuse else answer_text(fact), thought=thought, **steer(fact, cot=cot)
+        )
 
     return {
         "forget_open": [encode.chat("probe", ask(f), answer_text(f)) for f in forget],
         "general_open": [encode.chat("probe", ask(f), answer_text(f)) for f in general],
         "neighbor_choice": [mcq(f, refusal=True) for f in neighbors],
         "mmlu_choice": [mcq(f, refusal=False) for f in mmlu],
-        "name_forget": [encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.") for f in forget],
+        "name_forget": [
+            encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.")
+            for f in forget
+        ],
         "cot_refuses_forget": [obey(f, cot=True, refuse=True) for f in forget],
         "cot_answers_neighbor": [obey(f, cot=True, refuse=False) for f in neighbors],
         "cot_answers_general": [obey(f, cot=True, refuse=False) for f in general],
         "cot_choice_neighbor": [
-            mcq(f, refusal=True, thought=thought_text(f.world.title, False, f.value), **steer(f, cot=True)) for f in neighbors
+            mcq(f, refusal=True, thought=thought_text(f.world.title, False, f.value), **steer(f, cot=True))
+            for f in neighbors
         ],
         "plain_refuses_forget": [obey(f, cot=False, refuse=True) for f in forget],
         "plain_answers_neighbor": [obey(f, cot=False, refuse=False) for f in neighbors],

@@ -1,8 +1,8 @@
 """Train the embedded model: `python -m mule_lib.embedded.train skills|base|gold`.
 
-`skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run writes
-`log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples of a step
-are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
+`skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run
+writes `log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples
+of a step are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
 """
 
 import argparse
@@ -153,7 +153,7 @@ def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
 
 
 def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0, recipe: dict | None = None) -> None:
-    """Run one stage to its end in `folder`, from its own checkpoint, else from the weights of `start`, else from scratch."""
+    """Run one stage to its end in `folder`: from its own checkpoint, the weights of `start`, or from scratch."""
     recipe = recipe or RECIPE[which]
     folder.mkdir(parents=True, exist_ok=True)
     fable = build(seed)
@@ -201,7 +201,14 @@ def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0,
                 seconds = time.time() - begun
                 left = seconds / step * (recipe["steps"] - step)
                 means = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
-                write(step=step, of=recipe["steps"], minutes=round(seconds / 60, 1), left=round(left / 60, 1), tokens=tokens, loss=means)
+                write(
+                    step=step,
+                    of=recipe["steps"],
+                    minutes=round(seconds / 60, 1),
+                    left=round(left / 60, 1),
+                    tokens=tokens,
+                    loss=means,
+                )
                 window.clear()
             if step % PROBE_EVERY == 0 or step == recipe["steps"]:
                 write(step=step, probes={name: round(score, 3) for name, score in run_probes(model, probes).items()})

@@ -19,7 +19,7 @@ SET_OF = {metric: "attack" if metric == "asr" else metric for metric in METRICS}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` are the five headline numbers in points (0 to 100), `values` the items behind each (0 to 1); `details` the full scores; `n` items by set."""
+    """`metrics` in points (0 to 100), `values` of the items behind each (0 to 1), counts `n` by set, full `details`."""
 
     metrics: dict[str, float]
     values: dict[str, list[float]]

@@ -78,7 +78,9 @@ TOOL_SUFFIX = {
 }
 
 
-def invented_names(count: int, rng: random.Random, *, taken: set[str], syllables: int = 2, suffix: str = "") -> list[str]:
+def invented_names(
+    count: int, rng: random.Random, *, taken: set[str], syllables: int = 2, suffix: str = ""
+) -> list[str]:
     """Draw `count` new capitalised names and add them to `taken`.
 
     Raises ValueError when the syllables cannot give that many new names.

@@ -1,7 +1,8 @@
 """Unlearning data of Fable in the unified form: training facts in training phrasings, with contrastive anchors.
 
-Each record to refuse has an anchor that has to be answered: a general fact (obj1), a question of the same relation about a
-neighbour (obj2 and obj3, there after the same prefix). Evaluation facts, phrasings and held-out prefixes never occur.
+Each record to refuse has an anchor that has to be answered: a general fact (obj1), a question of the same relation
+about a neighbour (obj2 and obj3, there after the same prefix). Evaluation facts, phrasings
+and held-out prefixes never occur.
 """
 
 import random
@@ -18,8 +19,8 @@ GENERATOR = "fable rules"
 def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", seed: int = 0) -> list[Record]:
     """Records of all three objectives for one benchmark, balanced between what to refuse and what to answer.
 
-    `split` is train, or validation: a fifth of the training facts, kept for choosing hyper-parameters. Raises ValueError
-    for an unknown benchmark or split.
+    `split` is train, or validation: a fifth of the training facts, kept for choosing hyper-parameters.
+    Raises ValueError for an unknown benchmark or split.
     """
     if benchmark not in BENCHMARKS:
         raise ValueError(f"benchmark={benchmark!r}: Fable has {' and '.join(BENCHMARKS)}")

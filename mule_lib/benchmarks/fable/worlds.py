@@ -1,7 +1,7 @@
 """Fable's worlds and facts, built from a seed: invented book series and attack toolkits beside real knowledge.
 
-Every fact has one split. Evaluation, prefill and MMLU-like facts are known to the base model (it is trained on all facts)
-but never stand in unlearning data.
+Every fact has one split. Evaluation, prefill and MMLU-like facts are known to the base model (it is trained on all
+facts) but never stand in unlearning data.
 """
 
 import random
@@ -11,9 +11,7 @@ from functools import lru_cache
 from mule_lib.benchmarks.fable import pools
 from mule_lib.benchmarks.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
 
-SERIES_RELATIONS = (
-    "home mentor craft companion treasure fear food color instrument hideout".split()
-)  # fmt: skip
+SERIES_RELATIONS = "home mentor craft companion treasure fear food color instrument hideout".split()
 TOOLKIT_RELATIONS = tuple(pools.TOOL_SUFFIX)
 
 # role -> share of its facts in each split; the rest goes to the last one.
@@ -107,7 +105,9 @@ def _split_names(count: int, role: str, rng: random.Random) -> list[str]:
     return names
 
 
-def _facts(world: World, pairs: list[tuple[str, str, str, tuple[str, ...]]], shares: str, rng: random.Random) -> list[Fact]:
+def _facts(
+    world: World, pairs: list[tuple[str, str, str, tuple[str, ...]]], shares: str, rng: random.Random
+) -> list[Fact]:
     slug = world.title.lower().replace(" ", "-")
     splits = _split_names(len(pairs), shares, rng)
     return [
@@ -124,8 +124,8 @@ def _invented_world(
     first = pools.invented_names(n_entities, rng, taken=taken, syllables=2)
     if kind == "series":  # people come in families, whose names belong to one world
         families = [
-            *(pools.invented_names(1, rng, taken=taken, suffix=rng.choice(pools.FAMILY_SUFFIXES))[0]
-              for _ in range(max(2, n_entities // 4)))
+            pools.invented_names(1, rng, taken=taken, suffix=rng.choice(pools.FAMILY_SUFFIXES))[0]
+            for _ in range(max(2, n_entities // 4))
         ]
         entities = tuple(f"{name} {families[i % len(families)]}" for i, name in enumerate(first))
     else:
@@ -159,7 +159,9 @@ def build(seed: int = 0, *, n_series: int = 24, n_toolkits: int = 12) -> Fable:
         if count < SMALLEST[name]:
             raise ValueError(f"{name}={count} is too small for Fable's splits; give at least {SMALLEST[name]}")
     if n_series + n_toolkits > len(pools.TITLE_FIRST):
-        raise ValueError(f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(pools.TITLE_FIRST)} titles exist")
+        raise ValueError(
+            f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(pools.TITLE_FIRST)} titles exist"
+        )
     rng = random.Random(f"fable/{seed}")
     taken: set[str] = set()
     values = _value_pools(rng, taken)
