@@ -129,6 +129,10 @@ def test_kept_reference_scores_give_the_same_losses():
     assert losses.idk_dpo_from_nll(nll_idk, kept_idk, nll, kept, beta=0.5) == losses.idk_dpo(
         TEMPLATE, TEMPLATE_REFERENCE, TEMPLATE_LABELS, LOGITS, REFERENCE, LABELS, beta=0.5
     )
+    frozen = kept.clone().requires_grad_()
+    assert not losses.reference_nll(REFERENCE.clone().requires_grad_(), LABELS).requires_grad
+    assert not losses.npo_from_nll(nll, frozen).requires_grad
+    assert not losses.idk_dpo_from_nll(nll_idk, frozen, nll, frozen).requires_grad
     with pytest.raises(ValueError, match=r"^nll_of_reference: shape \[1\] must equal that of nll, \[2\]$"):
         losses.npo_from_nll(nll, kept[:1])
     with pytest.raises(ValueError, match=r"^forget_nll: shape \[1\] must equal that of idk_nll, \[2\]$"):
