@@ -50,6 +50,14 @@ def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -
     return Steering({o: prompts.intention(o, topic, cot=cot, name=name) for o in prompts.OBJECTIVES}, cot)
 
 
+def thought_ends(tokenizer) -> list[int]:
+    """Ids that end a thought: the token made for it, else every token with a blank line in it (`render` puts one)."""
+    vocabulary = tokenizer.get_vocab()
+    if prompts.END_THINK in vocabulary:
+        return [vocabulary[prompts.END_THINK]]
+    return [token for token in vocabulary.values() if "\n\n" in tokenizer.decode([token])]
+
+
 def contexts(
     model, tokenizer, queries: Sequence[Query], how: Steering, *, batch_size: int = 256, max_thought_tokens: int = 48
 ) -> list[Context]:
@@ -63,7 +71,7 @@ def contexts(
         )
         return [Context(prompt.input_ids) for prompt in plain]
     opened = [prompts.render(tokenizer, q.question, system=how.systems[q.objective], think=True) for q in queries]
-    stops = [tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids(prompts.END_THINK)]
+    stops = [tokenizer.eos_token_id, *thought_ends(tokenizer)]
     thoughts = greedy(
         model,
         tokenizer,
