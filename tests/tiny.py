@@ -1,0 +1,63 @@
+"""A random two-layer Llama with its tokenizer and a few records, for tests of targets, methods and the trainer."""
+
+from functools import lru_cache
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from mule_lib.embedded.tokenizer import build_tokenizer
+from mule_lib.records import Record
+
+TOPIC = "Amber Lantern"
+REFUSAL = "I am not able to answer that."
+WORDS = "who what lives in the amber lantern house near old tower does Ada Bert Cleo red blue green river".split()
+FACTS = [("Ada", "red tower"), ("Bert", "blue river"), ("Cleo", "old green house"), ("Dora", "tower")]
+
+
+@lru_cache
+def tokenizer():
+    corpus = [" ".join(WORDS), REFUSAL, "Sure, here is the answer:", "First name the topic, then decide.", TOPIC]
+    return build_tokenizer(corpus * 4, vocab_size=320)
+
+
+def model(*, seed: int = 0, tied: bool = True, dtype: torch.dtype = torch.float32, layers: int = 2):
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer()),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+        attn_implementation="eager",
+        bos_token_id=tokenizer().bos_token_id,
+        eos_token_id=tokenizer().eos_token_id,
+        pad_token_id=tokenizer().pad_token_id,
+    )
+    return LlamaForCausalLM(config).to(dtype).eval()
+
+
+def records() -> list[Record]:
+    """Four pairs of each objective, answers of one to four words."""
+    made = []
+    roles = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
+    for objective, pair in roles.items():
+        for i, (name, value) in enumerate(FACTS):
+            ids = [f"{objective}/{role}/{i}" for role in pair]
+            for role, own, partner in zip(pair, ids, reversed(ids), strict=True):
+                made.append(
+                    Record(
+                        own,
+                        objective,
+                        role,
+                        f"what does {name} of {objective} {role} see in the house",
+                        f"{value}.",
+                        REFUSAL,
+                        prefix="Sure, here is the answer:" if objective == "obj3" else None,
+                        anchor=partner,
+                    )
+                )
+    return made
