@@ -87,8 +87,8 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
     monkeypatch.setitem(train.ARCHITECTURE, "num_hidden_layers", 1)
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)
     monkeypatch.setitem(MIX, "tiny", {"recall": (4, 1.0), "letter": (4, 1.0)})
-    recipe = {"stage": "tiny", "steps": 4, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5}
-    train.train("skills", tmp_path / "whole", recipe=recipe)
+    recipe = {"steps": 4, "horizon": 4, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5}
+    train.train("tiny", tmp_path / "whole", recipe=recipe)
     stopped = train.step_loss
 
     def stop_at_third(*args):
@@ -100,9 +100,9 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
     stop_at_third.calls = 0
     monkeypatch.setattr(train, "step_loss", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        train.train("skills", tmp_path / "broken", recipe=recipe)
+        train.train("tiny", tmp_path / "broken", recipe=recipe)
     monkeypatch.setattr(train, "step_loss", stopped)
-    train.train("skills", tmp_path / "broken", recipe=recipe)
+    train.train("tiny", tmp_path / "broken", recipe=recipe)
     one, two = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "broken"))
     first, second = load(one), load(two)
     assert first.keys() == second.keys()

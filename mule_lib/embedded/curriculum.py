@@ -1,7 +1,8 @@
 """What the embedded model is trained on, as a pure function of (seed, stage, step).
 
 Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts,
-passages, naming the topic of a question, multiple choice, and obeying intentions. A world to forget never takes
+passages, naming the topic of a question, multiple choice, and obeying intentions; stage 3 the same with most weight on
+multiple choice. A world to forget never takes
 part in a dialogue with a system message; neither its title nor its questions.
 """
 
@@ -39,6 +40,20 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
         "match": (6, 0.3),
         "match_thought": (2, 0.1),
         "letter": (8, 0.4),
+    },
+    # Facts are learned within the first thousand steps; choosing a letter by a remembered fact takes the rest.
+    "choosing": {
+        "open": (8, 0.5),
+        "open_prefix": (6, 0.4),
+        "choice": (60, 3.0),
+        "naming": (2, 0.1),
+        "passage": (1, 0.1),
+        "obey_thought": (16, 1.2),
+        "obey": (8, 0.5),
+        "recall_thought": (10, 0.6),
+        "match": (3, 0.15),
+        "match_thought": (2, 0.1),
+        "letter": (12, 0.6),
     },
 }
 

@@ -24,12 +24,15 @@ from mule_lib.embedded.examples import Encoder, Example
 from mule_lib.embedded.probes import build_probes, run_probes
 from mule_lib.embedded.tokenizer import build_tokenizer
 
-# Stage, total steps, and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
+# By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
+# and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
 RECIPE = {
-    "skills": {"stage": "skills", "steps": 400, "muon_lr": 0.015, "adam_lr": 3e-3, "decay": 0.0},
-    "base": {"stage": "worlds", "steps": 3600, "muon_lr": 0.004, "adam_lr": 1.5e-3, "decay": 0.9},
-    "gold": {"stage": "worlds", "steps": 3600, "muon_lr": 0.004, "adam_lr": 1.5e-3, "decay": 0.9},
+    "skills": {"steps": 400, "horizon": 400, "decay": 0.0, "muon_lr": 0.015, "adam_lr": 3e-3},
+    "worlds": {"steps": 1200, "horizon": 3600, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
+    "choosing": {"steps": 2200, "horizon": 2200, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
 }
+# Base and gold share the content-free stage; what a run starts from is the stage before it.
+RUNS = {"skills": ("skills",), "base": ("worlds", "choosing"), "gold": ("worlds", "choosing")}
 ARCHITECTURE = {
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -72,8 +75,8 @@ def optimizers(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimiz
 
 
 def rate(step: int, recipe: dict) -> float:
-    """Share of the peak learning rate at a step: warm-up, plateau, linear decay over the last `decay` share."""
-    left = (recipe["steps"] - step) / max(1.0, recipe["decay"] * recipe["steps"])
+    """Share of the peak learning rate at a step: warm-up, plateau, linear decay over its last `decay` share."""
+    left = (recipe["horizon"] - step) / max(1.0, recipe["decay"] * recipe["horizon"])
     return min(1.0, (step + 1) / WARMUP) * (min(1.0, max(left, 0.02)) if recipe["decay"] else 1.0)
 
 
@@ -152,14 +155,25 @@ def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
     return int(metadata["step"]), float(metadata["elapsed"])
 
 
-def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0, recipe: dict | None = None) -> None:
-    """Run one stage to its end in `folder`: from its own checkpoint, the weights of `start`, or from scratch."""
-    recipe = recipe or RECIPE[which]
+def train(
+    stage: str,
+    folder: Path,
+    *,
+    gold: bool = False,
+    start: Path | None = None,
+    seed: int = 0,
+    recipe: dict | None = None,
+) -> None:
+    """Run one stage to its end in `folder`: from its own checkpoint, the weights of `start`, or from scratch.
+
+    `gold` leaves out the worlds to forget. Raises FloatingPointError with the step when the loss is not finite.
+    """
+    recipe = recipe or RECIPE[stage]
     folder.mkdir(parents=True, exist_ok=True)
     fable = build(seed)
     tokenizer = build_tokenizer(corpus(fable))
     encode = Encoder(tokenizer)
-    exclude = frozenset(world.title for world in fable.forget_worlds()) if which == "gold" else frozenset()
+    exclude = frozenset(world.title for world in fable.forget_worlds()) if gold else frozenset()
     curriculum = Curriculum(fable, encode, exclude=exclude, seed=seed)
     probes = build_probes(fable, encode)
     model = build_model(tokenizer, seed=seed)
@@ -170,7 +184,7 @@ def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0,
         step, elapsed = load_checkpoint(checkpoint, model, optims)
     elif start is not None:
         load_checkpoint(start, model)
-    weights = {kind: weight for kind, (_, weight) in MIX[recipe["stage"]].items()}
+    weights = {kind: weight for kind, (_, weight) in MIX[stage].items()}
     peaks = [group["lr"] for optim in optimizers(model, recipe) for group in optim.param_groups]
     model.train()
     begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
@@ -185,7 +199,7 @@ def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0,
             for optim, peak in zip(optims, peaks, strict=True):
                 for group in optim.param_groups:
                     group["lr"] = peak * rate(step, recipe)
-            examples = curriculum.step(recipe["stage"], step)
+            examples = curriculum.step(stage, step)
             losses = step_loss(model, examples, weights)
             if not all(map(math.isfinite, losses.values())):
                 raise FloatingPointError(f"loss is not finite at step {step} ({losses}); last good state: {checkpoint}")
@@ -218,16 +232,19 @@ def train(which: str, folder: Path, *, start: Path | None = None, seed: int = 0,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("which", choices=list(RECIPE))
+    parser.add_argument("which", choices=list(RUNS))
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    start = args.work / "skills" / "checkpoint.safetensors"
-    if args.which != "skills" and not start.exists():
+    start = None if args.which == "skills" else args.work / "skills" / "skills" / "checkpoint.safetensors"
+    if start and not start.exists():
         parser.error(f"{start} is missing; run `python -m mule_lib.embedded.train skills` first")
-    train(args.which, args.work / args.which, start=None if args.which == "skills" else start, seed=args.seed)
+    for stage in RUNS[args.which]:
+        folder = args.work / args.which / stage
+        train(stage, folder, gold=args.which == "gold", start=start, seed=args.seed)
+        start = folder / "checkpoint.safetensors"
 
 
 if __name__ == "__main__":
