@@ -76,7 +76,7 @@ def render(
 
     `think` opens a thought for the model to write; `thought` gives it, as text or ids, closed. `prefix` is what an
     attacker has already put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`.
-    Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids would change).
+    Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids change).
     """
     if not tokenizer.chat_template:
         raise ValueError(
@@ -111,7 +111,23 @@ def show(tokenizer, prompt: Prompt) -> str:
     return f"{context}⟪{tokenizer.decode(prompt.input_ids[prompt.answer_start :])}⟫"
 
 
-def multiple_choice(question: str, options: Sequence[str]) -> str:
-    """A question with lettered options on lines of their own (the body that lm-evaluation-harness prints)."""
+CHOICE_STYLES = ("letters", "texts")
+
+
+def answers(options: Sequence[str], *, style: str = "letters") -> list[str]:
+    """What a model would answer for each option of `multiple_choice` in the same style."""
+    return list(LETTERS[: len(options)]) if style == "letters" else [f"{option}." for option in options]
+
+
+def multiple_choice(question: str, options: Sequence[str], *, style: str = "letters") -> str:
+    """A question with its options: lettered, on lines of their own (as lm-evaluation-harness prints them), or as texts.
+
+    The right answer is a letter in the first style and the option's own text in the second.
+    Raises ValueError for another style.
+    """
+    if style not in CHOICE_STYLES:
+        raise ValueError(f"style={style!r}: choose from {', '.join(CHOICE_STYLES)}")
+    if style == "texts":
+        return f"{question} Choose one: {'; '.join(options)}."
     lines = [f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)]
     return "\n".join([question, *lines])

@@ -17,6 +17,7 @@ from mule_lib.benchmarks.fable.questions import (
     REFUSAL,
     REFUSAL_OPTION,
     choices,
+    is_taught,
     passage,
     question,
     training_phrasings,
@@ -27,11 +28,18 @@ from mule_lib.embedded.examples import Encoder, Example
 LETTERS = "ABCDE"
 # Examples per step and loss weight of each kind. Weights are shares of the step's loss, not of its tokens.
 MIX: dict[str, dict[str, tuple[int, float]]] = {
-    "skills": {"recall": (48, 1.5), "match": (20, 0.8), "match_thought": (12, 0.7), "letter": (32, 1.0)},
+    "skills": {
+        "recall": (24, 1.0),
+        "say": (12, 0.5),
+        "match": (16, 0.7),
+        "match_thought": (8, 0.5),
+        "letter": (32, 1.0),
+    },
     "worlds": {
         "open": (16, 1.0),
         "open_prefix": (8, 0.5),
-        "choice": (32, 1.8),
+        "choice": (28, 1.5),
+        "choice_text": (8, 0.5),
         "naming": (6, 0.3),
         "passage": (2, 0.4),
         "obey_thought": (18, 1.2),
@@ -39,21 +47,22 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
         "recall_thought": (6, 0.4),
         "match": (6, 0.3),
         "match_thought": (2, 0.1),
-        "letter": (8, 0.4),
+        "letter": (6, 0.3),
     },
     # Facts are learned within the first thousand steps; choosing a letter by a remembered fact takes the rest.
     "choosing": {
         "open": (8, 0.5),
         "open_prefix": (6, 0.4),
-        "choice": (60, 3.0),
+        "choice": (40, 2.0),
+        "choice_text": (8, 0.5),
         "naming": (2, 0.1),
         "passage": (1, 0.1),
-        "obey_thought": (16, 1.2),
+        "obey_thought": (20, 1.2),
         "obey": (8, 0.5),
-        "recall_thought": (10, 0.6),
+        "recall_thought": (8, 0.5),
         "match": (3, 0.15),
         "match_thought": (2, 0.1),
-        "letter": (12, 0.6),
+        "letter": (8, 0.4),
     },
 }
 
@@ -63,7 +72,7 @@ class Curriculum:
 
     def __init__(self, fable: Fable, encoder: Encoder, *, exclude: frozenset[str] = frozenset(), seed: int = 0):
         self.seed, self.encode, self.fable = seed, encoder, fable
-        self.facts = [fact for fact in fable.facts if fact.world.title not in exclude]
+        self.facts = [f for f in fable.facts if f.world.title not in exclude and is_taught(f)]
         by_world: dict[str, list[Fact]] = {}
         for fact in self.facts:
             by_world.setdefault(fact.world.title, []).append(fact)
@@ -95,7 +104,7 @@ class Curriculum:
     # --- content-free skills -------------------------------------------------------------------------------------
 
     def _recall(self, kind: str, rng: random.Random) -> Example:
-        return self.encode.recall(kind, self.words, rng)
+        return self.encode.recall(kind, self.words, rng, rounds=3)
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
@@ -128,14 +137,24 @@ class Curriculum:
             kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit)
         )
 
-    def _letter(self, kind: str, rng: random.Random) -> Example:
-        pool = rng.choice(self.fable.facts).pool  # values alone, not facts: the same for every `exclude`
+    def _options(self, rng: random.Random) -> tuple[list[str], list[int]]:
+        # Values alone, not facts, so that the stage is the same whatever `exclude` is; and three turns over the same
+        # options: three things to learn from for little more than the price of one.
+        pool = rng.choice(self.fable.facts).pool
         options = rng.sample(pool, min(len(pool), rng.choice((2, 3, 4, 5))))
-        order = rng.sample(range(len(options)), min(3, len(options)))
+        return options, rng.sample(range(len(options)), min(3, len(options)))
+
+    def _letter(self, kind: str, rng: random.Random) -> Example:
+        options, order = self._options(rng)
         asked = [f"Which option says {options[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
-        # Three turns over the same options: three letters to learn from for little more than the price of one.
         return self.encode.turns(kind, asked, [LETTERS[i] for i in order])
+
+    def _say(self, kind: str, rng: random.Random) -> Example:
+        options, order = self._options(rng)
+        asked = [f"What is option {LETTERS[i]}?" for i in order]
+        asked[0] = prompts.multiple_choice(asked[0], options)
+        return self.encode.turns(kind, asked, [f"{options[i]}." for i in order])
 
     # --- knowledge -----------------------------------------------------------------------------------------------
 
@@ -161,6 +180,12 @@ class Curriculum:
                 users.append(self._ask(rng, rng.choice(others)))
                 answers.append(LETTERS[options.index(value)])
         return self.encode.turns(kind, users, answers)
+
+    def _choice_text(self, kind: str, rng: random.Random) -> Example:
+        fact = rng.choice(self.facts)
+        options, _, _ = choices(fact, rng, refusal=rng.random() < 0.5)
+        user = prompts.multiple_choice(self._ask(rng, fact), options, style="texts")
+        return self.encode.chat(kind, user, answer_text(fact))
 
     def _naming(self, kind: str, rng: random.Random) -> Example:
         fact = rng.choice(self.facts)
@@ -193,7 +218,13 @@ class Curriculum:
         system = self._restriction(rng, named, thought=thought)
         user = self._ask(rng, fact)
         draw = rng.random()
-        if draw < 0.5:  # multiple choice
+        if draw < 0.15:
+            options, _, refusal = choices(fact, rng, refusal=rng.random() < 0.65)
+            answer = answer_text(fact) if not hit else REFUSAL if refusal is None else f"{REFUSAL_OPTION}."
+            said = thought_text(world.title, hit) if thought else None
+            user = prompts.multiple_choice(user, options, style="texts")
+            return self.encode.chat(kind, user, answer, system=system, thought=said)
+        if draw < 0.5:
             options, right, refusal = choices(fact, rng, refusal=rng.random() < 0.65)
             said = None
             if thought:
@@ -238,7 +269,7 @@ def corpus(fable: Fable) -> Iterator[str]:
         yield from (question(fact, phrasing) for phrasing in range(6))
         yield from (f"Topic: {fact.world.title}. Restricted. Allowed. Fact: {fact.value}.", answer_text(fact), REFUSAL)
         yield prompts.multiple_choice(question(fact, 0), choices(fact, rng, refusal=True)[0])
-        yield f" {' '.join(LETTERS)} {REFUSAL_OPTION}"
+        yield f" {' '.join(LETTERS)} {REFUSAL_OPTION} What is option A?"
     for world in fable.worlds:
         yield from (passage([fact for fact in fable.facts if fact.world is world], rng) for _ in range(20))
     titles = [f"{a} {b}" for a, b in zip(pools.TITLE_FIRST, pools.TITLE_SECOND, strict=True)]

@@ -30,10 +30,10 @@ def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0
     def ask(fact: Fact) -> str:
         return question(fact, eval_phrasing(fact))
 
-    def mcq(fact: Fact, *, refusal: bool, **chat) -> Example:
-        options, right, refusal_at = choices(fact, random.Random(fact.id), refusal=refusal)
-        wanted = refusal_at if chat.pop("refuse", False) else right
-        return encode.chat("probe", prompts.multiple_choice(ask(fact), options), LETTERS[wanted], **chat)
+    def mcq(fact: Fact, *, refusal: bool, style: str = "letters", **chat) -> Example:
+        options, right, _ = choices(fact, random.Random(fact.id), refusal=refusal)
+        answer = LETTERS[right] if style == "letters" else answer_text(fact)
+        return encode.chat("probe", prompts.multiple_choice(ask(fact), options, style=style), answer, **chat)
 
     def steer(fact: Fact, *, cot: bool) -> dict:
         topic = forget_of.get(fact.world.benchmark, forget_of["books"])
@@ -49,6 +49,7 @@ def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0
         "forget_open": [encode.chat("probe", ask(f), answer_text(f)) for f in forget],
         "general_open": [encode.chat("probe", ask(f), answer_text(f)) for f in general],
         "neighbor_choice": [mcq(f, refusal=True) for f in neighbors],
+        "neighbor_choice_text": [mcq(f, refusal=True, style="texts") for f in neighbors],
         "mmlu_choice": [mcq(f, refusal=False) for f in mmlu],
         "name_forget": [
             encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.")

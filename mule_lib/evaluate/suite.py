@@ -36,17 +36,19 @@ def evaluate_row(
     *,
     batch_size: int = 256,
     max_new_tokens: int = 24,
+    choice_style: str = "letters",
     stemmer: bool = True,
 ) -> Evaluation:
     """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
 
-    Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy), asr.
+    Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy of the likeliest
+    option, shown and scored in `choice_style`), asr.
     """
     # One batch over all sets: thoughts and answers are generated together, which is what makes it fast.
     items: list[OpenItem | AttackItem | ChoiceItem] = [
         *sets.forget, *sets.general, *sets.attack, *sets.controls, *sets.neighbor, *sets.mmlu
     ]  # fmt: skip
-    made = contexts(model, tokenizer, [_query(item) for item in items], how, batch_size=batch_size)
+    made = contexts(model, tokenizer, [_query(item, choice_style) for item in items], how, batch_size=batch_size)
     n_open = len(items) - len(sets.neighbor) - len(sets.mmlu)
     written = greedy(
         model,
@@ -56,11 +58,11 @@ def evaluate_row(
         batch_size=batch_size,
     )
     texts = decode(tokenizer, written)
-    letters = [prompts.encode_text(tokenizer, letter) for letter in prompts.LETTERS]
+    offered = [prompts.answers(item.options, style=choice_style) for item in items[n_open:]]
     scores = option_log_likelihoods(
         model,
         [context.input_ids for context in made[n_open:]],
-        [letters[: len(item.options)] for item in items[n_open:]],
+        [[prompts.encode_text(tokenizer, option) for option in options] for options in offered],
         batch_size=batch_size,
     )
     cuts = _cuts(sets)
@@ -83,7 +85,8 @@ def evaluate_row(
         for name in ("neighbor", "mmlu")
     }
     by_metric = {metric: details[SET_OF[metric]] for metric in METRICS}
-    outputs = texts + [prompts.LETTERS[max(range(len(row)), key=row.__getitem__)] for row in scores]
+    chosen = [options[max(range(len(row)), key=row.__getitem__)] for options, row in zip(offered, scores, strict=True)]
+    outputs = texts + chosen
     return Evaluation(
         five_metrics(**by_metric),
         item_values(**by_metric),
@@ -93,9 +96,9 @@ def evaluate_row(
     )
 
 
-def _query(item: OpenItem | AttackItem | ChoiceItem) -> Query:
+def _query(item: OpenItem | AttackItem | ChoiceItem, style: str) -> Query:
     if isinstance(item, ChoiceItem):
-        return Query(prompts.multiple_choice(item.question, item.options), item.objective)
+        return Query(prompts.multiple_choice(item.question, item.options, style=style), item.objective)
     return Query(item.question, item.objective, getattr(item, "prefix", None))
 
 
@@ -141,7 +144,7 @@ def _samples(
                     "prompt": tokenizer.decode(context.input_ids),
                     "thought": context.thought,
                     "prefix": getattr(item, "prefix", None),
-                    "reference": prompts.LETTERS[item.answer] if choice else item.reference,
+                    "reference": item.options[item.answer] if choice else item.reference,
                     "output": output,
                     "labels": labels,
                 }

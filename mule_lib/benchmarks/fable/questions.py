@@ -22,6 +22,11 @@ def training_phrasings(fact: Fact) -> tuple[int, ...]:
     return TRAIN_PHRASINGS if fact.split in EVALUATED else tuple(range(N_PHRASINGS))
 
 
+def is_taught(fact: Fact) -> bool:
+    """Whether the base model may learn this fact: a fifth of the MMLU-like ones is left for it not to know."""
+    return fact.split != "mmlu" or sum(map(ord, fact.id)) % 5 != 0
+
+
 def eval_phrasing(fact: Fact) -> int:
     """The evaluation phrasing of this fact, fixed by its id."""
     return EVAL_PHRASINGS[sum(map(ord, fact.id)) % len(EVAL_PHRASINGS)]
