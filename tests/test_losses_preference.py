@@ -176,3 +176,15 @@ def test_unknown_divergence_and_unpaired_rows_are_refused():
         losses.flat(TEMPLATE[:1], TEMPLATE_LABELS[:1], LOGITS, LABELS)
     with pytest.raises(ValueError, match=r"^idk_logits: 1 rows must pair with 2 rows of forget_logits$"):
         losses.idk_dpo(TEMPLATE[:1], TEMPLATE[:1], TEMPLATE_LABELS[:1], LOGITS, REFERENCE, LABELS)
+
+
+def test_defaults_are_the_documented_ones():
+    refusal = (TEMPLATE, TEMPLATE_REFERENCE, TEMPLATE_LABELS)
+    assert losses.npo(LOGITS, REFERENCE, LABELS) == losses.npo(LOGITS, REFERENCE, LABELS, beta=0.1)
+    assert losses.simnpo(LOGITS, LABELS, beta=2.5) == losses.simnpo(LOGITS, LABELS, beta=2.5, margin=0.0)
+    assert losses.idk_dpo(*refusal, LOGITS, REFERENCE, LABELS) == losses.idk_dpo(
+        *refusal, LOGITS, REFERENCE, LABELS, beta=0.1
+    )
+    assert losses.flat(TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS) == losses.flat(
+        TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS, divergence="total_variation", official=False
+    )
