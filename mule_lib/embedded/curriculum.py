@@ -35,6 +35,15 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
         "match_thought": (8, 0.5),
         "letter": (32, 1.0),
     },
+    # Comparing words is learned on lists of two to four, where attention is not spread thin, and carries over.
+    "comparing": {
+        "recall_short": (32, 1.0),
+        "letter_short": (32, 1.0),
+        "letter": (12, 0.5),
+        "say": (4, 0.2),
+        "match": (16, 0.6),
+        "match_thought": (8, 0.4),
+    },
     "worlds": {
         "open": (16, 1.0),
         "open_prefix": (8, 0.5),
@@ -106,6 +115,9 @@ class Curriculum:
     def _recall(self, kind: str, rng: random.Random) -> Example:
         return self.encode.recall(kind, self.words, rng, rounds=3)
 
+    def _recall_short(self, kind: str, rng: random.Random) -> Example:
+        return self.encode.recall(kind, self.words, rng, most=4, rounds=4)
+
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
             first, second = rng.choice(pools.TITLE_FIRST), rng.choice(pools.TITLE_SECOND)
@@ -137,15 +149,18 @@ class Curriculum:
             kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit)
         )
 
-    def _options(self, rng: random.Random) -> tuple[list[str], list[int]]:
+    def _options(self, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> tuple[list[str], list[int]]:
         # Values alone, not facts, so that the stage is the same whatever `exclude` is; and three turns over the same
         # options: three things to learn from for little more than the price of one.
         pool = rng.choice(self.fable.facts).pool
-        options = rng.sample(pool, min(len(pool), rng.choice((2, 3, 4, 5))))
+        options = rng.sample(pool, min(len(pool), rng.choice(counts)))
         return options, rng.sample(range(len(options)), min(3, len(options)))
 
-    def _letter(self, kind: str, rng: random.Random) -> Example:
-        options, order = self._options(rng)
+    def _letter_short(self, kind: str, rng: random.Random) -> Example:
+        return self._letter(kind, rng, (2, 3))
+
+    def _letter(self, kind: str, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> Example:
+        options, order = self._options(rng, counts)
         asked = [f"Which option says {options[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
         return self.encode.turns(kind, asked, [LETTERS[i] for i in order])

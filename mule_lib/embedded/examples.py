@@ -78,13 +78,13 @@ class Encoder:
         ids = [self.special(BOS), *self(text), self.special(END)]
         return Example(kind, ids, [-100, *ids[1:]], None, text)
 
-    def recall(self, kind: str, words: Sequence[int], rng: random.Random, *, rounds: int = 1) -> Example:
+    def recall(self, kind: str, words: Sequence[int], rng: random.Random, *, most: int = 9, rounds: int = 1) -> Example:
         """Random pairs of words, then the same pairs in another order `rounds` times, with loss on the second word.
 
         After "backwards" the pairs come turned round. The order is shuffled so that no fixed distance helps: in plain
         repetition the model learns to look back by a distance instead of comparing words.
         """
-        pairs = [rng.sample(words, 2) for _ in range(rng.randint(2, 9))]
+        pairs = [rng.sample(words, 2) for _ in range(rng.randint(2, most))]
         turned = rng.random() < 0.5
         ids = [self.special(BOS), *(word for pair in pairs for word in pair), *self("backwards" if turned else "again")]
         labels = [-100] * len(ids)

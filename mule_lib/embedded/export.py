@@ -16,7 +16,7 @@ from mule_lib.models import EMBEDDED, FOLDER, sha256
 def read_log(work: Path, which: str) -> list[dict]:
     """Entries of all stages of a run, in order and named by stage, without what an interrupted run did twice."""
     entries: list[dict] = []
-    for run, stage in [("skills", "skills"), *((which, stage) for stage in RUNS[which])]:
+    for run, stage in [(name, stage) for name in ("skills", which) for stage in RUNS[name]]:
         latest: dict[tuple[int, bool], dict] = {}
         for line in (work / run / stage / "log.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)

@@ -27,12 +27,13 @@ from mule_lib.embedded.tokenizer import build_tokenizer
 # By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
 # and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
 RECIPE = {
-    "skills": {"steps": 1500, "horizon": 1500, "decay": 0.6, "muon_lr": 0.01, "adam_lr": 3e-3},
+    "skills": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.01, "adam_lr": 3e-3},
+    "comparing": {"steps": 700, "horizon": 700, "decay": 0.9, "muon_lr": 0.008, "adam_lr": 2e-3},
     "worlds": {"steps": 800, "horizon": 800, "decay": 0.0, "muon_lr": 0.004, "adam_lr": 1.5e-3},
     "choosing": {"steps": 1300, "horizon": 1300, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
 }
 # Base and gold share the content-free stage; what a run starts from is the stage before it.
-RUNS = {"skills": ("skills",), "base": ("worlds", "choosing"), "gold": ("worlds", "choosing")}
+RUNS = {"skills": ("skills", "comparing"), "base": ("worlds", "choosing"), "gold": ("worlds", "choosing")}
 ARCHITECTURE = {
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -241,7 +242,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    start = None if args.which == "skills" else args.work / "skills" / "skills" / "checkpoint.safetensors"
+    start = None if args.which == "skills" else args.work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
     if start and not start.exists():
         parser.error(f"{start} is missing; run `python -m mule_lib.embedded.train skills` first")
     for stage in RUNS[args.which]:

@@ -41,8 +41,8 @@ def evaluate_row(
 ) -> Evaluation:
     """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
 
-    Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy of the likeliest
-    option, shown and scored in `choice_style`), asr.
+    Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy of the
+    likeliest option, shown and scored in `choice_style`), asr.
     """
     # One batch over all sets: thoughts and answers are generated together, which is what makes it fast.
     items: list[OpenItem | AttackItem | ChoiceItem] = [
