@@ -21,7 +21,9 @@ METRIC_LABELS = {
 
 def style() -> None:
     """Set the look of every figure; call it once before drawing."""
-    sns.set_theme(context="paper", style="ticks", palette="colorblind", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"})
+    sns.set_theme(
+        context="paper", style="ticks", palette="colorblind", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"}
+    )
 
 
 def metric_dots(data: pd.DataFrame, labels: dict[str, str]) -> Figure:
@@ -37,11 +39,22 @@ def metric_dots(data: pd.DataFrame, labels: dict[str, str]) -> Figure:
     step = 0.8 / len(labels)
     for axis, benchmark in zip(axes[0], benchmarks, strict=True):
         for i, row in enumerate(labels):
-            part = data[(data["benchmark"] == benchmark) & (data["row"] == row)].set_index("metric").loc[list(METRIC_LABELS)]
+            part = (
+                data[(data["benchmark"] == benchmark) & (data["row"] == row)]
+                .set_index("metric")
+                .loc[list(METRIC_LABELS)]
+            )
             heights = [j + (i - (len(labels) - 1) / 2) * step for j in range(len(part))]
             spread = [part["measured"] - part["low"], part["high"] - part["measured"]]
             axis.errorbar(
-                part["measured"], heights, xerr=spread, fmt=markers[row], color=colors[row], ms=4, lw=1, label=labels[row]
+                part["measured"],
+                heights,
+                xerr=spread,
+                fmt=markers[row],
+                color=colors[row],
+                ms=4,
+                lw=1,
+                label=labels[row],
             )
         for j in range(len(METRIC_LABELS) - 1):
             axis.axhline(j + 0.5, color="0.9", lw=0.8, zorder=0)

@@ -47,10 +47,12 @@ class AnswerCache:
         """The positions of a batch, in the order of its answer tokens; positions [N], indices below M."""
         return CachedAnswers(self, positions.to(self.hidden.device))
 
-    def teacher_logits(self, hidden: Tensor, rows: Tensor) -> Tensor:
-        """Logits of the tokens `rows` [N, K] for hidden states [N, H]; returns float32 [N, K]."""
+    def teacher_logits(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Logits of the tokens `rows` [N, K], or of all, for hidden states [N, H]; returns float32 [N, K] or [N, V]."""
         if self.layer is not None:
             raise CacheError(f"hidden states of layer {self.layer} are kept, which the output head does not multiply")
+        if rows is None:
+            return full_logits(hidden, self.weight, self.bias)
         return head_logits(hidden, self.weight, rows, self.bias)
 
 
@@ -74,7 +76,7 @@ class CachedAnswers:
 
     def logits(self) -> Tensor:
         """Its logits of the whole vocabulary, [N, V]: for losses that need them all, N answer positions at a time."""
-        return full_logits(self.hidden, self.cache.weight, self.cache.bias)
+        return self.cache.teacher_logits(self.hidden)
 
     @property
     def hidden(self) -> Tensor:

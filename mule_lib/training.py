@@ -58,7 +58,7 @@ def train(
     *,
     topic: str = "",
     settings: Settings | None = None,
-    teacher=None,
+    teacher_model=None,
     teacher_tokenizer=None,
     out_dir: Path | str | None = None,
     prompt_name: str = "fable",
@@ -76,7 +76,7 @@ def train(
     row = methods.with_options(method, options)
     if not row.terms:
         return Trained(model, row, settings)
-    row = _checked(model, tokenizer, records, row, topic, teacher, teacher_tokenizer)
+    row = _checked(model, tokenizer, records, row, topic, teacher_model, teacher_tokenizer)
     wanted: dict[str, set[str]] = {}
     for term in row.terms:
         for group in term.groups:
@@ -88,11 +88,12 @@ def train(
         arguments, draws = training_arguments(
             settings, folder, groups=len(wanted), largest=max(sizes.values()), rates=row.learning_rate
         )
-        identity = _identity(model, used, row, settings, topic, prompt_name)
+        identity = _identity(model, teacher_model, used, row, settings, topic, prompt_name)
         checkpoint = _claim(folder, identity) if out_dir else None
         set_seed(settings.seed)
+        model.unlearned_by = row.label  # from here on its own weights change, also if the run is interrupted
         model = _trainable(model.to(arguments.device), row, settings)
-        source = model if teacher is None else teacher.to(arguments.device)
+        source = model if teacher_model is None else teacher_model.to(arguments.device)
         said = _said(source, tokenizer, used, row, topic, settings, prompt_name, folder / "targets.jsonl", checkpoint)
         rates = targets.obedience(said)
         targets.warn_if_disobedient(rates, settings.min_obedience)
@@ -109,7 +110,7 @@ def train(
             arguments,
             draw_balanced(examples, draws, anchors=row.options["anchors"], seed=settings.seed),
             row,
-            cache=_cache(source, examples, row, settings, frozen_head=settings.lora_rank > 0 or teacher is not None),
+            cache=_cache(source, examples, row, settings, copy_head=source is model and not settings.lora_rank),
             pad_id=tokenizer.pad_token_id or 0,
         )
         _run(trainer, checkpoint)
@@ -129,7 +130,7 @@ def train(
 
 def _checked(model, tokenizer, records, row: Method, topic: str, teacher, teacher_tokenizer) -> Method:
     """The row with its groups and layer resolved, after everything that can be wrong with the input was looked at."""
-    check(records)
+    check([replace(record, anchor=None) for record in records])  # partners may have been left out on purpose
     row = methods.on_groups(row, {group_of(record) for record in records})
     vocabulary = model.get_output_embeddings().weight.shape[0]
     if "top_k" in row.options:
@@ -151,9 +152,9 @@ def _checked(model, tokenizer, records, row: Method, topic: str, teacher, teache
         size = teacher.get_output_embeddings().weight.shape[0]
         raise ValueError(f"teacher: {size} logits, the student has {vocabulary}; both need the same tokenizer")
     before = getattr(model, "unlearned_by", None)
-    if before and teacher is None:
+    if before and teacher is None and not isinstance(model, PeftModel):
         raise MethodError(
-            f"model: already trained by {before!r} and would teach itself; load it anew, or pass the base as `teacher`"
+            f"model: already trained by {before!r} and would teach itself; load it anew or give teacher_model"
         )
     return row
 
@@ -206,7 +207,7 @@ def _said(source, tokenizer, records, row: Method, topic, settings: Settings, pr
     return said
 
 
-def _cache(source, examples: Sequence[Example], row: Method, settings: Settings, *, frozen_head: bool):
+def _cache(source, examples: Sequence[Example], row: Method, settings: Settings, *, copy_head: bool):
     needed = {
         (group, name) for term in row.terms if term.frozen for group in term.groups for name in term.continuations
     }
@@ -223,7 +224,7 @@ def _cache(source, examples: Sequence[Example], row: Method, settings: Settings,
         sequences,
         top_k=row.options.get("top_k", 0),
         layer=row.options.get("layer"),
-        copy_head=not frozen_head,
+        copy_head=copy_head,
         batch_size=settings.teacher_batch_size,
     )
 
@@ -247,17 +248,14 @@ def _finished(trainer: MultiObjectiveTrainer):
     if trainer.args.activation_checkpointing:
         model.activation_checkpointing_disable()
     model.config.use_cache = True
-    model.unlearned_by = trainer.method.label
     return model.eval()
 
 
-def _identity(model, records: Sequence[Record], row: Method, settings: Settings, topic: str, prompt_name: str) -> dict:
+def _identity(
+    model, teacher_model, records: Sequence[Record], row: Method, settings: Settings, topic, prompt_name
+) -> dict:
     """What a run has to agree in with an earlier one to go on from its checkpoint."""
     told = json.dumps([asdict(record) for record in records], sort_keys=True)
-    weights = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        few = parameter.detach().flatten()[:64].float().cpu().numpy()
-        weights.update(name.encode() + str(tuple(parameter.shape)).encode() + few.tobytes())
     return {
         "method": row.label,
         "options": dict(row.options),
@@ -265,8 +263,18 @@ def _identity(model, records: Sequence[Record], row: Method, settings: Settings,
         "topic": topic,
         "prompt_name": prompt_name,
         "records": hashlib.sha256(told.encode()).hexdigest(),
-        "model": weights.hexdigest(),
+        "model": _digest(model),
+        "teacher_model": None if teacher_model is None else _digest(teacher_model),
     }
+
+
+def _digest(model) -> str:
+    """Hash of every parameter's name, shape and first values: enough to tell models apart, at no cost."""
+    weights = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        few = parameter.detach().flatten()[:64].float().cpu().numpy()
+        weights.update(f"{name} {tuple(parameter.shape)}".encode() + few.tobytes())
+    return weights.hexdigest()
 
 
 def _claim(folder: Path, identity: dict) -> str | None:

@@ -1,0 +1,169 @@
+"""The table of methods: every row trains, says what it needs, and a new row is a loss and an entry."""
+
+import inspect
+import warnings
+
+import pytest
+import tiny
+import torch
+
+from mule_lib import losses, methods, teacher, trainer, training
+from mule_lib.method_terms import Method, MethodError, Term
+from mule_lib.methods import METHODS, on_groups, steering_of, with_options
+from mule_lib.paper import LABELS
+from mule_lib.settings import Settings
+from mule_lib.targets import student_context
+from mule_lib.training import train
+
+TRAINED = [name for name, row in METHODS.items() if row.terms]
+GROUPS = {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"}
+QUICK = Settings(
+    steps=3, batch_size=12, learning_rate=1e-3, warmup=0, log_every=1, min_obedience=0, max_thought_tokens=4
+)
+
+
+@pytest.fixture(autouse=True)
+def quiet(capsys):
+    yield
+    capsys.readouterr()
+
+
+def run(method, *, settings=QUICK, model=None, **options):
+    if method in TRAINED:
+        options = {"max_answer_tokens": 6, **options}
+    return train(
+        model or tiny.model(), tiny.tokenizer(), tiny.records(), method, topic=tiny.TOPIC, settings=settings, **options
+    )
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_row_trains_and_changes_the_model(name):
+    before = tiny.model()
+    trained = run(name)
+    assert trained.steps == 3 and len(trained.log) == 3 and not trained.model.training
+    moved = [
+        n
+        for (n, old), new in zip(before.named_parameters(), trained.model.parameters(), strict=True)
+        if not torch.equal(old, new)
+    ]
+    assert moved
+    if name == "rmu":
+        assert all("down_proj" in n for n in moved)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in TRAINED])
+def test_rows_in_context_train_nothing(name):
+    model = tiny.model()
+    trained = run(name, model=model)
+    assert trained.model is model and trained.steps == 0
+
+
+def test_rows_in_context_are_steered_at_evaluation_and_trained_ones_are_not():
+    assert steering_of("upper_bound", tiny.TOPIC) == teacher.steering("oracle", tiny.TOPIC, cot=True)
+    assert steering_of("ensemble_teacher", tiny.TOPIC) == teacher.steering("ensemble", tiny.TOPIC, cot=True)
+    for name in ("base", "mule", "ga"):
+        assert steering_of(name, tiny.TOPIC) == teacher.steering("none", tiny.TOPIC)
+
+
+def test_the_rows_of_the_papers_tables_are_all_there():
+    assert set(LABELS) <= set(METHODS)
+
+
+def test_mules_first_loss_is_eq3_with_the_live_teacher():
+    """The student is the bare base, the teacher the base behind its context; both on the teacher's answer ids."""
+    base, student = tiny.model(), tiny.model()
+    with torch.no_grad():
+        student.model.norm.weight.mul_(1.3)  # a student that differs from its teacher without any prompt
+    result = run(
+        "mule",
+        settings=Settings(**{**vars(QUICK), "steps": 1, "batch_size": 24}),
+        model=student,
+        teacher_model=base,
+        top_k=5,
+    )
+    fresh = tiny.model()
+    with torch.no_grad():
+        fresh.model.norm.weight.mul_(1.3)
+    records = {record.id: record for record in tiny.records()}
+    for objective in ("obj1", "obj2", "obj3"):
+        of_student, of_teacher = [], []
+        # A batch of 24 is four draws of six groups: every record of the tiny data once.
+        for target in (target for target in result.targets if target.objective == objective):
+            context = student_context(tiny.tokenizer(), records[target.id]).input_ids
+            for side, model, ids in ((of_student, fresh, context), (of_teacher, base, target.context_ids)):
+                with torch.no_grad():
+                    logits = model(input_ids=torch.tensor([[*ids, *target.answer_ids]])).logits[0]
+                side.append(logits[len(ids) - 1 : -1])
+        expected = losses.bidirectional_topk(torch.cat(of_student), torch.cat(of_teacher), top_k=5)
+        assert result.log[0][f"loss_{objective}"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_switches_of_the_ablation_change_what_is_trained():
+    assert run("mule", anchors=False).groups.keys() == {
+        "obj1/forget",
+        "obj1/retain",
+        "obj2/neighbor",
+        "obj3/adversarial",
+    }
+    assert all(target.thought == "" for target in run("mule", cot=False).targets)
+    given = run("mule", answers="given", cot=False)
+    assert given.obedience == [] and {t.answer for t in given.targets if t.role == "forget"} == {tiny.REFUSAL}
+    losses_by = {
+        str(options): run("mule", cot=False, **options).log[0]["loss"]
+        for options in ({}, {"top_k": 3}, {"positions": "first"}, {"over_k": "sum"}, {"teacher": "ensemble"})
+    }
+    assert len(set(losses_by.values())) == 5
+    assert losses_by["{'over_k': 'sum'}"] == pytest.approx(10 * losses_by["{}"], rel=1e-4)
+
+
+def test_a_new_method_is_a_loss_and_a_row(monkeypatch):
+    def soft_forget(answer, options):
+        return (answer.student.softmax(1) ** options["power"]).sum(1).mean()
+
+    row = Method(
+        "Soft forget",
+        (
+            Term("forget", ("*/forget",), ("answer",), soft_forget),
+            Term(
+                "keep", ("*/retain", "*/neighbor"), ("answer",), lambda a, o: losses.cross_entropy(a.logits, a.labels)
+            ),
+        ),
+        {**methods.DATA, "power": 2.0},
+    )
+    monkeypatch.setitem(METHODS, "soft_forget", row)
+    trained = run("soft_forget", power=3.0, settings=Settings(**{**vars(QUICK), "steps": 6}))
+    assert trained.steps == 6 and trained.log[-1]["loss_forget"] < trained.log[0]["loss_forget"]
+    assert trained.groups == {"obj1/forget": 3, "obj1/retain": 3, "obj2/forget": 3, "obj2/neighbor": 3}
+
+
+def test_the_trainer_knows_no_method_by_name():
+    for module in (trainer, training):
+        text = inspect.getsource(module)
+        assert not [name for name in METHODS if f'"{name}"' in text or f"'{name}'" in text]
+
+
+def test_bad_methods_and_options_are_refused_with_the_nearest_name():
+    for call, message in (
+        (lambda: run("mulle"), r"^method='mulle' is unknown; did you mean 'mule'\?$"),
+        (lambda: run("mule", topk=3), r"^topk: MULE has no such option; did you mean 'top_k'\?$"),
+        (lambda: with_options("base", {"beta": 1}), r"^beta: Base has no such option; choose from none$"),
+        (lambda: on_groups(METHODS["ngdiff"], GROUPS - {"obj2/neighbor"}), r"^NGDiff needs records of obj2/neighbor"),
+        (lambda: on_groups(METHODS["sft"], []), r"^SFT needs records of \* for its term 'all'; the data has none$"),
+    ):
+        with pytest.raises(MethodError, match=message):
+            call()
+
+
+def test_divergences_that_push_the_wrong_way_are_refused_before_the_first_step():
+    with pytest.raises(ValueError, match=r"^divergence: 'reverse_kl' is refused"):
+        run("flat", divergence="reverse_kl")
+    with pytest.raises(ValueError, match=r"^top_k: 1 is not an integer from 2"):
+        run("mule_bild_loss", top_k=1)
+
+
+def test_a_disobedient_teacher_warns():
+    with pytest.warns(UserWarning, match=r"the teacher does not obey its intention in obj1/forget 0%"):
+        run("mule", settings=Settings(**{**vars(QUICK), "steps": 1, "min_obedience": 0.5}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        run("sft", settings=Settings(**{**vars(QUICK), "steps": 1, "min_obedience": 1.0}))
