@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from mule_lib import prompts
 from mule_lib.benchmarks.fable.evaluation import evaluation_sets
 from mule_lib.benchmarks.fable.worlds import Fable
+from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall
@@ -66,6 +68,17 @@ def measure(models: dict, fable: Fable, benchmark: str, **settings) -> dict[str,
         row: evaluate_row(*models[which], sets, steering(kind, sets.topic, cot=cot), **settings)
         for row, (which, kind, cot) in ROWS.items()
     }
+
+
+def by_choice_style(model: tuple, sets: dict[str, EvaluationSets], *, batch_size: int) -> pd.DataFrame:
+    """Accuracy in points of an unsteered model on the two multiple-choice sets, by benchmark and style."""
+    lines = []
+    for benchmark, each in sets.items():
+        for style in prompts.CHOICE_STYLES:
+            how = steering("none", each.topic)
+            metrics = evaluate_row(*model, each, how, batch_size=batch_size, choice_style=style).metrics
+            lines.append((benchmark, style, round(metrics["neighbor"], 1), round(metrics["mmlu"], 1)))
+    return pd.DataFrame(lines, columns=["benchmark", "style", "neighbour", "MMLU-like"])
 
 
 def tidy(results: dict[str, dict[str, Evaluation]], *, seed: int = 0) -> pd.DataFrame:

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from mule_lib.prompts import CHOICE_STYLES
+
 
 class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it."""
@@ -28,7 +30,15 @@ class MeetTheModelParams(NotebookParams):
 
     benchmarks: list[str] = ["books", "cyber"]
     max_new_tokens: int = Field(24, ge=1, le=256)
+    choice_style: str = "texts"
     out_dir: str = "outputs/fable/00_meet_the_model"
+
+    @field_validator("choice_style")
+    @classmethod
+    def _style(cls, value: str) -> str:
+        if value not in CHOICE_STYLES:
+            raise ValueError(f"choose from {', '.join(CHOICE_STYLES)}")
+        return value
 
     @field_validator("benchmarks")
     @classmethod
@@ -37,7 +47,7 @@ class MeetTheModelParams(NotebookParams):
 
         unknown = [name for name in value if name not in BENCHMARKS]
         if unknown or not value:
-            raise ValueError(f"benchmarks={value}: choose from {', '.join(BENCHMARKS)}")
+            raise ValueError(f"choose from {', '.join(BENCHMARKS)}")
         return value
 
 

@@ -61,7 +61,8 @@ def test_params_file_is_valid(path):
         ({"bach_size": 3}, r"unknown parameter 'bach_size'; did you mean 'batch_size'\?"),
         ({"batch_size": 0}, "batch_size = 0: .*greater than or equal to 1"),
         ({"batch_size": "many"}, "batch_size = 'many': .*integer"),
-        ({"benchmarks": ["films"]}, "choose from books, cyber"),
+        ({"benchmarks": ["films"]}, "benchmarks = .*choose from books, cyber"),
+        ({"choice_style": "numbers"}, "choice_style = 'numbers': .*choose from letters, texts"),
     ],
 )
 def test_bad_parameters_are_refused_by_name(values, message):
