@@ -16,9 +16,9 @@ class Settings:
     """Defaults are the house's where the paper is silent. Raises ValueError naming the setting that is wrong.
 
     `steps` 0 takes `epochs` passes over the largest group. `batch_size` counts records per optimizer step over all
-    groups, processes and micro-batches, and is rounded to whole draws of one record per group; `accumulation` is the
-    number of micro-batches it is worked off in, and changes memory, not results. `learning_rate` None takes the
-    method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank.
+    groups, processes and micro-batches, and is rounded to whole draws of one record per group on each process;
+    `accumulation` is the least number of micro-batches it is worked off in, and changes memory, not results.
+    `learning_rate` None takes the method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank.
     """
 
     steps: int = 0
@@ -78,13 +78,14 @@ def training_arguments(
 ) -> tuple[TrainingArguments, int]:
     """Arguments of transformers' Trainer for these settings, and the number of draws that the run consumes.
 
-    `groups`: how many groups a draw has one record of; `largest`: records in the largest. Raises ValueError when
-    accumulation and processes do not divide the draws of a step, or the device lacks the precision.
+    `groups`: how many groups a draw has one record of; `largest`: records in the largest. Raises ValueError when the
+    device lacks the precision.
     """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    check_precision(settings.precision, accelerator or torch.device("cpu"))
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=1,
-        gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.rate(rates),
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
@@ -102,16 +103,14 @@ def training_arguments(
         dataloader_pin_memory=False,
         disable_tqdm=True,
         report_to="none",
+        use_cpu=accelerator is None,
     )
-    check_precision(settings.precision, arguments.device)
-    per_step = max(1, round(settings.batch_size / groups))
-    share = settings.accumulation * arguments.world_size
-    if per_step % share:
-        raise ValueError(
-            f"accumulation: batch_size={settings.batch_size} is {per_step} draws of {groups} records, which "
-            f"{settings.accumulation} micro-batches on {arguments.world_size} processes do not divide"
-        )
-    arguments.per_device_train_batch_size = per_step // share
+    each = max(1, round(settings.batch_size / groups / arguments.world_size))  # draws of a step on one process
+    # Micro-batches of one size only, or the batch would depend on how it is worked off.
+    micro = next(number for number in range(min(settings.accumulation, each), each + 1) if each % number == 0)
+    arguments.gradient_accumulation_steps = micro
+    arguments.per_device_train_batch_size = each // micro
+    per_step = each * arguments.world_size
     arguments.max_steps = settings.steps or max(1, math.ceil(settings.epochs * largest / per_step))
     arguments.warmup_steps = math.ceil(settings.warmup * arguments.max_steps)
     return arguments, arguments.max_steps * per_step

@@ -106,7 +106,7 @@ def test_switches_of_the_ablation_change_what_is_trained():
         "obj3/adversarial",
     }
     assert all(target.thought == "" for target in run("mule", cot=False).targets)
-    given = run("mule", answers="given", cot=False)
+    given = run("mule", answers="given", cot=False, max_answer_tokens=64)
     assert given.obedience == [] and {t.answer for t in given.targets if t.role == "forget"} == {tiny.REFUSAL}
     losses_by = {
         str(options): run("mule", cot=False, **options).log[0]["loss"]
@@ -118,7 +118,7 @@ def test_switches_of_the_ablation_change_what_is_trained():
 
 def test_a_new_method_is_a_loss_and_a_row(monkeypatch):
     def soft_forget(answer, options):
-        return (answer.student.softmax(1) ** options["power"]).sum(1).mean()
+        return (answer.student.softmax(1) ** options["power"]).sum(1).log().mean()
 
     row = Method(
         "Soft forget",
