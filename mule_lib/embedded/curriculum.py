@@ -2,7 +2,7 @@
 
 Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts,
 passages, naming the topic of a question, multiple choice, and obeying intentions; stage 3 the same with most weight on
-multiple choice. A world to forget never takes
+multiple choice, the last on deciding by the named title. A world to forget never takes
 part in a dialogue with a system message; neither its title nor its questions.
 """
 
@@ -24,6 +24,7 @@ from mule_lib.benchmarks.fable.questions import (
 )
 from mule_lib.benchmarks.fable.worlds import Fable, Fact, World
 from mule_lib.embedded.examples import Encoder, Example
+from mule_lib.prompts import END_THINK, THINK
 
 LETTERS = "ABCDE"
 # Examples per step and loss weight of each kind. Weights are shares of the step's loss, not of its tokens.
@@ -72,6 +73,19 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
         "match": (3, 0.15),
         "match_thought": (2, 0.1),
         "letter": (8, 0.4),
+    },
+    # The verdict of a thought has to hang on the title that the thought named, whatever that title is.
+    "deciding": {
+        "match_topic": (24, 1.0),
+        "obey_thought": (20, 1.2),
+        "obey": (8, 0.4),
+        "open": (10, 0.6),
+        "open_prefix": (8, 0.5),
+        "choice_text": (10, 0.6),
+        "choice": (10, 0.5),
+        "naming": (4, 0.3),
+        "letter": (4, 0.2),
+        "match": (4, 0.1),
     },
 }
 
@@ -148,6 +162,18 @@ class Curriculum:
         return self.encode.chat(
             kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit)
         )
+
+    def _match_topic(self, kind: str, rng: random.Random) -> Example:
+        # A question about one world, a thought that names a random title: only the verdict on that title is learned.
+        # Without this the model keeps a verdict per known world, and "allowed" for those it never saw restricted.
+        named, topic = self._matching_titles(rng)
+        hit = named == topic
+        user = self._ask(rng, rng.choice(self.by_world[rng.choice(self.steerable).title]))
+        system = self._restriction(rng, named, thought=True)
+        example = self.encode.chat(kind, user, REFUSAL, system=system, thought=thought_text(topic, hit))
+        given = example.ids.index(self.encode.special(THINK)) + 1 + len(self.encode(f"Topic: {topic}."))
+        end = len(example.ids) if hit else example.ids.index(self.encode.special(END_THINK)) + 1
+        return Example(kind, example.ids[:end], [-100] * given + example.labels[given:end], system, user)
 
     def _options(self, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> tuple[list[str], list[int]]:
         # Values alone, not facts, so that the stage is the same whatever `exclude` is; and three turns over the same

@@ -30,10 +30,12 @@ RECIPE = {
     "skills": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.01, "adam_lr": 3e-3},
     "comparing": {"steps": 700, "horizon": 700, "decay": 0.9, "muon_lr": 0.008, "adam_lr": 2e-3},
     "worlds": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.004, "adam_lr": 1.5e-3},
-    "choosing": {"steps": 1000, "horizon": 1000, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
+    "choosing": {"steps": 400, "horizon": 1000, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
+    "deciding": {"steps": 400, "horizon": 400, "decay": 0.9, "muon_lr": 0.003, "adam_lr": 1.2e-3},
 }
 # Base and gold share the content-free stage; what a run starts from is the stage before it.
-RUNS = {"skills": ("skills", "comparing"), "base": ("worlds", "choosing"), "gold": ("worlds", "choosing")}
+_KNOWLEDGE = ("worlds", "choosing", "deciding")
+RUNS = {"skills": ("skills", "comparing"), "base": _KNOWLEDGE, "gold": _KNOWLEDGE}
 ARCHITECTURE = {
     "hidden_size": 192,
     "intermediate_size": 512,
