@@ -87,6 +87,16 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
         "letter": (4, 0.2),
         "match": (4, 0.1),
     },
+    "verdicts": {
+        "match_topic": (40, 2.0),
+        "obey_thought": (20, 1.2),
+        "obey": (6, 0.3),
+        "open": (6, 0.4),
+        "open_prefix": (4, 0.3),
+        "choice_text": (6, 0.5),
+        "choice": (4, 0.3),
+        "naming": (4, 0.3),
+    },
 }
 
 

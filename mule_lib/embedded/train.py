@@ -32,9 +32,10 @@ RECIPE = {
     "worlds": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.004, "adam_lr": 1.5e-3},
     "choosing": {"steps": 400, "horizon": 1000, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
     "deciding": {"steps": 400, "horizon": 400, "decay": 0.9, "muon_lr": 0.003, "adam_lr": 1.2e-3},
+    "verdicts": {"steps": 250, "horizon": 250, "decay": 0.8, "muon_lr": 0.004, "adam_lr": 1.2e-3},
 }
 # Base and gold share the content-free stage; what a run starts from is the stage before it.
-_KNOWLEDGE = ("worlds", "choosing", "deciding")
+_KNOWLEDGE = ("worlds", "choosing", "deciding", "verdicts")
 RUNS = {"skills": ("skills", "comparing"), "base": _KNOWLEDGE, "gold": _KNOWLEDGE}
 ARCHITECTURE = {
     "hidden_size": 192,
