@@ -1,5 +1,6 @@
 """What the embedded models must show: rows measured on held-out facts and phrasings, and the bars they are held to."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -61,13 +62,16 @@ BARS = (
 )
 
 
-def measure(models: dict, fable: Fable, benchmark: str, **settings) -> dict[str, Evaluation]:
-    """Evaluate every row on one benchmark; `models` maps base and gold to (model, tokenizer)."""
+def measure(
+    models: dict, fable: Fable, benchmark: str, *, rows: Sequence[str] = tuple(ROWS), **settings
+) -> dict[str, Evaluation]:
+    """Evaluate rows on one benchmark; `models` maps base and gold to (model, tokenizer)."""
     sets = evaluation_sets(fable, benchmark)
-    return {
-        row: evaluate_row(*models[which], sets, steering(kind, sets.topic, cot=cot), **settings)
-        for row, (which, kind, cot) in ROWS.items()
-    }
+    results = {}
+    for row in rows:
+        which, kind, cot = ROWS[row]
+        results[row] = evaluate_row(*models[which], sets, steering(kind, sets.topic, cot=cot), **settings)
+    return results
 
 
 def by_choice_style(model: tuple, sets: dict[str, EvaluationSets], *, batch_size: int) -> pd.DataFrame:
