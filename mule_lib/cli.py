@@ -28,12 +28,12 @@ def _run(args: argparse.Namespace) -> None:
 
 def _reproduce(args: argparse.Namespace) -> None:
     begun = time.time()
-    stems, out = list(NOTEBOOK_PARAMS), run.ROOT / "outputs" / args.name
+    stems, out = list(NOTEBOOK_PARAMS), Path("outputs") / args.name
     for i, stem in enumerate(stems, 1):
         print(f"[{i}/{len(stems)}] {stem} ...", flush=True)
         run.run_notebook(
             run.ROOT / "notebooks" / f"{stem}.ipynb",
-            out / "executed" / f"{stem}.ipynb",
+            run.ROOT / out / "executed" / f"{stem}.ipynb",
             file=run.ROOT / "params" / stem / "fable.yaml",
             overrides={"out_dir": str(out / stem)},
         )
