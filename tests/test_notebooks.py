@@ -103,7 +103,6 @@ def test_meet_the_model_runs_under_papermill(tmp_path):
         overrides={"benchmarks": ["books"], "out_dir": str(out)},
     )
     for name in (
-        "rows_tidy.csv",
         "bars.csv",
         "samples.jsonl",
         "provenance.json",
