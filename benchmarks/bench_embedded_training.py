@@ -8,8 +8,9 @@ import time
 import torch
 
 from mule_lib.benchmarks.fable.worlds import build
-from mule_lib.embedded.curriculum import MIX, Curriculum, corpus
+from mule_lib.embedded.curriculum import Curriculum, corpus
 from mule_lib.embedded.examples import Encoder
+from mule_lib.embedded.mix import MIX
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.embedded.train import build_model, step_loss
 

@@ -11,8 +11,9 @@ from safetensors.torch import load
 
 from mule_lib import models, prompts
 from mule_lib.embedded import train
-from mule_lib.embedded.curriculum import MIX, Curriculum
+from mule_lib.embedded.curriculum import Curriculum
 from mule_lib.embedded.examples import Encoder
+from mule_lib.embedded.mix import MIX
 
 
 @pytest.fixture(scope="module")

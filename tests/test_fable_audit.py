@@ -6,8 +6,9 @@ from mule_lib import prompts
 from mule_lib.benchmarks.fable.evaluation import evaluation_sets, prefix_families
 from mule_lib.benchmarks.fable.phrasings import EVAL_PHRASINGS, QUESTIONS
 from mule_lib.benchmarks.fable.unlearning import unlearning_records
-from mule_lib.embedded.curriculum import MIX, Curriculum
+from mule_lib.embedded.curriculum import Curriculum
 from mule_lib.embedded.examples import Encoder
+from mule_lib.embedded.mix import MIX
 
 STEPS = 120  # of each stage: some 10,000 examples; the audit is of the generator, which draws every step alike
 

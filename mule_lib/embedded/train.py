@@ -19,8 +19,9 @@ from torch.nn.functional import cross_entropy, pad
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mule_lib.benchmarks.fable.worlds import build
-from mule_lib.embedded.curriculum import MIX, Curriculum, corpus
+from mule_lib.embedded.curriculum import Curriculum, corpus
 from mule_lib.embedded.examples import Encoder, Example
+from mule_lib.embedded.mix import MIX
 from mule_lib.embedded.probes import build_probes, run_probes
 from mule_lib.embedded.tokenizer import build_tokenizer
 
