@@ -29,7 +29,7 @@ lab: $(INSTALLED)
 lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-# Trains the embedded model and its gold reference again from nothing (about 90 minutes on 2 cores) into build/embedded.
+# Trains the embedded model and its gold reference again from nothing (its stages took about 45 minutes on 2 cores) into build/embedded.
 embedded: $(INSTALLED)
 	$(BIN)/mule train-embedded
 
