@@ -6,52 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
-from mule_lib.prompts import CHOICE_STYLES
+from mule_lib.notebook_params import MeetTheModelParams, NotebookParams
 
 
 class ParameterError(ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it."""
 
 
-class NotebookParams(BaseModel):
-    """What all notebooks take."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(256, ge=1)
-    out_dir: str
-
-
-class MeetTheModelParams(NotebookParams):
-    """Notebook 00."""
-
-    benchmarks: list[str] = ["books", "cyber"]
-    max_new_tokens: int = Field(24, ge=1, le=256)
-    choice_style: str = "texts"
-    out_dir: str = "outputs/fable/00_meet_the_model"
-
-    @field_validator("choice_style")
-    @classmethod
-    def _style(cls, value: str) -> str:
-        if value not in CHOICE_STYLES:
-            raise ValueError(f"choose from {', '.join(CHOICE_STYLES)}")
-        return value
-
-    @field_validator("benchmarks")
-    @classmethod
-    def _known(cls, value: list[str]) -> list[str]:
-        from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
-
-        unknown = [name for name in value if name not in BENCHMARKS]
-        if unknown or not value:
-            raise ValueError(f"choose from {', '.join(BENCHMARKS)}")
-        return value
-
-
-NOTEBOOK_PARAMS: dict[str, type[NotebookParams]] = {"00_meet_the_model": MeetTheModelParams}
+NOTEBOOK_PARAMS: dict[str, type[NotebookParams]] = {
+    "00_meet_the_model": MeetTheModelParams,
+}
 
 
 def validate(notebook: str, values: Mapping[str, Any], *, source: str = "parameters") -> NotebookParams:

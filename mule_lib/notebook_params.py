@@ -1,0 +1,76 @@
+"""What each notebook takes: one frozen pydantic model per notebook, defaults equal to those of its parameters cell."""
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from mule_lib.prompts import CHOICE_STYLES
+
+
+def _one_of(value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ValueError(f"choose from {', '.join(allowed)}")
+    return value
+
+
+class NotebookParams(BaseModel):
+    """What all notebooks take."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = Field(0, ge=0)
+    out_dir: str
+
+
+class EvaluatedParams(NotebookParams):
+    """What notebooks that ask a model take."""
+
+    batch_size: int = Field(256, ge=1)
+    max_new_tokens: int = Field(24, ge=1, le=256)
+    choice_style: str = "texts"
+
+    @field_validator("choice_style")
+    @classmethod
+    def _style(cls, value: str) -> str:
+        return _one_of(value, CHOICE_STYLES)
+
+
+class MeetTheModelParams(EvaluatedParams):
+    """Notebook 00."""
+
+    benchmarks: list[str] = ["books", "cyber"]
+    out_dir: str = "outputs/fable/00_meet_the_model"
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
+
+        unknown = [name for name in value if name not in BENCHMARKS]
+        if unknown or not value:
+            raise ValueError(f"choose from {', '.join(BENCHMARKS)}")
+        return value
+
+
+class TrainingParams(EvaluatedParams):
+    """Notebook 03: one row on one benchmark with one seed. `options` are the method's own switches (`methods.py`)."""
+
+    benchmark: str = "books"
+    row: str = "mule"
+    method: str = "mule"
+    options: dict = {}
+    model: str = "base"
+    data_dir: str = ""
+    teacher_file: str = ""
+    steps: int = Field(40, ge=0)
+    train_batch_size: int = Field(16, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    lora_rank: int = Field(0, ge=0)
+    precision: str = "fp32"
+    beyond: bool = False
+    out_dir: str = "outputs/fable/runs/books/mule/seed-0"
+
+
+class CollectingParams(NotebookParams):
+    """Notebooks that only read run folders."""
+
+    name: str = "fable"
+    out_dir: str = "outputs/fable"
