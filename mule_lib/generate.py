@@ -61,7 +61,7 @@ def option_log_likelihoods(
     """Return the summed natural log-likelihood of each option's ids after its prompt, in float32.
 
     `options[i]` are the continuations of `prompts[i]`; their number and lengths may differ from item to item. Options
-    that agree but for their last token share a forward pass, so single-token options (letters) cost one pass a prompt.
+    that agree but for their last token are one, so single-token options (letters) cost one pass a prompt.
     Raises `ValueError` for an empty prompt, no options, an empty option or a sequence longer than the context window.
     """
     if len(prompts) != len(options):
@@ -69,30 +69,56 @@ def option_log_likelihoods(
     for i, candidates in enumerate(options):
         if not candidates or any(len(option) == 0 for option in candidates):
             raise ValueError(f"item {i} has no options or an empty one")
-    shared: dict[tuple[int, tuple[int, ...]], list[int]] = {}
-    for i, candidates in enumerate(options):
-        for j, option in enumerate(candidates):
-            shared.setdefault((i, tuple(option[:-1])), []).append(j)
-    passes = list(shared.items())
-    sequences = [[*prompts[i], *head] for (i, head), _ in passes]
     _check(model, prompts, 0)
-    _check(model, sequences, 0)
+    longest = [max(len(option) for option in candidates) - 1 for candidates in options]
+    _check(model, [[*prompt, *[0] * more] for prompt, more in zip(prompts, longest, strict=True)], 0)
+    # Per prompt: the options' tokens but the last, and which options share them.
+    heads: list[dict[tuple[int, ...], list[int]]] = []
+    for candidates in options:
+        heads.append({})
+        for j, option in enumerate(candidates):
+            heads[-1].setdefault(tuple(option[:-1]), []).append(j)
     scores = [[0.0] * len(candidates) for candidates in options]
-    keeps_logits = _accepts(model, "logits_to_keep")
+    # A batch holds as many prompts as their options fit into it.
+    most = max((len(each) for each in heads), default=1)
     with _evaluating(model):
-        for rows in _batches([len(s) for s in sequences], batch_size):
-            inputs = _left_padded(model, [sequences[r] for r in rows], pad_id=0)
-            span = max(len(passes[r][0][1]) for r in rows) + 1
-            keep = {"logits_to_keep": span} if keeps_logits else {}
-            # Left padding aligns the last `span` positions of all rows.
-            log_probs = model(**inputs, **keep).logits[:, -span:].float().log_softmax(-1)
-            for b, r in enumerate(rows):
-                (i, head), members = passes[r]
+        for rows in _batches(
+            [len(p) + more for p, more in zip(prompts, longest, strict=True)], max(1, batch_size // most)
+        ):
+            passes = [(b, i, head) for b, i in enumerate(rows) for head in heads[i]]
+            inputs = _left_padded(model, [prompts[i] for i in rows], pad_id=0)
+            log_probs = _after_prompts(model, inputs, [(b, head) for b, _, head in passes])
+            for row, (_, i, head) in enumerate(passes):
+                members = heads[i][head]
                 ids = torch.tensor([options[i][j] for j in members], device=log_probs.device)
-                picked = log_probs[b, -len(head) - 1 :].gather(1, ids.T).sum(0).tolist()
+                picked = log_probs[row, : len(head) + 1].gather(1, ids.T).sum(0).tolist()
                 for j, value in zip(members, picked, strict=True):
                     scores[i][j] = value
     return scores
+
+
+def _after_prompts(model, inputs: dict[str, torch.Tensor], passes: Sequence[tuple[int, Ids]]) -> torch.Tensor:
+    """Log-probabilities [passes, longest head + 1, V] after prompt `b` and along each head, for passes of (b, head).
+
+    Each prompt is read once; its keys and values are then shared by all of its heads.
+    """
+    rows = torch.tensor([b for b, _ in passes], device=inputs["input_ids"].device)
+    width = max(len(head) for _, head in passes)
+    keep = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
+    read = model(**inputs, **keep, use_cache=width > 0)
+    first = read.logits[:, -1:].float().log_softmax(-1)[rows]
+    if not width:
+        return first
+    cache = read.past_key_values
+    cache.batch_select_indices(rows)
+    ids = torch.tensor([[*head, *[0] * (width - len(head))] for _, head in passes], device=rows.device)
+    real = torch.tensor([[1] * len(head) + [0] * (width - len(head)) for _, head in passes], device=rows.device)
+    mask = inputs["attention_mask"][rows]
+    more = {"attention_mask": torch.cat([mask, real], 1)}
+    if "position_ids" in inputs:
+        more["position_ids"] = mask.sum(1, keepdim=True) + torch.arange(width, device=rows.device)
+    along = model(input_ids=ids, past_key_values=cache, **more).logits.float().log_softmax(-1)
+    return torch.cat([first, along], 1)
 
 
 def decode(tokenizer, answers: Sequence[Ids]) -> list[str]:

@@ -90,7 +90,7 @@ def render(
     messages.append({"role": "user", "content": question})
     text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, date_string=DATE)
     ids = encode_text(tokenizer, text)
-    marked = THINK in tokenizer.get_vocab()
+    marked = THINK in tokenizer.get_added_vocab()
     if think or thought is not None:
         ids += [tokenizer.convert_tokens_to_ids(THINK)] if marked else []
     if thought is not None:
