@@ -135,6 +135,15 @@ def teacher_targets(
     ]
 
 
+def of(records: Sequence[Record], said: Sequence[Target]) -> list[Target]:
+    """The targets of these records, in their order. Raises ValueError naming the first record that has none."""
+    by_id = {target.id: target for target in said}
+    lacking = [record.id for record in records if record.id not in by_id]
+    if lacking:
+        raise ValueError(f"said: no teacher's answer for {len(lacking)} records of the data, the first is {lacking[0]}")
+    return [by_id[record.id] for record in records]
+
+
 def obeyed(record: Record, answer: str) -> bool:
     """Whether an answer does what the intention says: refuses where the role is to be refused, else is right."""
     if record.role in REFUSED:

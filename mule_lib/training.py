@@ -1,13 +1,11 @@
 """Train one method on one model in one call: everything is checked before the first step."""
 
-import hashlib
-import json
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +13,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import methods, targets
 from mule_lib.losses.checks import check_top_k
 from mule_lib.method_terms import Method, MethodError
 from mule_lib.records import Record, check
-from mule_lib.runs import write_json
 from mule_lib.settings import Settings, training_arguments
 from mule_lib.targets import Target
 from mule_lib.teacher import steering
@@ -29,6 +25,7 @@ from mule_lib.teacher_cache import build_cache
 from mule_lib.trainer import MultiObjectiveTrainer
 from mule_lib.training_callbacks import AutoLearningRate, Progress
 from mule_lib.training_data import Example, draw_balanced, encode, group_of
+from mule_lib.training_identity import claim, identity_of
 
 
 @dataclass(frozen=True)
@@ -62,13 +59,15 @@ def train(
     teacher_tokenizer=None,
     out_dir: Path | str | None = None,
     prompt_name: str = "fable",
+    said: Sequence[Target] | None = None,
     **options: Any,
 ) -> Trained:
     """Unlearn `topic` with one row of `methods.METHODS`, some of its options changed, and return the trained model.
 
     The model is changed in place (with LoRA, wrapped). The teacher is the model as it comes in, adapter off, unless
-    another is given. With `out_dir`, the teacher's targets are written there, checkpoints every `settings.save_every`
-    steps, and the same call goes on from the newest one. Rows that train nothing return the model untouched.
+    another is given; `said`, from `targets.teacher_targets`, spares asking it again. With `out_dir`, the teacher's
+    targets are written there, checkpoints every `settings.save_every` steps, and the same call goes on from the newest
+    one. Rows that train nothing return the model untouched.
     Raises ValueError in one line, before any training, for a method, option, group of records, K, precision or
     tokenizer that does not fit; DivergedError when a loss is not finite.
     """
@@ -82,19 +81,24 @@ def train(
         for group in term.groups:
             wanted.setdefault(group, set()).update(term.continuations)
     used = [record for record in records if group_of(record) in wanted]
+    if said is not None:
+        said = targets.of(used, said) if "teacher" in row.options else []
     sizes = {group: sum(group_of(record) == group for record in used) for group in wanted}
     with nullcontext(str(out_dir)) if out_dir else tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         arguments, draws = training_arguments(
             settings, folder, groups=len(wanted), largest=max(sizes.values()), rates=row.learning_rate
         )
-        identity = _identity(model, teacher_model, used, row, settings, topic, prompt_name)
-        checkpoint = _claim(folder, identity) if out_dir else None
+        identity = identity_of(model, teacher_model, used, row, settings, topic, prompt_name)
+        checkpoint = claim(folder, identity) if out_dir else None
         set_seed(settings.seed)
         model.unlearned_by = row.label  # from here on its own weights change, also if the run is interrupted
         model = _trainable(model.to(arguments.device), row, settings)
         source = model if teacher_model is None else teacher_model.to(arguments.device)
-        said = _said(source, tokenizer, used, row, topic, settings, prompt_name, folder / "targets.jsonl", checkpoint)
+        if said is None:
+            said = _said(
+                source, tokenizer, used, row, topic, settings, prompt_name, folder / "targets.jsonl", checkpoint
+            )
         rates = targets.obedience(said)
         targets.warn_if_disobedient(rates, settings.min_obedience)
         examples = encode(
@@ -249,42 +253,3 @@ def _finished(trainer: MultiObjectiveTrainer):
         model.activation_checkpointing_disable()
     model.config.use_cache = True
     return model.eval()
-
-
-def _identity(
-    model, teacher_model, records: Sequence[Record], row: Method, settings: Settings, topic, prompt_name
-) -> dict:
-    """What a run has to agree in with an earlier one to go on from its checkpoint."""
-    told = json.dumps([asdict(record) for record in records], sort_keys=True)
-    return {
-        "method": row.label,
-        "options": dict(row.options),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("save_every", "log_every")},
-        "topic": topic,
-        "prompt_name": prompt_name,
-        "records": hashlib.sha256(told.encode()).hexdigest(),
-        "model": _digest(model),
-        "teacher_model": None if teacher_model is None else _digest(teacher_model),
-    }
-
-
-def _digest(model) -> str:
-    """Hash of every parameter's name, shape and first values: enough to tell models apart, at no cost."""
-    weights = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        few = parameter.detach().flatten()[:64].float().cpu().numpy()
-        weights.update(f"{name} {tuple(parameter.shape)}".encode() + few.tobytes())
-    return weights.hexdigest()
-
-
-def _claim(folder: Path, identity: dict) -> str | None:
-    """The newest checkpoint in `folder`, if any. Raises ValueError when the folder belongs to another run."""
-    file = folder / "training.json"
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if checkpoint and file.exists():
-        before = json.loads(file.read_text("utf-8"))
-        changed = [name for name in identity if json.loads(json.dumps(identity[name])) != before.get(name)]
-        if changed:
-            raise ValueError(f"out_dir: {folder} holds a run with other {', '.join(changed)}; use another folder")
-    write_json(file, identity)
-    return checkpoint

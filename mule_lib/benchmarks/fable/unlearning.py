@@ -6,6 +6,7 @@ and held-out prefixes never occur.
 """
 
 import random
+from collections.abc import Sequence
 
 from mule_lib.benchmarks.fable.evaluation import BENCHMARKS, prefix_families
 from mule_lib.benchmarks.fable.phrasings import TRAIN_PHRASINGS
@@ -62,8 +63,14 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", se
     return records
 
 
-def _part(facts: list[Fact], split: str) -> list[Fact]:
-    return [fact for i, fact in enumerate(facts) if (i % 5 == 4) == (split == "validation")]
+def validation_part(facts: Sequence[Fact]) -> list[Fact]:
+    """The fifth of training facts that is kept for choosing hyper-parameters."""
+    return [fact for i, fact in enumerate(facts) if i % 5 == 4]
+
+
+def _part(facts: Sequence[Fact], split: str) -> list[Fact]:
+    kept = validation_part(facts)
+    return kept if split == "validation" else [fact for fact in facts if fact not in kept]
 
 
 def _near(fact: Fact, neighbors: list[Fact], rng: random.Random) -> Fact:
