@@ -1,6 +1,12 @@
 """The one shape of evaluation sets: open questions, multiple choice and prefilling attacks."""
 
+import re
 from dataclasses import dataclass
+
+
+def is_scorable(reference: str) -> bool:
+    """Tell whether ROUGE can see anything in a reference; where not, every answer would count as forgotten."""
+    return re.search("[a-z0-9]", reference.lower()) is not None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """ROUGE-L of open answers (Forget and General of Tables 1 to 3), with what ROUGE cannot tell beside it."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -8,6 +7,7 @@ from statistics import fmean
 
 from rouge_score.rouge_scorer import RougeScorer
 
+from mule_lib.benchmarks.items import is_scorable
 from mule_lib.evaluate.judges import is_empty, is_garbled, is_refusal
 
 
@@ -31,11 +31,6 @@ def rouge_l(reference: str, prediction: str, *, stemmer: bool = True) -> RougeL:
     """
     score = _scorer(stemmer).score(reference, prediction)["rougeL"]
     return RougeL(recall=score.recall, precision=score.precision, f1=score.fmeasure)
-
-
-def is_scorable(reference: str) -> bool:
-    """Tell whether ROUGE can see anything in a reference; where not, every answer would count as forgotten."""
-    return re.search("[a-z0-9]", reference.lower()) is not None
 
 
 def judge_open_answer(reference: str, prediction: str, *, stemmer: bool = True) -> dict[str, float | bool]:
