@@ -27,7 +27,7 @@ from mule_lib.teacher import steering
 from mule_lib.trainer import DivergedError
 from mule_lib.training import train
 
-RATES = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
+RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 MORE_RATES = (1.4, 0.7, 0.85)  # times the best rate, for rows without an option of their own
 OWN: dict[str, tuple[str, tuple]] = {
     "graddiff": ("forget_weight", (0.1, 0.3, 3.0)),
