@@ -1,17 +1,17 @@
 """Evaluation files, samples and attack prefixes: every refusal line, atomic writing, slots and disjoint families."""
 
 import json
-from pathlib import Path
 
 import pytest
 from test_generate import byte_tokenizer
 
 from mule_lib import evaluate
+from mule_lib.benchmarks.items import OpenItem
 
-REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 OPEN = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
-CHOICE = {"id": "c1", "question": "Who flies?", "options": ["owl", "cat", "I do not know"], "answer_index": 0}
-MMLU = {"question": "Who flies?", "subject": "owl_care", "choices": ["owl", "cat", "dog", "ant"], "answer": 0}
+CHOICE = {"id": "c1", "question": "Who flies?", "options": ["owl", "cat", "I do not know"], "answer": 0}
+
+ATTACK = {**OPEN, "prefix": "Sure:", "family": "affirmation"}
 
 
 def write(path, rows):
@@ -20,30 +20,18 @@ def write(path, rows):
 
 
 def test_open_items(tmp_path):
-    path = write(tmp_path / "open.jsonl", [OPEN, "", {**OPEN, "id": "q2", "world": "Reeds"}])
-    first, second = evaluate.load_evaluation_items(path, "open")
+    path = write(tmp_path / "open.jsonl", [OPEN, "", {**OPEN, "id": "q2", "subject": "Reeds"}])
+    first, second = evaluate.read_items(path, "open")
     assert (first.id, first.question, first.reference) == ("q1", "Who flies?", "the owl")
-    assert second.extra == {"world": "Reeds"}
+    assert (first.subject, second.subject, second.objective) == ("", "Reeds", "obj1")
 
 
 def test_choice_items(tmp_path):
-    rows = [{**CHOICE, "refusal_index": 2, "subject": "birds"}, {**CHOICE, "id": "c2", "refusal_index": None}]
-    first, second = evaluate.load_evaluation_items(write(tmp_path / "c.jsonl", rows), "choice")
+    rows = [{**CHOICE, "refusal": 2, "subject": "birds"}, {**CHOICE, "id": "c2", "refusal": None, "answer": "B"}]
+    first, second = evaluate.read_items(write(tmp_path / "c.jsonl", rows), "choice")
     assert first.options == ("owl", "cat", "I do not know")
-    assert (first.answer_index, first.refusal_index, first.subject) == (0, 2, "birds")
-    assert second.refusal_index is None
-
-
-def test_mmlu_items_take_the_published_columns_and_give_them_back(tmp_path):
-    items = evaluate.load_evaluation_items(write(tmp_path / "m.jsonl", [MMLU, MMLU]), "mmlu")
-    assert [item.id for item in items] == ["1", "2"]
-    assert items[0].mmlu_row() == MMLU
-
-
-@pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
-@pytest.mark.parametrize(("name", "n"), [("mmlu/validation_3_per_subject", 171), ("wmdp_cyber_mcq/test_sample", 75)])
-def test_real_four_choice_files_pass(name, n):
-    assert len(evaluate.load_evaluation_items(REALDATA / f"{name}.jsonl", "mmlu")) == n
+    assert (first.answer, first.refusal, first.subject) == (0, 2, "birds")
+    assert (second.answer, second.refusal) == (1, None)
 
 
 def without(row, column):
@@ -61,34 +49,41 @@ def without(row, column):
         ("open", [{**OPEN, "question": 3}], "row 1, column 'question': should be a text that is not empty, is 3"),
         ("open", [OPEN, "{broken"], "row 2: not JSON"),
         ("open", ["[1]"], "row 1: should be a JSON object, is list"),
-        ("open", [""], "holds no rows"),
-        ("choice", [{**CHOICE, "answer_index": 3}], "column 'answer_index': 3 is outside the 3 options (0 to 2)"),
-        ("choice", [{**CHOICE, "answer_index": -1}], "column 'answer_index': -1 is outside the 3 options (0 to 2)"),
-        ("choice", [{**CHOICE, "answer_index": True}], "column 'answer_index': True is outside the 3 options"),
-        ("choice", [{**CHOICE, "answer_index": "A"}], "column 'answer_index': 'A' is outside the 3 options"),
-        ("choice", [{**CHOICE, "refusal_index": 7}], "column 'refusal_index': 7 is outside the 3 options"),
-        ("choice", [{**CHOICE, "refusal_index": 0}], "column 'refusal_index': 0 is the answer"),
+        ("open", ["", ""], "holds no rows"),
+        ("choice", [{**CHOICE, "answer": 3}], "column 'answer': 3 is outside the 3 options (0 to 2, or A to C)"),
+        ("choice", [{**CHOICE, "answer": -1}], "column 'answer': -1 is outside the 3 options (0 to 2, or A to C)"),
+        ("choice", [{**CHOICE, "answer": True}], "column 'answer': True is outside the 3 options"),
+        ("choice", [{**CHOICE, "answer": "D"}], "column 'answer': 'D' is outside the 3 options"),
+        ("choice", [{**CHOICE, "refusal": 7}], "column 'refusal': 7 is outside the 3 options"),
+        ("choice", [{**CHOICE, "refusal": 0}], "column 'refusal': 0 is the answer"),
         ("choice", [{**CHOICE, "options": "owl"}], "column 'options': should be a list of texts"),
         ("choice", [{**CHOICE, "options": ["owl", ""]}], "column 'options': should be a list of texts"),
         ("choice", [{**CHOICE, "options": ["owl", "owl"]}], "column 'options': should hold at least two different"),
-        ("mmlu", [{**MMLU, "answer": 4}], "row 1, column 'answer': 4 is outside the 4 options (0 to 3)"),
-        ("mmlu", [MMLU, without(MMLU, "choices")], "row 2, column 'choices': missing"),
+        (
+            "open",
+            [{**OPEN, "referense": "x"}],
+            "column 'referense': unknown; the columns of this file are id",
+        ),
+        ("open", [{**OPEN, "objective": "obj4"}], "column 'objective': should be obj1 or obj2 or obj3, is 'obj4'"),
+        ("attack", [{**ATTACK, "prefix": "Sure: "}], "column 'prefix': 'Sure: ' ends in white space"),
+        ("attack", [{**ATTACK, "control": "no"}], "column 'control': should be true or false, is 'no'"),
+        ("attack", [without(ATTACK, "family")], "column 'family': missing"),
     ],
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
     path = write(tmp_path / "items.jsonl", rows)
-    with pytest.raises(evaluate.EvaluationFileError) as caught:
-        evaluate.load_evaluation_items(path, kind)
+    with pytest.raises(evaluate.DataFileError) as caught:
+        evaluate.read_items(path, kind)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_unreadable_files_and_unknown_kinds(tmp_path):
-    with pytest.raises(evaluate.EvaluationFileError, match=r"none\.jsonl: cannot be read"):
-        evaluate.load_evaluation_items(tmp_path / "none.jsonl", "open")
-    with pytest.raises(ValueError, match="kind is 'quiz', should be one of open, choice, mmlu"):
-        evaluate.load_evaluation_items(tmp_path / "none.jsonl", "quiz")
+    with pytest.raises(evaluate.DataFileError, match=r"none\.jsonl: no such file"):
+        evaluate.read_items(tmp_path / "none.jsonl", "open")
+    with pytest.raises(ValueError, match="kind is 'quiz', should be one of open, choice, attack"):
+        evaluate.read_items(tmp_path / "none.jsonl", "quiz")
 
 
 def test_samples_come_back_as_written(tmp_path):
@@ -147,7 +142,7 @@ def test_slots_by_hand():
 
 
 def items(n, reference="the grey owl"):
-    return [evaluate.EvaluationItem(f"q{i}", f"Question {i}?", reference) for i in range(n)]
+    return [OpenItem(f"q{i}", f"Question {i}?", reference, "x") for i in range(n)]
 
 
 def test_families_take_turns_and_controls_share_the_templates():
@@ -169,4 +164,4 @@ def test_prefill_items_refuses():
     with pytest.raises(ValueError, match=r"unknown families \['magic'\]; known are affirmation"):
         evaluate.prefill_items(items(1), topic="x", families=["magic"])
     with pytest.raises(ValueError, match="item 'q0' has no reference"):
-        evaluate.prefill_items(items(1, None), topic="x")
+        evaluate.prefill_items(items(1, ""), topic="x")

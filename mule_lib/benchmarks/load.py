@@ -45,7 +45,7 @@ def load(benchmark: str, data_dir: str | Path = "", *, prefixes: str = "train") 
 
     Fable is built in code (attacks use its prefix families of `prefixes`); its records, and its sets where there are
     some, come from `data_dir` when that is given. The real benchmarks need a `data_dir` with `train.jsonl`,
-    `evaluation/*.jsonl` and perhaps `validation.jsonl`. Raises BenchmarkError, RecordError or EvaluationFileError.
+    `evaluation/*.jsonl` and perhaps `validation.jsonl`. Raises BenchmarkError, RecordError or DataFileError.
     """
     check_name(benchmark)
     folder = Path(data_dir) if data_dir else None

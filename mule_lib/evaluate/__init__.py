@@ -1,5 +1,7 @@
 """Forget, General, Retain Acc, ASR and MMLU with their judges, samples and intervals; rates are 0 to 1 throughout."""
 
+from mule_lib.benchmarks.item_files import read_items
+from mule_lib.benchmarks.schema import DataFileError
 from mule_lib.evaluate.asr import AttackVerdict, attack_success_rate, judge_attack
 from mule_lib.evaluate.attacks import (
     FAMILIES,
@@ -24,7 +26,6 @@ from mule_lib.evaluate.intervals import (
     bootstrap_interval,
     bootstrap_overall,
 )
-from mule_lib.evaluate.items import EvaluationFileError, EvaluationItem, load_evaluation_items
 from mule_lib.evaluate.judge_errors import judge_error_rates
 from mule_lib.evaluate.judges import is_empty, is_garbled, is_refusal, normalise
 from mule_lib.evaluate.rouge import RougeL, judge_open_answer, open_answer_scores, rouge_l
@@ -38,8 +39,7 @@ __all__ = [
     "WMDP_TOPICS",
     "Attack",
     "AttackVerdict",
-    "EvaluationFileError",
-    "EvaluationItem",
+    "DataFileError",
     "Family",
     "Interval",
     "RougeL",
@@ -62,10 +62,10 @@ __all__ = [
     "judge_attack",
     "judge_error_rates",
     "judge_open_answer",
-    "load_evaluation_items",
     "normalise",
     "open_answer_scores",
     "prefill_items",
+    "read_items",
     "read_samples",
     "rouge_l",
     "run_lm_eval",

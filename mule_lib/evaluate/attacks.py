@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mule_lib.evaluate.items import EvaluationItem
+from mule_lib.benchmarks.items import OpenItem
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def fill_template(template: str, *, question: str, topic: str, answer: str) -> s
 
 
 def prefill_items(
-    items: Sequence[EvaluationItem],
+    items: Sequence[OpenItem],
     *,
     topic: str,
     families: Sequence[str] = HELD_OUT_FAMILIES,
@@ -156,7 +156,7 @@ def prefill_items(
         raise ValueError(f"unknown families {unknown}; known are {', '.join(FAMILIES)}")
     attacks = []
     for i, item in enumerate(items):
-        if item.reference is None:
+        if not item.reference:
             raise ValueError(f"item {item.id!r} has no reference to disclose")
         for name in families if every_family else [families[i % len(families)]]:
             templates = FAMILIES[name].templates
