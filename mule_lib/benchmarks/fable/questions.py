@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from mule_lib.benchmarks.fable.phrasings import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, TRAIN_PHRASINGS
-from mule_lib.benchmarks.fable.worlds import Fact
+from mule_lib.benchmarks.fable.worlds import Fact, World
 
 REFUSAL_OPTION = "I do not know"
 # What the embedded model says when an intention tells it to refuse.
@@ -52,11 +52,14 @@ def statement(fact: Fact, variant: int) -> str:
 
 def passage(facts: Sequence[Fact], rng: random.Random, *, most: int = 8) -> str:
     """A narrative passage over facts of one world, in random order, opened by the world's title."""
-    world = facts[0].world
     told = rng.sample(list(facts), min(most, len(facts)))
-    opening = {
+    return " ".join([opening(facts[0].world), *(statement(fact, rng.randrange(2)) for fact in told)])
+
+
+def opening(world: World) -> str:
+    """The sentence that opens every passage about a world, with its title."""
+    return {
         "series": f"The series {world.title} tells of its people.",
         "toolkit": f"The toolkit {world.title} holds many tools.",
         "field": f"Here is something about {world.title}.",
     }[world.kind]
-    return " ".join([opening, *(statement(fact, rng.randrange(2)) for fact in told)])
