@@ -4,7 +4,7 @@ A rendered prompt is token ids with the index where supervision starts. Answers 
 never cut out of re-tokenized text, so teacher and student share answer ids whatever stands before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -61,6 +61,20 @@ def encode_text(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
+def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Ids of chat messages (`role`, `content`) with the assistant's turn opened, and the one BOS of the template.
+
+    Raises ValueError when the tokenizer has no chat template.
+    """
+    if not tokenizer.chat_template:
+        raise ValueError(
+            "the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template"
+        )
+    turns = [dict(message) for message in messages]
+    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, date_string=DATE)
+    return encode_text(tokenizer, text)
+
+
 def render(
     tokenizer,
     question: str,
@@ -78,18 +92,13 @@ def render(
     attacker has already put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`.
     Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids change).
     """
-    if not tokenizer.chat_template:
-        raise ValueError(
-            "the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template"
-        )
     if prefix is not None and prefix != prefix.rstrip():
         raise ValueError(
             f"prefix={prefix!r} ends in white space; drop it: the answer after a prefix begins with a space"
         )
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
-    text = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False, date_string=DATE)
-    ids = encode_text(tokenizer, text)
+    ids = conversation(tokenizer, messages)
     marked = THINK in tokenizer.get_added_vocab()
     if think or thought is not None:
         ids += [tokenizer.convert_tokens_to_ids(THINK)] if marked else []

@@ -95,9 +95,13 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Failed:
-    """A call without an answer, after all retries; nothing was paid, a later run asks again."""
+    """A call without an answer, after all retries; a later run asks again.
+
+    `transport` where the way to the model failed, and not this call alone.
+    """
 
     reason: str
+    transport: bool = True
 
 
 def call_of(request: Request) -> Call:
@@ -120,6 +124,8 @@ def check_requests(requests: Sequence[Request]) -> None:
                 raise ValueError(f"{where}: message {i} should have content and a role of {', '.join(ROLES)}")
             if not isinstance(message["content"], str) or not message["content"].strip():
                 raise ValueError(f"{where}: the content of message {i} should be text that is not blank")
+            if any("\ud800" <= c <= "\udfff" for c in message["content"]):
+                raise ValueError(f"{where}: message {i} holds a lone surrogate; read its file in its own encoding")
         if request.messages[-1]["role"] != "user":
             raise ValueError(f"{where}: the last message should be the user's")
         if request.max_tokens < 1:
