@@ -1,5 +1,8 @@
 """What each notebook takes: one frozen pydantic model per notebook, defaults equal to those of its parameters cell."""
 
+from collections.abc import Mapping
+from typing import Any, Self
+
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from mule_lib.prompts import CHOICE_STYLES
@@ -18,6 +21,14 @@ class NotebookParams(BaseModel):
 
     seed: int = Field(0, ge=0)
     out_dir: str
+
+    @classmethod
+    def from_cell(cls, names: Mapping[str, Any]) -> Self:
+        """The checked parameters of a notebook from its names, `globals()` after the parameters cell.
+
+        Raises KeyError for a parameter that the cell does not set, pydantic's ValidationError for a bad value.
+        """
+        return cls(**{name: names[name] for name in cls.model_fields})
 
 
 class EvaluatedParams(NotebookParams):
@@ -48,25 +59,6 @@ class MeetTheModelParams(EvaluatedParams):
         if unknown or not value:
             raise ValueError(f"choose from {', '.join(BENCHMARKS)}")
         return value
-
-
-class TrainingParams(EvaluatedParams):
-    """Notebook 03: one row on one benchmark with one seed. `options` are the method's own switches (`methods.py`)."""
-
-    benchmark: str = "books"
-    row: str = "mule"
-    method: str = "mule"
-    options: dict = {}
-    model: str = "base"
-    data_dir: str = ""
-    teacher_file: str = ""
-    steps: int = Field(40, ge=0)
-    train_batch_size: int = Field(16, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    lora_rank: int = Field(0, ge=0)
-    precision: str = "fp32"
-    beyond: bool = False
-    out_dir: str = "outputs/fable/runs/books/mule/seed-0"
 
 
 class CollectingParams(NotebookParams):

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from mule_lib.notebook_params import MeetTheModelParams, NotebookParams
+from mule_lib.training_params import TrainingParams
 
 
 class ParameterError(ValueError):
@@ -17,6 +18,7 @@ class ParameterError(ValueError):
 
 NOTEBOOK_PARAMS: dict[str, type[NotebookParams]] = {
     "00_meet_the_model": MeetTheModelParams,
+    "03_training": TrainingParams,
 }
 
 
@@ -60,4 +62,4 @@ def _line(source: str, error: Mapping[str, Any], schema: type[NotebookParams]) -
         near = difflib.get_close_matches(key, schema.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(schema.model_fields)}"
         return f"{source}: unknown parameter {key!r}; {hint}"
-    return f"{source}: {key} = {error['input']!r}: {error['msg']}"
+    return f"{source}: {key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

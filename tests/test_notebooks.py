@@ -15,13 +15,19 @@ from mule_lib.run import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-PARAMS = sorted((ROOT / "params").glob("*/*.yaml"))
+PARAMS = sorted((ROOT / "params").glob("[0-9]*/**/*.yaml"))
 
 
 def test_every_notebook_has_a_schema_and_a_params_file():
     """Notebooks, schemas and embedded params files are the same set of names."""
     stems = {path.stem for path in NOTEBOOKS}
-    assert stems == set(NOTEBOOK_PARAMS) == {path.parent.name for path in PARAMS if path.name == "fable.yaml"}
+    # Notebook 03 has a folder of files, one per row.
+    embedded = {_stem(path) for path in PARAMS if "fable" in (path.stem, path.parent.name)}
+    assert stems == set(NOTEBOOK_PARAMS) == embedded
+
+
+def _stem(path):
+    return path.relative_to(ROOT / "params").parts[0]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -49,10 +55,10 @@ def test_notebook_defaults_equal_the_schema(path):
     assert {name: namespace[name] for name in schema.model_fields} == schema().model_dump()
 
 
-@pytest.mark.parametrize("path", PARAMS, ids=lambda path: f"{path.parent.name}/{path.name}")
+@pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.relative_to(ROOT / "params").as_posix())
 def test_params_file_is_valid(path):
     """Every committed params file passes its notebook's schema."""
-    load(path.parent.name, path)
+    load(_stem(path), path)
 
 
 @pytest.mark.parametrize(

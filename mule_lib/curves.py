@@ -1,0 +1,33 @@
+"""The one figure that a training notebook draws itself: its loss."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+# Colours of seaborn's colour-blind palette, which importing seaborn here would cost seconds.
+COLORS = ("#0173b2", "#de8f05", "#029e73", "#cc78bc", "#ca9161", "#949494")
+STYLES = ("-", "--", ":", "-.")
+
+
+def training_curve(log: Sequence[dict], *, title: str) -> Figure:
+    """Loss over steps, the whole in black and each term in a colour and line style of its own.
+
+    `log` holds entries with `step`, `loss` and `loss_<term>`. One term alone is the sum.
+    """
+    figure = Figure(figsize=(6.9, 2.6), layout="constrained")
+    axis = figure.subplots()
+    steps = [entry["step"] for entry in log]
+    names = [name for name in log[0] if name.startswith("loss_")]
+    axis.plot(steps, [entry["loss"] for entry in log], color="black", lw=1.8, label="sum of all terms")
+    for i, name in enumerate(names if len(names) > 1 else []):
+        values = [entry.get(name, np.nan) for entry in log]
+        color, style = COLORS[i % len(COLORS)], STYLES[i % len(STYLES)]
+        axis.plot(steps, values, color=color, ls=style, lw=1.4, label=name.removeprefix("loss_"))
+    axis.set(xlabel="optimizer step", ylabel="loss", title=title)
+    axis.title.set_horizontalalignment("left")
+    axis.title.set_x(0)
+    for side in ("top", "right"):
+        axis.spines[side].set_visible(False)
+    axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

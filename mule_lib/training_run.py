@@ -1,0 +1,236 @@
+"""What notebook 03 does around training: its data, teacher and settings, answers to look at, and the run folder."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from mule_lib import methods, models, run_folder, runs, targets, teacher_files
+from mule_lib.ask import ask
+from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.benchmarks.load import FABLE, Loaded, load
+from mule_lib.evaluate.intervals import bootstrap_interval
+from mule_lib.evaluate.suite import Evaluation
+from mule_lib.fingerprint import fingerprint, model_hash
+from mule_lib.method_catalogue import teacher_name
+from mule_lib.paper import METRICS
+from mule_lib.records import Record
+from mule_lib.settings import Settings
+from mule_lib.targets import Target
+from mule_lib.teacher import Steering, steering
+from mule_lib.training import Trained
+from mule_lib.training_data import group_of
+from mule_lib.training_params import TrainingParams
+
+
+def load_data(p: TrainingParams) -> Loaded:
+    """The benchmark of a run; with `data_format` raw, its training records in the objectives' own formats.
+
+    Raises BenchmarkError, RecordError or EvaluationFileError for data that is missing or malformed.
+    """
+    data = load(p.benchmark, runs.repository_path(p.data_dir) if p.data_dir else "")
+    if p.data_format == "unified":
+        return data
+    from mule_lib.benchmarks.fable.raw import raw_records
+    from mule_lib.benchmarks.fable.worlds import build
+
+    return replace(data, records=raw_records(build(0), p.benchmark))
+
+
+def load_model(p: TrainingParams):
+    """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept."""
+    half = p.precision == "bf16" and (p.lora_rank > 0 or not methods.find(p.method).terms)
+    dtype = torch.bfloat16 if half else torch.float32
+    model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device), tokenizer
+
+
+def settings_of(p: TrainingParams) -> Settings:
+    """How the run trains; about twenty points on its curve."""
+    return Settings(
+        steps=p.steps,
+        batch_size=p.train_batch_size,
+        accumulation=p.accumulation,
+        learning_rate=p.learning_rate or None,
+        lora_rank=p.lora_rank,
+        precision=p.precision,
+        activation_checkpointing=p.activation_checkpointing,
+        save_every=p.save_every,
+        log_every=max(1, p.steps // 20) if p.steps else 10,
+        seed=p.seed,
+    )
+
+
+def checkpoints_of(p: TrainingParams, told: Mapping[str, Any]) -> Path | None:
+    """Where an interrupted run goes on from: a hidden folder of this very run beside its own; None without any."""
+    out = runs.repository_path(p.out_dir)
+    return out.parent / f".{out.name}.checkpoints-{fingerprint(told)}" if p.save_every else None
+
+
+def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
+    """The shared teacher's targets of a run with a `teacher_file`; None where training asks the teacher itself.
+
+    Raises TeacherFileError when the file was made with other data, another model or other texts.
+    """
+    if not p.teacher_file:
+        return None
+    row = methods.with_options(p.method, p.options)
+    how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
+    told = teacher_files.told_of(
+        data.records,
+        how,
+        model=model_hash(p.model, p.revision),
+        max_answer_tokens=row.options["max_answer_tokens"],
+        max_thought_tokens=settings_of(p).max_thought_tokens,
+    )
+    return teacher_files.read(runs.repository_path(p.teacher_file), told)
+
+
+def write_teacher(file: Path, p: TrainingParams, *, batch_size: int = 64, overwrite: bool = False) -> tuple[int, str]:
+    """Ask the teacher of a row's options about all training records and write what it says.
+
+    Returns the number of targets and "reused" or "written". Raises TeacherFileError for a row without a teacher, and
+    for a file of other targets unless `overwrite`.
+    """
+    row = methods.with_options(p.method, p.options)
+    if teacher_name(row.options) is None:
+        raise teacher_files.TeacherFileError(f"method: {p.method} with these options keeps no teacher's answers")
+    data = load_data(p)
+    how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
+    limits = {
+        "max_answer_tokens": row.options["max_answer_tokens"],
+        "max_thought_tokens": settings_of(p).max_thought_tokens,
+    }
+    told = teacher_files.told_of(data.records, how, model=model_hash(p.model, p.revision), **limits)
+    if file.exists():
+        try:
+            return len(teacher_files.read(file, told)), "reused"
+        except teacher_files.TeacherFileError:
+            if not overwrite:
+                raise
+    model, tokenizer = load_model(p)
+    said = targets.teacher_targets(model, tokenizer, data.records, how, batch_size=batch_size, **limits)
+    teacher_files.write(file, said, told)
+    return len(said), "written"
+
+
+def groups(records: Sequence[Record]) -> pd.DataFrame:
+    """Records by objective and role, with one question of each."""
+    lines: dict[str, dict] = {}
+    for record in records:
+        line = lines.setdefault(group_of(record), {"records": 0, "prefix": record.prefix, "question": record.question})
+        line["records"] += 1
+        line["target"] = line.get("target", record.target)
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis("group")
+
+
+def terms(row: methods.Method) -> pd.DataFrame:
+    """What a method adds up: each term's groups, the text its loss reads, the loss, and its weight."""
+    lines = [
+        (t.name, ", ".join(t.groups), ", ".join(t.continuations), t.loss.__name__.strip("_"), t.weight)
+        for t in row.terms
+    ]
+    return pd.DataFrame(lines, columns=["term", "groups", "texts", "loss", "weight"])
+
+
+def sample_answers(model, tokenizer, sets: EvaluationSets, how: Steering, *, each: int = 2) -> pd.DataFrame:
+    """What the model answers to a few items to forget, to attack with and to keep, steered as `how` says."""
+    lines = []
+    for name in ("forget", "attack", "general"):
+        for item in getattr(sets, name)[:each]:
+            system, prefix = how.systems[item.objective], getattr(item, "prefix", None)
+            reply = ask(model, tokenizer, item.question, system=system, think=how.cot, prefix=prefix)
+            lines.append((name, item.question, prefix or "", item.reference, reply.answer))
+    return pd.DataFrame(lines, columns=["set", "question", "prefix", "reference", "answer"])
+
+
+def intervals(evaluation: Evaluation, *, seed: int = 0) -> pd.DataFrame:
+    """The five metrics in points with bootstrap 95 % intervals over items."""
+    lines = []
+    for metric in METRICS:
+        found = bootstrap_interval(evaluation.values[metric], seed=seed)
+        lines.append((metric, *(round(100 * value, 1) for value in found[:3]), found.n))
+    return pd.DataFrame(lines, columns=["metric", "measured", "low", "high", "n"]).set_index("metric")
+
+
+def beyond(p: TrainingParams, trained: Trained, tokenizer, data: Loaded, how: Steering) -> dict[str, Any]:
+    """What the paper does not measure: relearning, re-teaching, quantization, held-out prefix families.
+
+    Fable has held-out families; other benchmarks are attacked with those of their evaluation sets only.
+    """
+    from mule_lib.evaluate import beyond as further  # only a few rows are asked for it
+
+    held_out = load(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
+    settings = further.BeyondSettings()
+    return further.run(
+        trained.model, tokenizer, data.sets, how, records=data.records, settings=settings, held_out=held_out
+    )
+
+
+def summary(p: TrainingParams, before: pd.DataFrame, after: pd.DataFrame, evaluation: Evaluation) -> str:
+    """What was seen, in Markdown, from the numbers themselves."""
+    changed = int((before["answer"] != after["answer"]).sum())
+    m, spread = evaluation.metrics, intervals(evaluation, seed=p.seed)
+    shown = {name: f"{m[name]:.1f} [{spread.loc[name, 'low']}, {spread.loc[name, 'high']}]" for name in METRICS}
+    refusals = evaluation.details["neighbor"]["refusal"]
+    return (
+        f"**What we saw.** {methods.find(p.method).label} on {p.benchmark}, seed {p.seed}: Forget {shown['forget']} "
+        f"and attack success {shown['asr']} (lower is better), General {shown['general']}, Neighbour "
+        f"{shown['neighbor']} and MMLU-like {shown['mmlu']}. It chose the refusal for {refusals:.0%} of the neighbour "
+        f"questions, and {changed} of the {len(after)} answers shown above changed. Numbers are this run's on "
+        f"`{p.model}`, in points with 95 % intervals over items; none is the paper's."
+    )
+
+
+def write_run(
+    p: TrainingParams,
+    told: Mapping[str, Any],
+    trained: Trained,
+    evaluation: Evaluation,
+    *,
+    started: float,
+    evaluate_seconds: float,
+    beyond: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write the run folder whole: parameters, metrics, item values, samples, curve, obedience and provenance.
+
+    `started` is the notebook's `time.time()` at its beginning. Raises RunFolderError when another run lies there.
+    """
+    out = runs.repository_path(p.out_dir)
+    told = {**told, "model": model_hash(p.model, p.revision)}  # a hub model has a commit only once it is here
+    run_folder.check_free(out, told, overwrite=p.overwrite)
+    metrics = {
+        "benchmark": p.benchmark,
+        "row": p.row,
+        "method": p.method,
+        "label": trained.method.label,
+        "seed": p.seed,
+        "fingerprint": fingerprint(told),
+        "metrics": evaluation.metrics,
+        "n": evaluation.n,
+        "details": {
+            name: {k: v for k, v in detail.items() if k != "items"} for name, detail in evaluation.details.items()
+        },
+        "beyond": beyond,
+        "timing": {
+            "train_seconds": round(trained.seconds, 2),
+            "evaluate_seconds": round(evaluate_seconds, 2),
+            "seconds": round(time.time() - started, 2),
+            "steps": trained.steps,
+        },
+    }
+    source = runs.provenance(p.model_dump(), started=started, fingerprint=fingerprint(told), identity=told)
+    with run_folder.written_whole(out) as draft:
+        runs.write_json(draft / "params.json", p.model_dump())
+        runs.write_json(draft / "values.json", evaluation.values)
+        runs.write_json(draft / "obedience.json", trained.obedience)
+        runs.write_text(draft / "training.csv", pd.DataFrame(trained.log).to_csv(index=False) if trained.log else "")
+        runs.write_jsonl(draft / "samples.jsonl", evaluation.samples)
+        runs.write_json(draft / "provenance.json", source)
+        runs.write_json(draft / "metrics.json", metrics)
+    return out
