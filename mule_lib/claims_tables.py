@@ -1,0 +1,118 @@
+"""The ledger as files: CSV for machines, Markdown, LaTeX and HTML for readers; nothing is judged here."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from mule_lib.claims import Judged, comparisons, counts, finding, ledger
+from mule_lib.claims_inconsistencies import recomputed
+from mule_lib.runs import write_text
+
+CAPTION = (
+    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with 95 % intervals over items "
+    "and seeds that cover together within a claim; {scale}"
+)
+WIDTHS = {"claims": "p{0.19}p{0.19}p{0.19}p{0.07}p{0.25}", "inconsistencies": "p{0.04}p{0.4}p{0.36}p{0.1}"}
+
+
+def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
+    """Write claims, claims_comparisons (csv alone) and inconsistencies into `folder`; returns the files in order."""
+    inconsistencies = recomputed()
+    files = {
+        "claims.csv": ledger(judged).to_csv(index=False),
+        "claims_comparisons.csv": comparisons(judged).to_csv(index=False),
+        "inconsistencies.csv": inconsistencies.to_csv(index=False),
+    }
+    caption = CAPTION.format(scale=finding(judged))
+    appendix = "Inconsistencies inside the paper, recomputed from its printed tables."
+    for name, table, words in (
+        ("claims", readable(judged), caption),
+        (
+            "inconsistencies",
+            inconsistencies.set_axis(["No.", "Inconsistency", "Recomputed", "Status"], axis=1),
+            appendix,
+        ),
+    ):
+        files[f"{name}.md"] = f"{words}\n\n{markdown(table)}\n"
+        files[f"{name}.tex"] = latex(table, caption=words, label=f"tab:{name}", widths=WIDTHS[name])
+        files[f"{name}.html"] = html(table, caption=words)
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return [folder / name for name in files]
+
+
+def readable(judged: Sequence[Judged]) -> pd.DataFrame:
+    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, why."""
+    lines = []
+    for line in ledger(judged).itertuples():
+        lines.append(
+            {
+                "Claim": f"{line.claim} ({line.where})",
+                "Reported (paper)": _reported(line.reported, line.reported_meets),
+                "Measured (95 % interval)": _measured(line),
+                "Verdict": line.verdict,
+                "Why": line.explanation.partition(": ")[2],
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def counts_line(judged: Sequence[Judged]) -> str:
+    """The verdicts counted, in Markdown."""
+    return ", ".join(f"**{number}** {verdict}" for verdict, number in counts(judged).items())
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A pipe table."""
+    return _escaped(table, lambda text: text.replace("|", r"\|")).to_markdown(index=False)
+
+
+def html(table: pd.DataFrame, *, caption: str) -> str:
+    """A table with a caption and a class per verdict or status, so that a style sheet can colour it."""
+    made = table.to_html(index=False, border=0, na_rep="", classes="ledger")
+    for word in ("holds", "fails", "undecided", "confirmed", "not confirmed"):
+        made = made.replace(f"<td>{word}</td>", f'<td class="{word.replace(" ", "-")}">{word}</td>')
+    opening, rest = made.split("\n", 1)
+    return f"{opening}\n  <caption>{caption}</caption>\n{rest}\n"
+
+
+def latex(table: pd.DataFrame, *, caption: str, label: str, widths: str) -> str:
+    """A longtable with booktabs rules; `widths` are shares of the text width. Needs longtable and booktabs."""
+    columns = widths.replace("}", r"\textwidth}").replace("p{", r">{\raggedright\arraybackslash}p{")
+    body = [
+        " & ".join(_tex(str(cell)) for cell in row) + r" \\"
+        for row in [list(table.columns), *table.itertuples(index=False)]
+    ]
+    head = ["\\toprule", body[0], "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"]
+    lines = [
+        "% needs the packages array, booktabs and longtable",
+        rf"\begin{{longtable}}{{{columns}}}",
+        rf"\caption{{{_tex(caption)}}}\label{{{label}}}\\",
+        *head,
+        *body[1:],
+        r"\end{longtable}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _reported(text: str, meets: str) -> str:
+    notes = {"yes": "; meets the test", "no": "; misses the test", "not printed": ""}
+    return text + notes[meets]
+
+
+def _measured(line) -> str:
+    if not line.test:
+        return "not measured"
+    ends = ", ".join(f"{end:.3g}" for end in (line.low, line.high))
+    return f"{line.test}: {line.measured:.3g} [{ends}] {line.unit}, should be {line.should_be}"
+
+
+def _escaped(table: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:
+    return table.map(lambda cell: escape(cell) if isinstance(cell, str) else cell)
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {">": r"$>$", "<": r"$<$", **{sign: "\\" + sign for sign in "&%$#_{}"}}
+    return "".join(special.get(sign, sign) for sign in text)
