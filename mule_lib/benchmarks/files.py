@@ -16,7 +16,7 @@ Rows = Iterator[tuple[Row, dict[str, Any]]]
 
 
 def iterate(path: str | Path, *, header: Sequence[str] = ()) -> Rows:
-    """Each row of a file with its place; `header` names the columns of a CSV file that has none of those names.
+    """Each row of a file with its place; `header` names the columns of a CSV file without a column `header[0]`.
 
     Raises DataFileError with the row that cannot be read: no such file, another format than its name says, a
     truncated parquet file, a line that is not JSON, a CSV row of another length, text that is not UTF-8.
@@ -131,7 +131,7 @@ def _csv(path: Path, header: Sequence[str] = ()) -> Rows:
     how: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
     try:
         table = pd.read_csv(path, **how)
-        if header and not set(table.columns) & set(header):
+        if header and header[0] not in table.columns:
             table = pd.read_csv(path, header=None, **how)
             if len(table.columns) != len(header):
                 raise DataFileError(f"{path}: has {len(table.columns)} columns, should have {', '.join(header)}")

@@ -57,7 +57,7 @@ def probes(
 
 
 def general(source: str | Path = "", *, revision: str | None = None) -> tuple[OpenItem, ...]:
-    """General questions (`utility_factuality`, from TriviaQA), each once, with the first answer that ROUGE can see as the reference."""
+    """General questions (`utility_factuality`, from TriviaQA), each once, the first plain answer as reference."""
     config = "utility_factuality"
     columns = (Column("question"), Column("answers", "texts"))
     rows = table(source, HUB, columns, config=config, splits=_splits(config, source), revision=revision)
@@ -107,7 +107,7 @@ def _scorable(items: Sequence[OpenItem], config: str) -> tuple[OpenItem, ...]:
 
 
 def _first(answers: Sequence[str]) -> str:
-    return next((answer.strip() for answer in answers if is_scorable(answer)), answers[0])
+    return next((answer.strip() for answer in answers if answer.isascii() and is_scorable(answer)), answers[0])
 
 
 def _some(names: list[str]) -> str:

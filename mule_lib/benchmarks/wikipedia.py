@@ -24,6 +24,8 @@ _END = re.compile(
     r"^\s*(References|Notes|See also|External links|Further reading|Bibliography|Sources)\s*$", re.MULTILINE
 )
 
+_TOKENIZED = re.compile(r"<unk>| @[-,.]@ | [,.] | \.$", re.MULTILINE)
+
 
 def articles(
     source: str | Path = "",
@@ -72,7 +74,7 @@ def clean(text: str) -> str:
     """
     end = _END.search(text)
     text = text[: end.start()] if end else text
-    if " @" in text or "<unk>" in text or " , " in text:
+    if _TOKENIZED.search(text):
         text = re.sub(r" @([-,.])@ ", r"\1", text)
         text = re.sub(r"[^.!?]*<unk>[^.!?]*[.!?]?", "", text)
         text = re.sub(r' " (.*?) " ', r' "\1" ', text)
