@@ -1,16 +1,15 @@
-"""The `mule` command: run notebooks, reproduce the suite, show a prompt, train the embedded model."""
+"""The `mule` command: run notebooks, reproduce the suite, compare runs, show a prompt, train the embedded model."""
 
 import argparse
 import logging
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import yaml
 
-from mule_lib import run
-from mule_lib.params import NOTEBOOK_PARAMS, ParameterError
+from mule_lib.closure import ROOT
+from mule_lib.params import ParameterError
 
 
 def _pairs(texts: list[str]) -> dict:
@@ -21,28 +20,58 @@ def _pairs(texts: list[str]) -> dict:
 
 
 def _run(args: argparse.Namespace) -> None:
+    from mule_lib import run
+
     executed = args.executed or run.ROOT / "outputs" / "executed" / args.notebook.name
-    params = run.run_notebook(args.notebook, executed, file=args.file, overrides=_pairs(args.param))
-    print(f"{args.notebook} -> {params.out_dir}; executed copy: {executed}")
+    how = {"threads": args.threads, "rerun": args.rerun}
+    ran = run.run_notebook(args.notebook, executed, file=args.file, overrides=_pairs(args.param), **how)
+    if ran.reused:
+        print(f"{args.notebook}: reused {ran.params.out_dir}, nothing that its numbers hang on has changed")
+    else:
+        print(f"{args.notebook} -> {ran.params.out_dir}; executed copy: {executed}")
 
 
 def _reproduce(args: argparse.Namespace) -> None:
-    begun = time.time()
-    stems, out = list(NOTEBOOK_PARAMS), Path("outputs") / args.name
-    for i, stem in enumerate(stems, 1):
-        print(f"[{i}/{len(stems)}] {stem} ...", flush=True)
-        run.run_notebook(
-            run.ROOT / "notebooks" / f"{stem}.ipynb",
-            run.ROOT / out / "executed" / f"{stem}.ipynb",
-            file=run.ROOT / "params" / stem / "fable.yaml",
-            overrides={"out_dir": str(out / stem)},
-        )
-        done = time.time() - begun
-        print(
-            f"[{i}/{len(stems)}] {stem} done; {done:.0f} s so far, about {done / i * (len(stems) - i):.0f} s left",
-            flush=True,
-        )
-    print(f"tables, figures and provenance are in outputs/{args.name}")
+    from mule_lib.reproduce import reproduce
+
+    how = {"profile": args.profile, "cores": args.cores, "dry_run": args.dry_run, "more": args.snakemake}
+    reproduce(args.suite, name=args.name, seeds=args.seeds, **how)
+
+
+def _teacher(args: argparse.Namespace) -> None:
+    from mule_lib.params import validate
+    from mule_lib.run import limit_threads
+
+    limit_threads(args.threads)
+    given = {"benchmark": args.benchmark, "model": args.model, "revision": args.revision, "data_dir": args.data_dir}
+    options = {"teacher": args.kind, "cot": args.cot}
+    p = validate("03_training", {**given, "method": "mule", "options": options}, source="mule teacher")
+    from mule_lib.training_run import write_teacher
+
+    number, how = write_teacher(args.out, p, batch_size=args.batch_size, overwrite=args.overwrite)
+    print(f"{how} {args.out}: {number} targets of the {args.kind} teacher{' with thoughts' if args.cot else ''}")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from mule_lib.compare import compare
+
+    print("\n".join(compare(args.one, args.other)))
+
+
+def _list(args: argparse.Namespace) -> None:
+    from mule_lib.compare import listing
+
+    lines = list(listing(args.folder))
+    print("\n".join(lines) or f"{args.folder}: no runs; `make reproduce` makes them")
+
+
+def _doctor(args: argparse.Namespace) -> None:
+    from mule_lib.doctor import examine
+
+    findings = examine()
+    print("\n".join(map(str, findings)))
+    if not all(finding.good for finding in findings):
+        raise ParameterError("what is marked !! above needs attention")
 
 
 def _train_embedded(args: argparse.Namespace) -> None:
@@ -74,10 +103,40 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("-f", "--file", type=Path, help="YAML file of parameters")
     one.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE")
     one.add_argument("-o", "--executed", type=Path, help="where the executed copy goes")
+    one.add_argument("--threads", type=int, help="threads of each numeric library inside the kernel")
+    one.add_argument("--rerun", action="store_true", help="run again what could be reused")
     one.set_defaults(action=_run)
-    every = commands.add_parser("reproduce", help="run the whole suite on the embedded model")
-    every.add_argument("--name", default="fable", help="folder below outputs/")
+    every = commands.add_parser("reproduce", help="run a whole suite; what is up to date is not run again")
+    every.add_argument("--suite", type=Path, default=ROOT / "params" / "suite" / "fable.yaml")
+    every.add_argument("--name", help="folder below outputs/ (the suite's own name)")
+    every.add_argument("--seeds", type=int, help="at most so many seeds of each row")
+    every.add_argument("--profile", type=Path, default=Path("profiles/local"), help="a folder below profiles/")
+    every.add_argument("--cores", type=int, help="jobs at once (all cores)")
+    every.add_argument("--dry-run", action="store_true", help="only say what would run")
+    every.add_argument("snakemake", nargs="*", help="after --: further arguments for Snakemake")
     every.set_defaults(action=_reproduce)
+    teacher = commands.add_parser("teacher", help="write what a steered teacher says to a benchmark's training records")
+    teacher.add_argument("--benchmark", required=True)
+    teacher.add_argument("--kind", choices=("oracle", "ensemble"), default="oracle")
+    teacher.add_argument("--cot", action=argparse.BooleanOptionalAction, default=True, help="think before answering")
+    teacher.add_argument("--out", type=Path, required=True, help="file of targets; FILE.json says what they are of")
+    teacher.add_argument("--model", default="base", help="base, gold, a hub id or a folder")
+    teacher.add_argument("--revision", default="", help="commit of a hub model")
+    teacher.add_argument("--data-dir", default="", help="folder with train.jsonl; Fable needs none")
+    teacher.add_argument("--batch-size", type=int, default=64)
+    teacher.add_argument("--threads", type=int)
+    teacher.add_argument("--overwrite", action="store_true", help="replace targets of other data or another model")
+    teacher.set_defaults(action=_teacher)
+    sides = commands.add_parser("compare", help="say in which settings and numbers two run folders differ")
+    sides.add_argument("one", type=Path, metavar="A")
+    sides.add_argument("other", type=Path, metavar="B")
+    sides.set_defaults(action=_compare)
+    every_run = commands.add_parser("list", help="list the runs below a folder with their numbers")
+    every_run.add_argument("folder", type=Path, nargs="?", default=ROOT / "outputs")
+    every_run.set_defaults(action=_list)
+    commands.add_parser("doctor", help="check the installation and say what the machine offers").set_defaults(
+        action=_doctor
+    )
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)
@@ -97,6 +156,8 @@ def main() -> None:
     args = parser().parse_args()
     try:
         args.action(args)
+    except KeyboardInterrupt:
+        sys.exit(f"mule {args.command}: interrupted")
     except (ParameterError, RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f"mule {args.command}: {error}")
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from fnmatch import fnmatch
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,8 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safete
 # Where a result lies does not change it; files and models count by their content.
 WITHOUT_RESULTS = ("out_dir", "overwrite", "data_dir", "teacher_file", "model", "revision")
 WEIGHTS = ROOT / "mule_lib" / "embedded" / "weights" / "manifest.json"
-MODEL_FILES = (".safetensors", ".json", ".jinja", ".model", ".txt")
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+DATA_FILES = ("train.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
 
 
 def identity(notebook: Path, params: NotebookParams) -> dict[str, Any]:
@@ -34,7 +36,7 @@ def identity(notebook: Path, params: NotebookParams) -> dict[str, Any]:
                 "code": code_hashes(notebook),
                 "prompts": _prompts(values.get("benchmark", "")),
                 "data": {
-                    **folder_hashes(values.get("data_dir", "")),
+                    **folder_hashes(values.get("data_dir", ""), only=DATA_FILES),
                     **folder_hashes(values.get("teacher_file", "")),
                 },
                 "model": model_hash(values["model"], values.get("revision", "")) if "model" in values else None,
@@ -76,13 +78,13 @@ def model_hash(name: str, revision: str = "") -> str:
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
     folder = repository_path(name)
     if folder.is_dir():
-        hashes = folder_hashes(name, suffixes=MODEL_FILES)
+        hashes = folder_hashes(name, only=MODEL_FILES)
         return hashlib.sha256(json.dumps(list(hashes.values())).encode()).hexdigest()[:16]
     return f"{name}@{_commit(name, revision or 'main')}"
 
 
-def folder_hashes(path: str, *, suffixes: tuple[str, ...] = ("",)) -> dict[str, str]:
-    """Hash of every file of a folder by its name there, or of one file; {} for an empty path.
+def folder_hashes(path: str, *, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
+    """Hash of every file of a folder that matches one of `only`, by its name there, or of one file; {} for "".
 
     Hidden files do not count. Raises FileNotFoundError where there is nothing.
     """
@@ -96,7 +98,7 @@ def folder_hashes(path: str, *, suffixes: tuple[str, ...] = ("",)) -> dict[str, 
     return {
         name: file_hash(file)
         for file, name in names.items()
-        if name.endswith(suffixes) and not any(part.startswith(".") for part in name.split("/"))
+        if any(fnmatch(name, pattern) for pattern in only) and not any(part.startswith(".") for part in name.split("/"))
     }
 
 

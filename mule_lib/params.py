@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from mule_lib.notebook_params import MeetTheModelParams, NotebookParams
 from mule_lib.training_params import TrainingParams
@@ -33,7 +33,7 @@ def validate(notebook: str, values: Mapping[str, Any], *, source: str = "paramet
     try:
         return schema(**values)
     except ValidationError as error:
-        raise ParameterError("; ".join(_line(source, item, schema) for item in error.errors())) from None
+        raise ParameterError("; ".join(error_line(source, item, schema) for item in error.errors())) from None
 
 
 def load(notebook: str, file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> NotebookParams:
@@ -41,25 +41,29 @@ def load(notebook: str, file: Path | None = None, overrides: Mapping[str, Any] |
 
     Raises ParameterError for a missing file, text that is not a flat YAML mapping, or a bad value.
     """
-    values: dict[str, Any] = {}
-    if file is not None:
-        if not file.exists():
-            raise ParameterError(f"{file}: no such params file")
-        try:
-            read = yaml.safe_load(file.read_text("utf-8")) or {}
-        except yaml.YAMLError as error:
-            raise ParameterError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-        if not isinstance(read, dict):
-            raise ParameterError(f"{file}: should be a flat mapping of parameter to value")
-        values.update(read)
-    values.update(overrides or {})
+    values = {**(read_yaml(file) if file is not None else {}), **(overrides or {})}
     return validate(notebook, values, source=str(file) if file else "parameters")
 
 
-def _line(source: str, error: Mapping[str, Any], schema: type[NotebookParams]) -> str:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """A YAML file of keys and values. Raises ParameterError for a missing file or text that is no such mapping."""
+    if not file.exists():
+        near = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.yaml")], n=1)
+        raise ParameterError(f"{file}: no such params file{f'; did you mean {near[0]}?' if near else ''}")
+    try:
+        read = yaml.safe_load(file.read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(read, dict):
+        raise ParameterError(f"{file}: should be a flat mapping of parameter to value")
+    return read
+
+
+def error_line(source: str, error: Mapping[str, Any], schema: type[BaseModel]) -> str:
+    """One line for one of pydantic's errors: the key, its value, and what would be right."""
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, schema.model_fields, n=1)
+        near = difflib.get_close_matches(str(error["loc"][-1]), schema.model_fields, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(schema.model_fields)}"
         return f"{source}: unknown parameter {key!r}; {hint}"
     return f"{source}: {key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mule_lib import targets
+from mule_lib.closure import code_hashes
 from mule_lib.fingerprint import differences
 from mule_lib.records import Record
 from mule_lib.runs import write_json
@@ -37,6 +38,7 @@ def told_of(
         "model": model,
         "intentions": _digest(dict(how.systems)),
         "cot": how.cot,
+        "code": _digest(code_hashes(Path(targets.__file__))),
         "max_answer_tokens": max_answer_tokens,
         "max_thought_tokens": max_thought_tokens,
     }

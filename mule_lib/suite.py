@@ -1,0 +1,172 @@
+"""A suite as data: which rows on which benchmarks with which seeds, and the files that each of its steps needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mule_lib.benchmarks.load import BENCHMARKS, FABLE, PREPARED
+from mule_lib.closure import ROOT, behind_results
+from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_name
+from mule_lib.params import ParameterError, error_line, read_yaml
+
+TRAINING = "03_training"
+
+
+class RunGroup(BaseModel):
+    """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: list[str] = Field(min_length=1)
+    benchmarks: list[str] = Field(min_length=1)
+    seeds: int = Field(1, ge=1)
+
+
+class SuiteParams(BaseModel):
+    """`params/suite/*.yaml`: `params` names the rows' folder below params/03_training and the other notebooks' files.
+
+    `data` maps benchmarks that are prepared outside of the suite to their folder. `beyond` rows are also measured
+    beyond the paper, with their first seed on the benchmarks given. `seeds` caps the seeds of all groups.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[\w.-]+$")
+    params: str
+    runs: list[RunGroup] = Field(min_length=1)
+    beyond: list[RunGroup] = []
+    data: dict[str, str] = {}
+    seeds: int | None = Field(None, ge=1)
+    gpus_per_run: int = Field(0, ge=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a suite; `teacher` is the stem of its teacher's file, None without one."""
+
+    benchmark: str
+    row: str
+    seed: int
+    params: Path
+    teacher: str | None
+    beyond: bool = False
+
+
+def read(file: Path, **changed: Any) -> SuiteParams:
+    """Read a suite file with some keys changed; None leaves a key as it is. Raises ParameterError as `check` does."""
+    return check({**read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
+
+
+def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
+    """The checked suite. Raises ParameterError with key and nearest name for what does not exist, and for missing data."""
+    try:
+        suite = SuiteParams(**values)
+    except ValidationError as error:
+        raise ParameterError(
+            "; ".join(
+                error_line(source, item, RunGroup if len(item["loc"]) > 1 else SuiteParams) for item in error.errors()
+            )
+        ) from None
+    folder = ROOT / "params" / TRAINING / suite.params
+    if not folder.is_dir():
+        names = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+        raise ParameterError(f"{source}: params = {suite.params!r}: {nearest(suite.params, names)}")
+    known = [path.stem for path in folder.glob("*.yaml")]
+    for key in ("runs", "beyond"):
+        for group in getattr(suite, key):
+            for row in group.rows:
+                if row not in known:
+                    raise ParameterError(f"{source}: {key}: row {row!r} has no file in {folder}; {nearest(row, known)}")
+            for benchmark in group.benchmarks:
+                if benchmark not in BENCHMARKS:
+                    raise ParameterError(f"{source}: {key}: benchmark {benchmark!r}: {nearest(benchmark, BENCHMARKS)}")
+                if benchmark in PREPARED and not (ROOT / suite.data.get(benchmark, "-") / "train.jsonl").is_file():
+                    where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
+                    raise ParameterError(
+                        f"{source}: data: {where} has no train.jsonl; prepare it by {PREPARED[benchmark]}"
+                    )
+    measured = {(run.benchmark, run.row) for run in runs(suite)}
+    for group in suite.beyond:
+        for pair in ((benchmark, row) for benchmark in group.benchmarks for row in group.rows):
+            if pair not in measured:
+                raise ParameterError(f"{source}: beyond: {pair[1]!r} on {pair[0]!r} is not among the runs")
+    return suite
+
+
+def runs(suite: SuiteParams) -> list[Run]:
+    """Every training run of a suite, seed by seed, so that an interrupted suite has whole tables first."""
+    wanted: dict[tuple[str, str], int] = {}
+    for group in suite.runs:
+        for benchmark in group.benchmarks:
+            for row in group.rows:
+                seeds = min(group.seeds, suite.seeds or group.seeds) if _row(suite.params, row)["trains"] else 1
+                wanted[benchmark, row] = max(wanted.get((benchmark, row), 0), seeds)
+    further = {(b, row) for group in suite.beyond for b in group.benchmarks for row in group.rows}
+    found = [
+        Run(
+            benchmark,
+            row,
+            seed,
+            Path("params") / TRAINING / suite.params / f"{row}.yaml",
+            _row(suite.params, row)["teacher"],
+            seed == 0 and (benchmark, row) in further,
+        )
+        for (benchmark, row), seeds in wanted.items()
+        for seed in range(seeds)
+    ]
+    return sorted(found, key=lambda run: run.seed)
+
+
+def benchmarks(suite: SuiteParams) -> list[str]:
+    """The benchmarks of a suite, in the order in which its file names them."""
+    return list(dict.fromkeys(name for group in suite.runs for name in group.benchmarks))
+
+
+def notebook(stem: str) -> list[str]:
+    """What a step that runs a notebook depends on besides its data: the notebook and the library files behind it."""
+    path = ROOT / "notebooks" / f"{stem}.ipynb"
+    if not path.is_file():
+        return [f"notebooks/{stem}.ipynb"]
+    return [file.as_posix() for file in behind_results(path)]
+
+
+def module(name: str) -> list[str]:
+    """What a step that calls a module of the library depends on."""
+    return [file.as_posix() for file in behind_results(ROOT / "mule_lib" / f"{name}.py")]
+
+
+def is_built(benchmark: str) -> bool:
+    """Whether the suite makes a benchmark's data itself."""
+    return benchmark in FABLE
+
+
+@cache
+def _row(params: str, row: str) -> dict[str, Any]:
+    file = ROOT / "params" / TRAINING / params / f"{row}.yaml"
+    values = yaml.safe_load(file.read_text("utf-8")) or {}
+    method = values.get("method", "mule")
+    try:
+        options = options_of(method, values.get("options") or {})
+    except ValueError as error:
+        raise ParameterError(f"{file}: {error}") from None
+    # Raw records are one row's own; its teacher has no one to share with.
+    shared = values.get("data_format", "unified") == "unified"
+    trains = catalogue()[method]["trains"]
+    return {"trains": trains, "teacher": teacher_name(options) if trains and shared else None}
+
+
+def describe(suite: SuiteParams, found: Sequence[Run]) -> str:
+    """One line: what a suite will run."""
+    rows = len({run.row for run in found})
+    return f"{suite.name}: {len(found)} runs of {rows} rows on {', '.join(benchmarks(suite))}"
+
+
+def params_file(stem: str, params: str) -> list[str]:
+    """The file of a notebook's parameters for a suite, [] where there is none and its defaults hold."""
+    file = Path("params") / stem / f"{params}.yaml"
+    return [file.as_posix()] if (ROOT / file).is_file() else []
