@@ -23,6 +23,7 @@ from mule_lib.evaluate.harness import (
 from mule_lib.evaluate.intervals import (
     Interval,
     bootstrap_difference,
+    bootstrap_gold_distance,
     bootstrap_interval,
     bootstrap_overall,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Shuffled",
     "attack_success_rate",
     "bootstrap_difference",
+    "bootstrap_gold_distance",
     "bootstrap_interval",
     "bootstrap_overall",
     "encode_continuations",

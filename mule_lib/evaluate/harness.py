@@ -6,7 +6,6 @@ template is the harness's own default. A row has `question`, four `choices`, `an
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mule_lib import generate
 from mule_lib.evaluate.choices import score_choices
 
 Row = Mapping
@@ -97,6 +96,8 @@ def four_choice_scores(
             prompt = prompt[-(max_length + 1 - max(map(len, continuation_ids))) :]
         prompts.append(prompt)
         options.append(continuation_ids)
+    from mule_lib import generate  # torch, which readers of results do without
+
     log_likelihoods = generate.option_log_likelihoods(model, prompts, options, batch_size=batch_size)
     subjects = None if topic is not None else [row["subject"] for row in rows]
     return {

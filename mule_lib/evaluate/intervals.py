@@ -55,6 +55,37 @@ def bootstrap_overall(
     Items of different metrics are different sets and drawn independently; within a metric, base and row share the
     drawn items; seeds are drawn once for all metrics. Each value is [items] or [seeds, items].
     """
+    means, parts = _differences(base, row, resamples=resamples, seed=seed)
+    zero = dict.fromkeys(METRICS, 0.0)
+    sign = {metric: overall(zero, {**zero, metric: 1.0}) for metric in METRICS}
+    total = sum(100 * sign[metric] * drawn for metric, drawn in parts.items())
+    estimate = overall(zero, {metric: 100 * mean for metric, mean in means.items()})
+    return Interval(estimate, *_percentiles(total, level), *_sizes(row))
+
+
+def bootstrap_gold_distance(
+    gold: Mapping[str, Sequence],
+    row: Mapping[str, Sequence],
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return the mean over the five metrics of |row - gold| in points with its interval, paired as in the overall.
+
+    A resampled distance cannot be negative, so near zero the interval lies above the estimate's truth: read it as
+    "at most". The estimate is `rows.gold_distance` of the rows' means over seeds.
+    """
+    means, parts = _differences(gold, row, resamples=resamples, seed=seed)
+    total = sum(100 * np.abs(drawn) for drawn in parts.values()) / len(parts)
+    estimate = 100 * sum(abs(mean) for mean in means.values()) / len(means)
+    return Interval(estimate, *_percentiles(total, level), *_sizes(row))
+
+
+def _differences(
+    base: Mapping[str, Sequence], row: Mapping[str, Sequence], *, resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+    """Per metric the mean of `row - base` and its resampled means; one draw of seeds for all metrics."""
     tables = {m: _table(row[m]) - _table(base[m]) for m in METRICS}
     counts = {table.shape[0] for table in tables.values()}
     if len(counts) != 1:
@@ -62,13 +93,13 @@ def bootstrap_overall(
     (seeds,) = counts
     rng = np.random.default_rng(seed)
     seed_weights = _weights(rng, resamples, seeds)
-    zero = dict.fromkeys(METRICS, 0.0)
-    total = np.zeros(resamples)
-    for metric, table in tables.items():
-        sign = overall(zero, {**zero, metric: 1.0})
-        total += 100 * sign * _resampled_means(table, seed_weights, rng)
-    estimate = overall(zero, {m: 100 * float(table.mean()) for m, table in tables.items()})
-    return Interval(estimate, *_percentiles(total, level), sum(t.shape[1] for t in tables.values()), seeds)
+    means = {metric: float(table.mean()) for metric, table in tables.items()}
+    return means, {metric: _resampled_means(table, seed_weights, rng) for metric, table in tables.items()}
+
+
+def _sizes(row: Mapping[str, Sequence]) -> tuple[int, int]:
+    tables = [_table(row[metric]) for metric in METRICS]
+    return sum(table.shape[1] for table in tables), tables[0].shape[0]
 
 
 def _table(values) -> np.ndarray:

@@ -1,0 +1,116 @@
+"""Made-up run folders in the layout of `outputs/<name>/runs`: seeded random item values, for tests only."""
+
+import json
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from mule_lib.paper import METRICS
+
+ITEMS = {"forget": 60, "general": 70, "neighbor": 50, "asr": 55, "mmlu": 80}
+# Points around which a row's items are drawn: forget, general, neighbor, asr, mmlu.
+POINTS = {
+    "base": (98, 92, 98, 97, 80),
+    "gold": (2, 95, 98, 4, 82),
+    "upper_bound": (3, 91, 97, 2, 80),
+    "ensemble_teacher": (5, 80, 90, 4, 78),
+    "ga": (40, 30, 45, 40, 40),
+    "graddiff": (30, 70, 60, 35, 70),
+    "npo": (25, 65, 60, 45, 72),
+    "simnpo": (35, 60, 80, 70, 76),
+    "flat": (5, 55, 50, 30, 72),
+    "sft": (2, 60, 55, 10, 70),
+    "ngdiff": (30, 85, 60, 40, 78),
+    "mollm": (45, 84, 88, 60, 79),
+    "duet": (12, 75, 70, 35, 68),
+    "mule": (6, 87, 93, 8, 78),
+    "mule_duet_loss": (9, 84, 90, 12, 77),
+    "mule_bild_loss": (14, 85, 90, 25, 77),
+    "mule_no_standardization": (25, 70, 78, 35, 74),
+    "mule_no_anchors": (6, 80, 70, 8, 77),
+    "mule_no_cot": (40, 80, 75, 42, 77),
+    "mule_ensemble": (9, 70, 75, 9, 75),
+    "mule_first_position": (30, 86, 92, 50, 78),
+    "mule_k1": (15, 84, 90, 20, 77),
+    "mule_k50": (7, 86, 92, 9, 78),
+}
+UNTRAINED = {"base", "gold", "upper_bound", "ensemble_teacher"}
+TAUGHT = {"mule": ({}, 0.95), "mule_no_cot": ({"cot": False}, 0.6), "duet": ({}, 0.8)}
+
+
+def write_runs(suite: Path, *, rows=POINTS, benchmarks=("books", "cyber"), seeds=3) -> Path:
+    """Write one folder per benchmark, row and seed below `suite`/runs; rows that train nothing have seed 0 only."""
+    for benchmark in benchmarks:
+        for row in rows:
+            for seed in range(1 if row in UNTRAINED else seeds):
+                write_run(suite, benchmark, row, seed)
+    return suite
+
+
+def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, label=None, beyond=None) -> Path:
+    """Write one run folder; `points` replaces those of `POINTS`."""
+    rng = np.random.default_rng(zlib.crc32(f"{benchmark}/{row}/{seed}".encode()))
+    level = dict(zip(METRICS, points or POINTS[row], strict=True))
+    values = {m: (rng.random(n) < level[m] / 100).astype(float).tolist() for m, n in ITEMS.items()}
+    trains = row not in UNTRAINED
+    refusal = round(float(rng.random()) * 0.3, 4)
+    metrics = {
+        "benchmark": benchmark,
+        "row": row,
+        "method": "mule" if row.startswith("mule") and "loss" not in row else row,
+        "label": label or row,
+        "seed": seed,
+        "fingerprint": f"{zlib.crc32(f'{benchmark}{row}{seed}'.encode()):016x}",
+        "metrics": {m: 100 * float(np.mean(v)) for m, v in values.items()},
+        "n": {"attack" if m == "asr" else m: n for m, n in ITEMS.items()} | {"controls": 40},
+        "details": {
+            "forget": {"refusal_rate": refusal, "empty_rate": 0.01},
+            "general": {"refusal_rate": refusal / 3, "empty_rate": 0.0},
+            "neighbor": {"correct": 1 - refusal / 2 - 0.02, "refusal": refusal / 2, "distractor": 0.02},
+            "attack": {"refused": refusal},
+            "controls": {"disclosed": 1 - refusal / 4, "refused": refusal / 4},
+        },
+        "beyond": beyond,
+        "timing": {
+            "train_seconds": 3.0 + seed if trains else 0.0,
+            "evaluate_seconds": 5.0,
+            "seconds": 9.0 + seed,
+            "steps": 40 if trains else 0,
+        },
+    }
+    folder = suite / "runs" / benchmark / row / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    options, obeyed = TAUGHT.get(row, ({}, None))
+    _json(folder / "metrics.json", metrics)
+    _json(folder / "values.json", values)
+    _json(folder / "params.json", {"method": metrics["method"], "options": options, "model": _model(row), "seed": seed})
+    _json(folder / "provenance.json", _provenance(metrics))
+    roles = [(f"obj{i}", role) for i in (1, 2, 3) for role in ("forget", "retain")] if obeyed else []
+    _json(folder / "obedience.json", [{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles])
+    curve = ["loss,grad_norm,learning_rate,step"]
+    for step in range(2, 41, 2):
+        curve.append(f"{10 * np.exp(-step / 15) + 0.3 * rng.random():.4f},{5 / step:.4f},0.001,{step}")
+    (folder / "training.csv").write_text("\n".join(curve) + "\n" if trains else "")
+    (folder / "samples.jsonl").write_text("")
+    return folder
+
+
+def _provenance(metrics: dict) -> dict:
+    return {
+        "git": {"commit": "0" * 40, "dirty": False},
+        "packages": {"torch": "2.13.0"},
+        "python": "3.11.7",
+        "machine": "Linux x86_64, 2 cores",
+        "seconds": metrics["timing"]["seconds"],
+        "fingerprint": metrics["fingerprint"],
+        "identity": {"model": f"embedded/{_model(metrics['row'])}@0123456789abcdef"},
+    }
+
+
+def _model(row: str) -> str:
+    return "gold" if row == "gold" else "base"
+
+
+def _json(file: Path, value) -> None:
+    file.write_text(json.dumps(value))
