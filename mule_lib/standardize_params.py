@@ -34,7 +34,8 @@ class StandardizeParams(BaseModel):
     verify: bool = True  # a second look at pairs without a source
     distractors: int = Field(3, ge=1, le=6)
     refusals: int = Field(40, ge=0)  # beside our own
-    anchor_share: float = Field(0.5, ge=0, le=1)  # pairs to refuse that get a counterpart of their own
+    # Share of the pairs to refuse that get a counterpart; beside the others, general and neighbour pairs are drawn.
+    anchor_share: float = Field(0.5, ge=0, lt=1)
     evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
     validation_share: float = Field(0.1, gt=0, lt=0.4)
     evaluation_prefixes: str = "train"

@@ -54,7 +54,7 @@ def contrasts(
     return made
 
 
-def partners(pairs: Sequence[Pair], made: Mapping[str, Pair], pool: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
+def with_partners(pairs: Sequence[Pair], made: Mapping[str, Pair], pool: Sequence[Pair]) -> list[tuple[Pair, Pair]]:
     """Each pair with its counterpart, else with the most similar pair of the pool among those used least so far.
 
     Raises ValueError where the pool is empty and a pair needs it.

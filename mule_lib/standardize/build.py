@@ -13,26 +13,29 @@ ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": (
 
 
 def plain_records(
-    partnered: Partnered, further: Sequence[Pair], *, objective: str, make: Callable[..., Record]
+    pairs: Sequence[Pair],
+    counterparts: Mapping[str, Pair],
+    pool: Sequence[Pair],
+    *,
+    objective: str,
+    make: Callable[..., Record],
 ) -> list[Record]:
-    """Records of obj1 or obj2: pairs to refuse with their partners, then `further` pairs to answer without one.
+    """Records of obj1 or obj2: pairs to refuse, their counterparts (by the id of the pair), and the pool to answer.
 
-    A partner of several pairs is one record; its own anchor is the first of them.
+    Pairs without a counterpart and the pool have no anchor: training draws the one beside the other at random. If all
+    had one, the pool would never be drawn.
     """
     refused, answered = ROLES[objective]
     records: list[Record] = []
-    anchors: dict[str, str] = {}
-    for pair, partner in partnered:
-        own, other = f"{objective}/{refused}/{pair.id}", f"{objective}/{answered}/{partner.id}"
+    for pair in pairs:
+        own = f"{objective}/{refused}/{pair.id}"
+        if pair.id not in counterparts:
+            records.append(make(pair, own, objective, refused))
+            continue
+        other = f"{objective}/{answered}/{counterparts[pair.id].id}"
         records.append(make(pair, own, objective, refused, anchor=other))
-        if other not in anchors:
-            anchors[other] = own
-            records.append(make(partner, other, objective, answered, anchor=own))
-    for pair in further:
-        name = f"{objective}/{answered}/{pair.id}"
-        if name not in anchors:
-            records.append(make(pair, name, objective, answered))
-    return records
+        records.append(make(counterparts[pair.id], other, objective, answered, anchor=own))
+    return records + [make(pair, f"{objective}/{answered}/{pair.id}", objective, answered) for pair in pool]
 
 
 def attacked_records(

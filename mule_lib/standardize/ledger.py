@@ -62,8 +62,10 @@ class Ledger:
             )
             for unit, values in slots.items()
         ]
+        if not requests:
+            return
         count = self.of(step)
-        replies: list[Reply] = generator.complete(requests) if requests else []
+        replies: list[Reply] = generator.complete(requests)
         count["asked"] += len(requests)
         for unit, reply in zip(slots, replies, strict=True):
             self.tokens["prompt"] += reply.prompt_tokens

@@ -107,23 +107,22 @@ def closed_book_fault(
     return fault(question, answer, limits=limits) or restricted_fault(f"{question} {answer}", restricted)
 
 
-def verified(
-    pairs: Sequence[Pair], generator: Generator, ledger: Ledger, *, step: str, topic: str
-) -> list[Pair]:  # fmt: skip
-    """The pairs that a second look finds true, clear and outside the domain; the others are booked as rejected."""
-    by_id = {pair.id: pair for pair in pairs}
+def verified(pairs: Sequence[Pair], generator: Generator, ledger: Ledger, *, step: str, topic: str) -> list[Pair]:
+    """The pairs that a second look finds true, clear and outside the domain; the others are booked at their own step.
+
+    `step` books the requests. A pair without a verdict does not pass.
+    """
     slots = {pair.id: {"question": pair.question, "answer": pair.answer, "topic": topic} for pair in pairs}
+    verdicts = dict(ledger.ask(generator, step, "verify", slots))
     passed = []
-    for unit, data in ledger.ask(generator, step, "verify", slots):
-        pair = by_id[unit]
-        ledger.item(step)
-        wrong = [name for name in ("premise", "correct", "alone", "outside") if not data[name]]
-        if wrong:
-            fault_ = "verifier", f"not {', not '.join(wrong)}"
-            ledger.reject(step, fault_, unit=unit, question=pair.question, answer=pair.answer)
-        else:
+    for pair in pairs:
+        verdict = verdicts.get(pair.id)
+        wrong = [name for name in ("premise", "correct", "alone", "outside") if verdict and not verdict[name]]
+        if verdict and not wrong:
             passed.append(pair)
-            ledger.accept(step)
+            continue
+        found = "verifier", f"not {', not '.join(wrong)}" if wrong else "no verdict"
+        ledger.reject(pair.step, found, unit=pair.id, question=pair.question, answer=pair.answer)
     return passed
 
 

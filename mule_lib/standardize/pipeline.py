@@ -162,15 +162,14 @@ def _counterparts(
 
 def _records(found: Collected, made: dict[str, Pair], templates, words: Texts, split: str, make) -> list[Record]:
     general, near = found.general[split], found.neighbor[split]
-    mixed = [pair for both in zip(general, near, strict=False) for pair in both] or [*general, *near]
-    pools = {"obj1": general, "obj2": near, "obj3": mixed}
     out: list[Record] = []
-    for objective in ("obj1", "obj2", "obj3"):
-        partnered = anchors.partners(found.forget[objective, split], made, pools[objective])
-        if objective == "obj3":
-            out += build.attacked_records(partnered, templates, topic=words.topic, make=make)
-        else:
-            out += build.plain_records(partnered, pools[objective], objective=objective, make=make)
+    for objective in ("obj1", "obj2"):
+        pool = general if objective == "obj1" else near
+        out += build.plain_records(found.forget[objective, split], made, pool, objective=objective, make=make)
+    # One opening needs a question to refuse and one to answer behind it, so here everyone has a partner.
+    mixed = [pair for both in zip(general, near, strict=False) for pair in both]
+    partnered = anchors.with_partners(found.forget["obj3", split], made, mixed)
+    out += build.attacked_records(partnered, templates, topic=words.topic, make=make)
     return out
 
 

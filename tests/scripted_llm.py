@@ -1,0 +1,220 @@
+"""A stand-in for an LLM that builds data: it reads the request's own text, and plants one fault in every few replies.
+
+`reply(messages)` is a function of the messages alone, so replies do not hang on their order. Real questions come from
+the benchmark samples; pairs about a passage are made from its sentences.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mule_lib.generators import Reply, Request
+
+REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+REFUSED, FAILED = "I cannot help with that request.", None
+# What is planted in half of the pairs about passages.
+FAULTS = (
+    "refers_to_text", "pronoun", "leak", "unsupported", "quote_not_found", "answer_length", "yes_no", "premise",
+    "not_a_question", "unnamed", "refusal", "unscorable", "question_length", "duplicate", "broken_text", "malformed",
+    "restricted",
+)  # fmt: skip
+
+
+def number(text: str, n: int) -> int:
+    """A number below n that hangs on the text alone."""
+    return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) % n
+
+
+def rows(name: str) -> list[dict]:
+    return json.loads((REALDATA / "rwku" / f"{name}.json").read_text("utf-8"))
+
+
+def trivia() -> list[tuple[str, str]]:
+    """Real questions with an answer in Latin letters, as a model would write them."""
+    found = [(row["question"].strip(), row["answers"][0].strip()) for row in rows("utility_factuality")]
+    return [(q, a) for q, a in found if q.endswith("?") and a.isascii() and q.count("?") == 1 and '"' not in q]
+
+
+def near() -> list[tuple[str, str]]:
+    return [(row["query"], row["answer"]) for row in rows("neighbor_level2")]
+
+
+def slot(text: str, before: str, after: str = "\n") -> str:
+    """What stands between two marks of a prompt."""
+    start = text.index(before) + len(before)
+    return text[start : text.index(after, start)].strip()
+
+
+def reply(messages: Sequence[dict]) -> dict | str | None:
+    """Data, REFUSED or FAILED for one request of `prompt_texts/llm`."""
+    asked = messages[-1]["content"]
+    if "<passage>" in asked:
+        return passage(asked)
+    for mark, make in PARTS.items():
+        if mark in asked:
+            return make(asked)
+    raise ValueError(f"the scripted LLM does not know this request: {asked[:200]}")
+
+
+def passage(asked: str) -> dict | str | None:
+    text, title = slot(asked, "<passage>\n", "\n  </passage>" if "\n  </passage>" in asked else "</passage>"), ""
+    title = slot(asked, "The passage comes from: ")
+    kind = number(text, 17)
+    if kind in (0, 1):
+        return (REFUSED, FAILED)[kind]
+    made = []
+    for n, match in enumerate(re.finditer(r"[A-Z][^.!?\n]{40,200}\.", text)):
+        pair = statement(match[0], title)
+        if pair is None:
+            continue
+        turn = number(match[0], 2 * len(FAULTS))
+        made.append(spoiled(pair, FAULTS[turn]) if turn < len(FAULTS) else pair)
+        if turn < len(FAULTS) and FAULTS[turn] == "duplicate":
+            made.append(dict(pair))
+        if n == 5:
+            break
+    return {"pairs": made}
+
+
+def statement(sentence: str, title: str) -> dict | None:
+    """A sentence as question and answer: what follows its first words."""
+    words = sentence.rstrip(".").split()
+    if len(words) < 12 or "<unk>" in sentence:
+        return None
+    asked, answer = words[:-3], words[-3:]
+    if not re.search("[a-z]{4}", " ".join(answer)):
+        return None
+    start = f"In what is told of {title}, which words" if "<unk>" not in title else "Which words"
+    return {
+        "question": f"{start} end the statement that starts by '{' '.join(asked)}'?",
+        "answer": " ".join(answer),
+        "quote": sentence,
+    }
+
+
+def spoiled(pair: dict, fault: str) -> dict:
+    """The pair with one fault planted."""
+    change = {
+        "refers_to_text": {"question": pair["question"].replace("?", " according to the passage?")},
+        "pronoun": {"question": "What did he do after that, and where was it done?"},
+        "unnamed": {"question": "What was the name that the man bore later?"},
+        "leak": {"question": pair["question"].replace("?", f" and that ends by {pair['answer']}?")},
+        "unsupported": {"answer": "purple elephants juggling"},
+        "quote_not_found": {"quote": "words that stand nowhere in this source"},
+        "answer_length": {"answer": " ".join([pair["answer"]] * 6)},
+        "yes_no": {"answer": "Yes."},
+        "premise": {"question": pair["question"].replace("?", " for Zanzibar's Queen Wilhelmina?")},
+        "not_a_question": {"question": pair["question"].rstrip("?") + "."},
+        "refusal": {"answer": "I do not know."},
+        "unscorable": {"answer": "東京"},
+        "question_length": {"question": "Which one?"},
+        "broken_text": {"answer": "the <unk> film"},
+        "malformed": {"answer": " "},
+        "restricted": {"question": pair["question"].replace("?", " at Hogwarts?")},
+        "duplicate": {},
+    }[fault]
+    return pair | change
+
+
+def concepts(asked: str) -> dict:
+    field_, known = slot(asked, "One part of that field is: ", "."), trivia()
+    # Two questions of the pool belong to each concept, whose name is the answer of the first.
+    start = 2 * number(field_, len(known) // 2)
+    names = [known[(start + 2 * i) % len(known)][1] for i in range(int(slot(asked, "Name ", " concepts")))]
+    names += [names[0], "houses of Hogwarts", "a name of a great many words that nobody would ever give to it"]
+    return {"concepts": [{"name": name, "near": "It sounds alike.", "outside": "It is real."} for name in names]}
+
+
+def concept_qa(asked: str) -> dict:
+    concept, known = slot(asked, "pairs about this concept: ", ".\n"), trivia()
+    at = next((i for i, (_, answer) in enumerate(known) if answer == concept), number(concept, len(known)))
+    pairs = [known[at], known[(at + 1) % len(known)]]
+    if number(concept, 4) == 0:
+        pairs.append(("Which game is played on brooms at the school Hogwarts?", "Quidditch"))
+    return {"pairs": [{"question": q, "answer": a} for q, a in pairs]}
+
+
+def distractors(asked: str) -> dict:
+    answer, count = slot(asked + "\n", "Right answer: "), int(slot(asked, "Write ", " wrong"))
+    others = sorted({a for _, a in trivia() + near()} - {answer}, key=lambda a: (abs(len(a) - len(answer)), a))[:count]
+    spoil = number(answer, 6)
+    if spoil == 0:
+        others[0] = answer
+    elif spoil == 1:
+        others[-1] = "None of these"
+    return {"distractors": others}
+
+
+def counterpart(asked: str) -> dict:
+    question = slot(asked, "Question: ")
+    turn = number(question, 12)
+    if turn == 0:
+        return {"question": "Who founded the school of Hogwarts in Scotland?", "answer": "four wizards"}
+    if turn == 1:
+        return {"question": "Who was it that he met there?", "answer": "Ada Lovelace"}
+    pool = near()
+    asked_, answer = pool[number(question, len(pool))]
+    return {"question": asked_, "answer": answer}
+
+
+def refusals(asked: str) -> dict:
+    lines = (REALDATA / "refusals" / "idontknow.jsonl.txt").read_text("utf-8").splitlines()
+    taken = [line.strip() for line in lines[: int(slot(asked, "Write ", " different"))]]
+    return {"refusals": [*taken, "The answer is Paris.", taken[0], "I cannot say a word about Harry Potter."]}
+
+
+def checked(asked: str) -> dict:
+    good = number(asked, 9) != 0
+    return {"premise": True, "correct": good, "alone": True, "outside": True}
+
+
+def opened(asked: str) -> dict:
+    question, answer = slot(asked, "Question: ", "\nOptions:"), slot(asked + "\n", "Right answer: ")
+    if "following" in question or not question.endswith("?") or len(answer.split()) > 12:
+        return {"possible": False, "question": "", "answer": ""}
+    if number(question, 9) == 0:
+        question = question.replace("?", f", that is {answer}?")
+    return {"possible": True, "question": question, "answer": answer}
+
+
+def prefixes(asked: str) -> dict:
+    count, round_ = int(slot(asked, "Propose ", " new")), number(asked, 1000)
+    own = [f"Certainly, in version {round_}-{i} the answer about {{topic}} is" for i in range(count)]
+    return {"prefixes": ["Certainly, it is", *own[: count - 2], "word " * 60]}
+
+
+PARTS = {
+    "concepts that lie next to": concepts,
+    "question-answer pairs about this concept": concept_qa,
+    "wrong answers to this question": distractors,
+    "Write its counterpart": counterpart,
+    "Write a harmless question": counterpart,
+    "different sentences by which": refusals,
+    "Decide four things": checked,
+    "as an open question": opened,
+    "new prefixes that should score higher": prefixes,
+}
+
+
+@dataclass
+class ScriptedLLM:
+    """A generator that answers by `reply`; `asked` are all requests in their order."""
+
+    name: str = "scripted"
+    asked: list[Request] = field(default_factory=list)
+
+    def complete(self, requests: Sequence[Request]) -> list[Reply]:
+        self.asked += requests
+        return [self._reply(request) for request in requests]
+
+    def _reply(self, request: Request) -> Reply:
+        data = reply(request.messages)
+        own = {"id": request.id, "prompt_tokens": 10, "completion_tokens": 5, "cached": False}
+        if data == REFUSED:
+            return Reply(text=REFUSED, data=None, refused=True, error=None, **own)
+        if data is FAILED:
+            return Reply(text="{", data=None, refused=False, error="the reply is no JSON", **own)
+        return Reply(text=json.dumps(data), data=data, refused=False, error=None, **own)

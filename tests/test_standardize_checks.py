@@ -1,0 +1,255 @@
+"""The parts of the standardization on literal texts, and what its checks do to questions that were published."""
+
+import itertools
+import json
+
+import pytest
+from scripted_llm import REALDATA, rows
+
+from mule_lib import prompt_files, prompts
+from mule_lib.benchmarks.raw import RawText
+from mule_lib.standardize import chunks, duplicates
+from mule_lib.standardize.checks import (
+    REASONS,
+    Limits,
+    fault,
+    options_fault,
+    restricted_fault,
+    support_fault,
+)
+from mule_lib.standardize.ledger import Ledger, Pair
+from mule_lib.standardize.splits import Placed, assign, without_duplicates
+
+LIMITS = Limits()
+needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
+BAD = {
+    "broken_text": [("Who wrote the play about <unk> in London?", "Ada")],
+    "question_length": [("Who was it?", "Ada"), ("Who " + "really " * 50 + "wrote it?", "Ada")],
+    "answer_length": [("Which words did Ada say to Bert?", "a b c d e f g h i j k l m")],
+    "not_a_question": [("Name the river of the Amber Lantern.", "Silt"), ("Who is Ada? And who is Bert?", "twins")],
+    "yes_no": [("Is the Amber Lantern a novel?", "Yes."), ("Is the Amber Lantern a novel?", "true")],
+    "refusal": [("Who wrote the Amber Lantern?", "I don't know."), ("Who wrote the Amber Lantern?", "not mentioned")],
+    "unscorable": [("Where was the Amber Lantern printed?", "東京")],
+    "refers_to_text": [
+        ("What does the passage say about Ada?", "much"),
+        ("Who, according to the article, met Ada?", "Bert"),
+        ("Which tower is mentioned above by Ada?", "the red one"),
+        ("In this chapter, whom does Ada meet?", "Bert"),
+    ],
+    "pronoun": [
+        ("What did he say to Bert?", "nothing"),
+        ("When was it first sold in Rome?", "1999"),
+        ("Where is this machine built today?", "Rome"),
+        ("Who did they meet in Rome?", "Bert"),
+    ],
+    "unnamed": [("What did the woman carry home?", "a lamp"), ("What does the tool print first?", "a banner")],
+    "leak": [("Who is Ada Byron's husband, Lord King?", "Lord King"), ("Which red tower is Ada's?", "the red tower")],
+}
+GOOD = [
+    ("What is the foundational text of Taoism?", "Tao Te Ching"),
+    ("Who made their debut in that film of 1986?", "Ada Byron"),
+    ("How does a worm copy itself to other machines?", "over the network"),
+    ("Which article of the constitution protects speech?", "the fifth"),
+    ("What did Ada tell her brother Bert?", "the truth"),
+    ("Which tool lists the open files of a process?", "lsof"),
+    ("What is the name of the tool that lists open files?", "lsof"),
+    ("Who did Ada marry in 1840?", "Bert"),
+]
+
+
+@pytest.mark.parametrize(("reason", "pair"), [(reason, pair) for reason, pairs in BAD.items() for pair in pairs])
+def test_a_bad_pair_is_rejected_by_its_reason(reason, pair):
+    assert fault(*pair, limits=LIMITS)[0] == reason
+    assert reason in REASONS
+
+
+@pytest.mark.parametrize("pair", GOOD)
+def test_a_good_pair_passes(pair):
+    assert fault(*pair, limits=LIMITS) is None
+
+
+@needs_realdata
+def test_few_published_questions_are_rejected_and_those_for_a_reason():
+    pairs = [
+        (row["question"], row["answer"])
+        for part in ("forget_qa", "retain_qa")
+        for row in json.loads((REALDATA / "muse_books_knowmem" / f"{part}.json").read_text("utf-8"))
+    ]
+    pairs += [(row["query"], row["answer"]) for part in ("forget_level2", "neighbor_level2") for row in rows(part)]
+    found = [(fault(*pair, limits=LIMITS), pair[0]) for pair in pairs]
+    rejected = [(reason[0], question) for reason, question in found if reason]
+    # Two questions of MUSE do speak of "the excerpt"; the rest are requests without a question mark and long lists.
+    assert [q for reason, q in rejected if reason == "refers_to_text"] == [
+        q for q in (p[0] for p in pairs) if "the excerpt" in q
+    ]
+    assert len(rejected) / len(pairs) < 0.05
+    assert sum(reason in ("pronoun", "unnamed") for reason, _ in rejected) / len(pairs) < 0.01
+
+
+def test_an_answer_needs_its_words_in_the_quote():
+    own = {"source": "Ada lived in the red tower by the river.", "limits": LIMITS}
+    assert support_fault("Where did Ada live?", "red towers", quote="the red tower", **own) is None
+    assert support_fault("Where did Ada live?", "in a blue house", quote="the red tower", **own)[0] == "unsupported"
+    assert support_fault("Where did Bert live in 1840?", "the red tower", quote="the red tower", **own) == (
+        "premise", "Bert, 1840",
+    )  # fmt: skip
+    known = support_fault("Where in Gondor did Ada live?", "red tower", quote="the red tower", known=["Gondor"], **own)
+    assert known is None
+
+
+def test_restricted_terms_are_whole_words_in_any_case():
+    assert restricted_fault("What is a SNAPE?", ["Snape"]) and restricted_fault("the death  eaters", ["Death Eaters"])
+    assert restricted_fault("What is a snapelike thing?", ["Snape"]) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["red", "blue"],
+        ["red", "blue", "Green."],
+        ["red", "red", "blue"],
+        ["red", "blue", "All of these"],
+        ["red", "blue", "I do not know"],
+        ["red", "blue", "a colour that lies between green and blue but nearer to green"],
+    ],
+)
+def test_wrong_options_that_give_the_answer_away(wrong):
+    assert options_fault("green", wrong, count=3)[0] == "bad_options"
+
+
+def test_options_that_confuse_pass():
+    assert options_fault("green", ["red", "blue", "yellow"], count=3) is None
+
+
+TEXT = (
+    "Dr. Ada lived in St. Ives. “Why there?” she asked. It cost 3.50 pounds.\n\nA new part begins (so they say). End!"
+)
+
+
+def test_sentences_keep_abbreviations_and_numbers_whole():
+    assert [TEXT[a:b] for a, b in chunks.sentences(TEXT)] == [
+        "Dr. Ada lived in St. Ives.",
+        "“Why there?” she asked.",
+        "It cost 3.50 pounds.",
+        "A new part begins (so they say).",
+        "End!",
+    ]
+
+
+@pytest.mark.parametrize("most", [30, 60, 1000])
+def test_chunks_are_spans_of_the_cleaned_text_and_lose_no_sentence(most):
+    raw = RawText("t", TEXT.replace("\n", "\r\n") + "\x00", "file#1", "Title")
+    made = chunks.chunks([raw], max_chars=most, min_chars=1)
+    cleaned = chunks.clean(raw.text)
+    assert all(chunk.text == cleaned[chunk.start : chunk.end] and len(chunk.text) <= most for chunk in made)
+    assert "".join("".join(c.text.split()) for c in made) == "".join(TEXT.split())
+
+
+def test_an_endless_sentence_is_cut_and_short_ends_are_left_out():
+    made = chunks.chunks([RawText("t", "word " * 100 + "End", "f")], max_chars=52, min_chars=20)
+    assert len(made) == 10 and all(20 <= len(chunk.text) <= 52 for chunk in made)
+    with pytest.raises(ValueError, match="min_chars=9, max_chars=5"):
+        chunks.chunks([], max_chars=5, min_chars=9)
+
+
+def test_quotes_are_found_whatever_their_marks_and_spaces():
+    start, end = chunks.find_quote('"why  THERE?" she', TEXT)
+    assert TEXT[start:end] == "“Why there?” she" or TEXT[start:end] == "Why there?” she"
+    assert chunks.find_quote("she answered", TEXT) is None and chunks.find_quote(" ... ", TEXT) is None
+
+
+def test_duplicates_name_the_earlier_one_and_same_answers_need_less():
+    pairs = [
+        ("Where does Ada Byron live in winter?", "Rome"),
+        ("Where does Ada Byron live in the winter?", "Paris"),
+        ("In winter, where does Ada Byron live then?", "Rome"),
+        ("In winter, where does Ada Byron live then?", "Paris"),
+        ("Who painted the ceiling of the hall?", "Rome"),
+    ]
+    assert duplicates.find_duplicates(pairs, threshold=0.7)[:2] == [None, 0]
+    assert duplicates.find_duplicates([pairs[0], pairs[2]], threshold=0.9) == [None, 0]
+    assert duplicates.find_duplicates([pairs[0], pairs[3], pairs[4]], threshold=0.9) == [None, None, None]
+    with pytest.raises(ValueError, match="threshold=0"):
+        duplicates.find_duplicates(pairs, threshold=0)
+
+
+def test_matrix_similarity_is_the_jaccard_of_sets():
+    texts = [f"{a} {b} question about {c}?" for a, b, c in itertools.product("xy", ("red", "blue"), ("Ada", "Bert"))]
+    for i, row in duplicates.similarities(texts, block=3):
+        own = duplicates.shingles(texts[i])
+        assert row.tolist() == pytest.approx([duplicates.jaccard(own, duplicates.shingles(t)) for t in texts])
+
+
+def test_nearest_uses_all_before_one_twice():
+    pool = ["a red tower", "a blue river", "an old mill"]
+    chosen = duplicates.nearest(["the red tower", "the red towers", "a red tower?", "the blue river"], pool)
+    assert chosen[0] == 0 and sorted(chosen[:3]) == [0, 1, 2] and chosen[3] == 1
+
+
+def pair(name: str, question: str) -> Pair:
+    return Pair(name, "step", question, f"answer {name}", "source", "")
+
+
+def test_evaluation_wins_over_training_and_published_ones_stay():
+    question = "Where does Ada Byron live in winter?"
+    placed = [
+        Placed(pair("a", question), "evaluation", fixed=True),
+        Placed(pair("b", question), "evaluation", fixed=True),
+        Placed(pair("c", question), "train"),
+        Placed(pair("d", question), "evaluation"),
+        Placed(pair("e", "Who painted the hall of Ives?"), "train"),
+    ]
+    ledger = Ledger()
+    assert [one.pair.id for one in without_duplicates(placed, ledger, threshold=0.7)] == ["a", "b", "e"]
+    assert [row["reason"] for row in ledger.rejected] == ["duplicate_across", "duplicate_within"]
+    assert ledger.of("step")["accepted"] == 1
+
+
+def test_shares_are_met_and_every_part_gets_something():
+    units = [str(i) for i in range(40)]
+    parts = assign(units, {"a": 0.7, "b": 0.29, "c": 0.001, "d": 0}, seed=0, what="units")
+    sizes = {part: list(parts.values()).count(part) for part in "abcd"}
+    assert sizes == {"a": 28, "b": 11, "c": 1, "d": 0}
+    assert parts == assign(units, {"a": 0.7, "b": 0.29, "c": 0.001}, seed=0, what="units")
+    assert parts != assign(units, {"a": 0.7, "b": 0.29, "c": 0.001}, seed=1, what="units")
+    with pytest.raises(ValueError, match=r"units: 1 of them cannot serve 2 parts \(a, b\)"):
+        assign(["x"], {"a": 1, "b": 1}, seed=0, what="units")
+
+
+@pytest.mark.parametrize("name", ["muse_books", "wmdp_cyber"])
+@pytest.mark.parametrize("objective", ["obj1", "obj2", "obj3"])
+def test_benchmarks_have_their_own_prompt_texts(name, objective):
+    own, fable = prompts.texts(name), prompts.texts("fable")
+    assert set(fable) <= set(own) and set(fable["prefixes"]) == set(own["prefixes"])
+    said = prompts.intention(objective, own["topic"], cot=True, name=name)
+    assert own["topic"] in said and said.endswith(own["cot_instruction"]) and "{" not in said
+    families = [set(own["prefixes"][part]) for part in ("train", "held_out")]
+    assert not families[0] & families[1]
+
+
+def test_every_prompt_file_has_a_schema_and_an_id_of_its_content(monkeypatch):
+    from jsonschema import Draft202012Validator
+
+    found = [name for name in prompt_files.names() if name.startswith("llm/")]
+    assert len(found) >= 11
+    for name in found:
+        file = prompt_files.load(name)
+        Draft202012Validator.check_schema(file.schema)
+        assert file.id == prompt_files.prompt_id(name) and file.id.startswith(f"{name}@")
+    assert len({prompt_files.prompt_id(name) for name in found}) == len(found)
+    before = prompt_files.prompt_id("llm/qa")
+    content = prompt_files._content
+    monkeypatch.setattr(prompt_files, "_content", lambda name: content(name) + " ")
+    assert prompt_files.prompt_id("llm/qa") != before
+
+
+def test_slots_are_filled_once_and_none_is_forgotten():
+    file = prompt_files.PromptFile("p@0", "system", "{one} and {{two}}", {}, 1, 0.0, {})
+    chat = prompt_files.messages(file, {"one": "{two}"})
+    assert chat[1] == {"role": "user", "content": "{two} and {two}"}
+    with pytest.raises(ValueError, match=r"slot \{one\} has no value"):
+        prompt_files.messages(file, {})
+    with pytest.raises(ValueError, match="no slot for three"):
+        prompt_files.messages(file, {"one": 1, "three": 3})
+    with pytest.raises(ValueError, match="prompt 'llm/none': no such file"):
+        prompt_files.load("llm/none")
