@@ -15,6 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mule_lib import methods, models, targets
 from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
 from mule_lib.benchmarks.fable.unlearning import unlearning_records
@@ -22,6 +24,7 @@ from mule_lib.benchmarks.fable.validation import validation_sets
 from mule_lib.benchmarks.fable.worlds import build
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
+from mule_lib.runs import write_text
 from mule_lib.settings import Settings
 from mule_lib.teacher import steering
 from mule_lib.trainer import DivergedError
@@ -146,11 +149,31 @@ def append_line(file: Path, line: Mapping[str, Any]) -> None:
         writer.writerow(line)
 
 
+def write_choices(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Write the chosen learning rates and options into the params files `<row>.yaml` of a folder; return their names.
+
+    Ablations of MULE (`method: mule` in a file of another name) take MULE's settings, their own options over them.
+    """
+    best, written = chosen(lines), []
+    for file in sorted(folder.glob("*.yaml")):
+        values = yaml.safe_load(file.read_text("utf-8"))
+        row, method = values["row"], values["method"]
+        if method not in best:
+            continue
+        rate, options, _ = best[method]
+        own = values.get("options") or {}
+        values |= {"options": options if row == method else {**options, **own}, "learning_rate": rate}
+        head = "".join(line for line in file.read_text("utf-8").splitlines(True) if line.startswith("#"))
+        write_text(file, head + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
+        written.append(row)
+    return written
+
+
 def main() -> None:
-    """Run one round of the grid on one benchmark, going on where an earlier call stopped."""
+    """Run one round of the grid on one benchmark (going on where an earlier call stopped), or write what it chose."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("benchmark", choices=BENCHMARKS)
-    parser.add_argument("round", type=int, choices=(1, 2))
+    parser.add_argument("benchmark", choices=(*BENCHMARKS, "write"))
+    parser.add_argument("round", type=int, choices=(1, 2), nargs="?", default=1)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=18)
@@ -158,6 +181,9 @@ def main() -> None:
     args = parser.parse_args()
     grids = {name: read_grid(args.folder / f"{name}.csv") for name in BENCHMARKS}
     every = [line for lines in grids.values() for line in lines]
+    if args.benchmark == "write":
+        print("written:", *write_choices(args.folder.parent / "fable", every))
+        return
     plan = [
         (row, rate, options)
         for row in args.rows

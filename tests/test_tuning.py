@@ -1,8 +1,10 @@
 """The tuning grid: validation data apart from evaluation, the best setting found, every row tried equally often."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
 from mule_lib import methods, tuning
 from mule_lib.benchmarks.fable.evaluation import BENCHMARKS, evaluation_sets
@@ -71,3 +73,28 @@ def test_grid_lines_come_back_as_they_were_written(tmp_path):
     tuning.append_line(file, row)
     assert tuning.read_grid(file) == [row, row]
     assert tuning.read_grid(tmp_path / "none.csv") == []
+
+
+def test_choices_reach_the_params_files_and_ablations_follow_their_method(tmp_path):
+    for name, options in (("mule", {}), ("mule_no_cot", {"cot": False}), ("upper_bound", {})):
+        method = "upper_bound" if name == "upper_bound" else "mule"
+        text = yaml.safe_dump({"row": name, "method": method, "options": options, "learning_rate": 1.0, "steps": 40})
+        (tmp_path / f"{name}.yaml").write_text(f"# why\n{text}")
+    assert tuning.write_choices(tmp_path, [line("mule", 5e-4, 10, options={"top_k": 50})]) == ["mule", "mule_no_cot"]
+    read = {file.stem: yaml.safe_load(file.read_text()) for file in tmp_path.glob("*.yaml")}
+    assert read["mule"]["options"] == {"top_k": 50} and read["mule"]["learning_rate"] == 5e-4
+    assert read["mule_no_cot"]["options"] == {"top_k": 50, "cot": False} and read["mule_no_cot"]["steps"] == 40
+    assert read["upper_bound"]["learning_rate"] == 1.0
+    assert (tmp_path / "mule.yaml").read_text().startswith("# why\n")
+
+
+def test_the_shipped_defaults_are_the_grid_s_choices():
+    root = Path(tuning.__file__).parent.parent / "params" / "03_training"
+    lines = [entry for name in BENCHMARKS for entry in tuning.read_grid(root / "grid" / f"{name}.csv")]
+    best = tuning.chosen(lines)
+    assert set(best) == set(tuning.ROWS)
+    for row, (rate, options, _) in best.items():
+        values = yaml.safe_load((root / "fable" / f"{row}.yaml").read_text("utf-8"))
+        assert float(values["learning_rate"]) == rate and values["options"] == options
+        tried = [entry for entry in lines if entry["row"] == row]
+        assert len(tried) == len(BENCHMARKS) * (len(tuning.RATES) + 3)
