@@ -74,6 +74,15 @@ def _doctor(args: argparse.Namespace) -> None:
         raise ParameterError("what is marked !! above needs attention")
 
 
+def _standardize(args: argparse.Namespace) -> None:
+    from mule_lib import standardize_params
+
+    p = standardize_params.read(args.file, _pairs(args.param))
+    from mule_lib.standardize.command import run
+
+    run(p, dry_run=args.dry_run)
+
+
 def _train_embedded(args: argparse.Namespace) -> None:
     # Base and gold run side by side on one core each: that uses two cores better than one model on both.
     command = [sys.executable, "-m", "mule_lib.embedded.train", "--work", str(args.work)]
@@ -137,6 +146,11 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("doctor", help="check the installation and say what the machine offers").set_defaults(
         action=_doctor
     )
+    data = commands.add_parser("standardize", help="make a benchmark's data from its raw text by a language model")
+    data.add_argument("-f", "--file", type=Path, required=True, help="YAML file of parameters")
+    data.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE")
+    data.add_argument("--dry-run", action="store_true", help="read the sources and say what would be asked")
+    data.set_defaults(action=_standardize)
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)

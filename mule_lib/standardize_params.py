@@ -1,6 +1,12 @@
 """What `mule standardize` takes: one frozen pydantic model, checked before anything is paid for."""
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+
+from mule_lib.params import ParameterError, error_line, read_yaml
 
 GENERATORS = ("openai", "local", "replay")
 PREFIXES = ("train", "held_out")
@@ -93,6 +99,15 @@ NOT_IN_THE_DATA = frozenset({"out_dir", "cache_file", "budget_tokens", "concurre
 def identity(params: StandardizeParams) -> dict:
     """The parameters that shape the data, for the check that a folder holds the data asked for."""
     return {key: value for key, value in params.model_dump().items() if key not in NOT_IN_THE_DATA}
+
+
+def read(file: Path, overrides: Mapping[str, Any] | None = None) -> StandardizeParams:
+    """Read a YAML file (flat keys), put the overrides over it and check. Raises ParameterError in one line."""
+    try:
+        return StandardizeParams(**{**read_yaml(file), **(overrides or {})})
+    except ValidationError as error:
+        lines = (error_line(str(file), item, StandardizeParams) for item in error.errors())
+        raise ParameterError("; ".join(lines)) from None
 
 
 def _one_of(value: str, allowed: tuple[str, ...]) -> str:
