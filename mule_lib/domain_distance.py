@@ -1,0 +1,162 @@
+"""How far apart the objectives' corpora are: the proxy A-distance (the divergence of Eq. 2).
+
+The divergence of Eq. 2 is between each objective and the mixture of all; it is convex, so the mean of the pairwise
+distances bounds it from above. Pairs are measured here because a matrix of them can be read.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations_with_replacement
+
+import numpy as np
+import pandas as pd
+
+from mule_lib.evaluate.intervals import Interval, bootstrap_interval
+from mule_lib.records import OBJECTIVES, REFUSED, Record
+
+FEATURES = ("words", "hidden")
+READS = ("question", "question and prefix")
+ROLES = ("all", "to refuse")
+# What one number per pair is read from: what the model makes of the questions, all roles together. An attacker's prefix
+# stands before one objective's answers only, in every format, so it would hide what the format changes.
+MAIN = {"features": "hidden", "reads": "question", "roles": "all"}
+COLUMNS = "features reads roles format objective_a objective_b distance low high n repeats".split()
+
+
+def proxy_a_distance(
+    left, right, groups: tuple[Sequence, Sequence], *, repeats: int = 3, folds: int = 5, seed: int = 0
+) -> Interval:
+    """2 (1 - 2 err) of a linear classifier that tells two corpora apart, on texts it was not trained on.
+
+    left [n, d] and right [m, d] are features, dense or sparse; `groups` name each text's fact, so that no fact is in
+    both the training and the held-out part. err weighs both corpora alike: 2 means always told apart, 0 that the
+    classifier guesses; chance can take it a little below 0. The interval is a 95 % bootstrap over texts and `repeats`
+    partitions into folds. Raises ValueError for fewer facts than folds in a corpus.
+    Source: Ben-David 2006 (cited at MULE Eq. 2), the error of a logistic regression in place of the best hypothesis.
+    """
+    features, labels, facts = _stacked(left, right, groups)
+    fewest = min(len(set(groups[0])), len(set(groups[1])))
+    if fewest < folds:
+        raise ValueError(f"groups: {fewest} facts in a corpus cannot be held out in {folds} folds; give more records")
+    wrong = np.stack([_held_out_errors(features, labels, facts, folds, seed + i) for i in range(repeats)])
+    sizes = np.bincount(labels)
+    balanced = wrong * (len(labels) / (2 * sizes[labels]))  # both corpora weigh one half of the mean
+    error, low, high, n, _ = bootstrap_interval(balanced, seed=seed)
+    return Interval(2 - 4 * error, 2 - 4 * high, 2 - 4 * low, n, repeats)
+
+
+def distances(
+    corpora: Mapping[str, Sequence[Record]], model, tokenizer, *, repeats: int = 3, batch_size: int = 64, seed: int = 0
+) -> pd.DataFrame:
+    """Distances between each two objectives, in each format of `corpora` (format to records), as a tidy table.
+
+    An objective against itself is the floor: its facts divided into two random halves. Columns are `COLUMNS`;
+    `MAIN` selects one line per format and pair; the others rest on one partition. `n` counts texts of both corpora.
+    """
+    lines = []
+    for form, records in corpora.items():
+        for what, reads, roles in _views():
+            used = [r for r in records if roles == "all" or r.role in REFUSED]
+            if what == "words":
+                table = word_counts([_text(r, reads) for r in used])
+            else:
+                table = mean_hidden_states(model, tokenizer, used, prefix=reads != "question", batch_size=batch_size)
+            for a, b in combinations_with_replacement(OBJECTIVES, 2):
+                if reads != "question" and "obj3" not in (a, b):
+                    continue  # the others have no prefix
+                sides, facts = _sides(used, a, b, seed)
+                if not all(len(side) for side in sides):
+                    continue
+                often = repeats if (what, reads, roles) == tuple(MAIN.values()) else 1
+                found = proxy_a_distance(table[sides[0]], table[sides[1]], facts, repeats=often, seed=seed)
+                lines += [(what, reads, roles, form, *pair, *found) for pair in dict.fromkeys([(a, b), (b, a)])]
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def main_lines(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines of a table of distances that `MAIN` selects."""
+    keep = np.logical_and.reduce([table[column] == value for column, value in MAIN.items()])
+    return table[keep].reset_index(drop=True)
+
+
+def word_counts(texts: Sequence[str]):
+    """Which words and pairs of words each text holds, as a sparse 0/1 matrix [n, d]."""
+    from sklearn.feature_extraction.text import CountVectorizer
+
+    return CountVectorizer(ngram_range=(1, 2), binary=True, token_pattern=r"\w+|[^\w\s]").fit_transform(texts)
+
+
+def mean_hidden_states(
+    model, tokenizer, records: Sequence[Record], *, prefix: bool, batch_size: int = 64
+) -> np.ndarray:
+    """The model's last hidden states, averaged over the student's context of each record; float32 [n, H].
+
+    The context is the rendered question, with the attacker's prefix in the assistant's turn when `prefix`.
+    """
+    import torch
+
+    from mule_lib import prompts
+    from mule_lib.targets import frozen
+    from mule_lib.teacher_cache import padded
+
+    contexts = [prompts.render(tokenizer, r.question, prefix=r.prefix if prefix else None).input_ids for r in records]
+    order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
+    means = np.zeros((len(contexts), model.config.hidden_size), np.float32)
+    with frozen(model), torch.no_grad():
+        for start in range(0, len(order), batch_size):
+            rows = order[start : start + batch_size]
+            batch = padded([(contexts[i], ()) for i in rows])
+            batch.pop("labels")
+            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            states = model.base_model(**batch, use_cache=False).last_hidden_state.float()
+            mask = batch["attention_mask"].unsqueeze(2)
+            means[rows] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+    return means
+
+
+def _views() -> Iterator[tuple[str, str, str]]:
+    return ((what, reads, roles) for what in FEATURES for reads in READS for roles in ROLES)
+
+
+def _text(record: Record, reads: str) -> str:
+    return record.question if reads == "question" else f"{record.question} {record.prefix or ''}"
+
+
+def _sides(records: Sequence[Record], a: str, b: str, seed: int) -> tuple[tuple[list[int], list[int]], tuple]:
+    """Rows of the two corpora and their facts; of one objective, its facts are dealt out to two halves."""
+    if a == b:
+        facts = sorted({r.source for r in records if r.objective == a})
+        half = set(np.random.default_rng([seed, len(facts)]).permutation(facts)[::2])
+        in_left = [r.source in half for r in records]
+        sides = tuple(
+            [i for i, r in enumerate(records) if r.objective == a and in_left[i] == left] for left in (True, False)
+        )
+    else:
+        sides = tuple([i for i, r in enumerate(records) if r.objective == objective] for objective in (a, b))
+    return sides, tuple([records[i].source for i in side] for side in sides)
+
+
+def _stacked(left, right, groups: tuple[Sequence, Sequence]):
+    from scipy.sparse import issparse, vstack
+
+    features = vstack([left, right]).tocsr() if issparse(left) else np.concatenate([left, right])
+    labels = np.repeat([0, 1], [left.shape[0], right.shape[0]])
+    return features, labels, np.asarray([*groups[0], *groups[1]])
+
+
+def _held_out_errors(features, labels: np.ndarray, facts: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Whether each text was taken for one of the other corpus while it was held out, [n] of 0 and 1."""
+    from scipy.sparse import issparse
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    wrong = np.zeros(len(labels))
+    for train, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, facts):
+        # A constant feature, or one that few texts have, would be blown up by scaling: sparse counts stay as they are.
+        scale = [] if issparse(features) else [StandardScaler()]
+        judge = make_pipeline(
+            *scale, LogisticRegression(class_weight="balanced", C=0.1 if scale else 1.0, max_iter=200)
+        )
+        wrong[held_out] = judge.fit(features[train], labels[train]).predict(features[held_out]) != labels[held_out]
+    return wrong

@@ -1,0 +1,143 @@
+"""Figures of the pilot study: cosines between objectives as heat maps, their change, and the distances of corpora."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from mule_lib.figures import WIDTH, style
+from mule_lib.records import OBJECTIVES
+
+LABELS = {"obj1": "Obj1", "obj2": "Obj2", "obj3": "Obj3"}
+TITLES = {"raw": "raw formats", "standardized": "standardized"}
+SAME = "framed: two disjoint batches of the same objective (the ceiling)"
+
+
+def cosine_heatmaps(data: pd.DataFrame) -> Figure:
+    """Figure 2: one matrix of cosines per benchmark (rows), number of steps and format (columns), value over interval.
+
+    `data` has the columns format, objective_a, objective_b, cosine, low, high, and benchmark and step where there are
+    several. The diagonal is the same-objective ceiling and is framed.
+    """
+    label = "cosine between gradients"
+    return _matrices(data, "cosine", label, limits=(-1, 1), colors="vlag", diagonal=SAME)
+
+
+def distance_heatmaps(data: pd.DataFrame) -> Figure:
+    """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
+    diagonal = "framed: two halves of the same objective (the floor)"
+    label = "proxy A-distance (lower is closer)"
+    return _matrices(data, "distance", label, limits=(0, 2), colors="rocket_r", diagonal=diagonal)
+
+
+def cosine_changes(data: pd.DataFrame) -> Figure:
+    """Each pair's cosine in raw and in standardized format with intervals over batches, and the ceiling as a band.
+
+    `data` as in `cosine_heatmaps`; one panel per benchmark (rows) and number of steps (columns). The band spans the
+    same-objective cosines of the standardized format. Further right is more aligned.
+    """
+    style()
+    data = _filled(data)
+    benchmarks, steps = (list(dict.fromkeys(data[name])) for name in ("benchmark", "step"))
+    size = (WIDTH, 0.75 + 1.15 * len(benchmarks))
+    figure, axes = plt.subplots(len(benchmarks), len(steps), figsize=size, sharex=True, sharey=True, squeeze=False)
+    looks = dict(zip(TITLES, zip(sns.color_palette("colorblind", 2), "so", (0.14, -0.14), strict=True), strict=True))
+    for (i, benchmark), (j, step) in ((r, c) for r in enumerate(benchmarks) for c in enumerate(steps)):
+        axis, part = axes[i, j], data[(data["benchmark"] == benchmark) & (data["step"] == step)]
+        own = part[(part["objective_a"] == part["objective_b"]) & (part["format"] == "standardized")]["cosine"]
+        axis.axvspan(own.min(), own.max(), color="0.85", lw=0, label="same objective (ceiling)")
+        axis.axvline(0, color="0.6", lw=0.8)
+        different = part[part["objective_a"] < part["objective_b"]]
+        names = list(dict.fromkeys(zip(different["objective_a"], different["objective_b"], strict=True)))
+        for form, (color, marker, shift) in looks.items():
+            lines = different[different["format"] == form]
+            if lines.empty:
+                continue
+            spread = [lines["cosine"] - lines["low"], lines["high"] - lines["cosine"]]
+            heights = np.arange(len(lines)) - shift
+            axis.errorbar(
+                lines["cosine"], heights, xerr=spread, fmt=marker, color=color, ms=4, lw=1, label=TITLES[form]
+            )
+        axis.set_yticks(range(len(names)), [f"{LABELS[a]} · {LABELS[b]}" for a, b in names])
+        axis.set(ylim=(len(names) - 0.5, -0.5), title=_name(benchmark, step))
+        axis.tick_params(axis="y", length=0)
+        axis.set_xlim(min(-0.05, data["low"].min() - 0.05), 1)
+    for axis in axes[-1]:
+        axis.set_xlabel("cosine between gradients →")
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="lower center", ncols=3, frameon=False)
+    sns.despine(figure, left=True)
+    figure.tight_layout(rect=(0, 0.3 / size[1], 1, 1))
+    return figure
+
+
+def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str, diagonal: str) -> Figure:
+    style()
+    data = _filled(data)
+    benchmarks, steps, forms = (list(dict.fromkeys(data[name])) for name in ("benchmark", "step", "format"))
+    columns = [(step, form) for step in steps for form in forms]
+    width = min(WIDTH, 1.1 + 1.9 * len(columns))
+    figure, axes = plt.subplots(
+        len(benchmarks),
+        len(columns),
+        figsize=(width, 0.7 + 1.75 * len(benchmarks)),
+        squeeze=False,
+        layout="constrained",
+    )
+    palette = sns.color_palette(colors, as_cmap=True)
+    for i, benchmark in enumerate(benchmarks):
+        for j, (step, form) in enumerate(columns):
+            axis = axes[i, j]
+            part = data[(data["benchmark"] == benchmark) & (data["step"] == step) & (data["format"] == form)]
+            part = part.set_index(["objective_a", "objective_b"])
+            grid = np.array([[part[value].get((a, b), np.nan) for b in OBJECTIVES] for a in OBJECTIVES])
+            image = axis.imshow(grid, cmap=palette, vmin=limits[0], vmax=limits[1])
+            for (row, a), (column, b) in ((r, c) for r in enumerate(OBJECTIVES) for c in enumerate(OBJECTIVES)):
+                if (a, b) in part.index:
+                    _write(
+                        axis,
+                        column,
+                        row,
+                        part.loc[(a, b)],
+                        value,
+                        palette((grid[row, column] - limits[0]) / np.ptp(limits)),
+                    )
+                if a == b:
+                    frame = Rectangle(
+                        (column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec="0.15", lw=1, ls=(0, (3, 2))
+                    )
+                    axis.add_patch(frame)
+            axis.set_xticks(range(len(OBJECTIVES)), LABELS.values() if i == len(benchmarks) - 1 else [])
+            axis.set_yticks(range(len(OBJECTIVES)), LABELS.values() if j == 0 else [])
+            axis.tick_params(length=0)
+            sns.despine(ax=axis, left=True, bottom=True)
+            if i == 0:
+                axis.set_title(TITLES.get(form, form) + (f",\n{_steps(step)}" if len(steps) > 1 else ""), fontsize=9)
+            if j == 0 and benchmark:
+                axis.set_ylabel(f"Fable-{benchmark}" if benchmark in ("books", "cyber") else benchmark)
+    bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01)
+    bar.set_label(label)
+    bar.outline.set_visible(False)
+    figure.supxlabel(diagonal, fontsize=8)
+    return figure
+
+
+def _write(axis, x: int, y: int, line: pd.Series, value: str, color) -> None:
+    red, green, blue, _ = color
+    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "0.1"
+    axis.text(x, y - 0.1, f"{line[value]:.2f}", ha="center", va="center", color=ink, fontsize=9)
+    axis.text(x, y + 0.24, f"{line['low']:.2f} {line['high']:.2f}", ha="center", va="center", color=ink, fontsize=5.5)
+
+
+def _filled(data: pd.DataFrame) -> pd.DataFrame:
+    return data.assign(**{name: fill for name, fill in (("benchmark", ""), ("step", 0)) if name not in data})
+
+
+def _steps(step: int) -> str:
+    return "before training" if step == 0 else f"after {step} steps"
+
+
+def _name(benchmark: str, step: int) -> str:
+    return f"Fable-{benchmark}, {_steps(step)}" if benchmark in ("books", "cyber") else f"{benchmark}, {_steps(step)}"

@@ -1,0 +1,115 @@
+"""What notebooks 01 and 02 take: the pilot study of Section 3.1, checked without importing torch."""
+
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+
+from mule_lib.benchmarks.load import BENCHMARKS, FABLE, PREPARED
+from mule_lib.method_catalogue import catalogue, nearest, options_of
+from mule_lib.notebook_params import NotebookParams
+from mule_lib.runs import repository_path
+
+TEACHER_READS = ("questions", "own format")
+
+
+class DataParams(NotebookParams):
+    """Notebook 01. `data_dir` is a folder that `benchmarks.load.save` wrote; empty: Fable is built in code."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    benchmark: str = "books"
+    data_dir: str = ""
+    model: str = "base"
+    near_duplicate: float = Field(0.8, gt=0, le=1)
+    repeats: int = Field(3, ge=1)
+    batch_size: int = Field(64, ge=1)
+    out_dir: str = "outputs/fable/01_data/books"
+
+    @field_validator("benchmark")
+    @classmethod
+    def _benchmark(cls, value: str) -> str:
+        return _known(value, BENCHMARKS)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _data(cls, value: str, info: ValidationInfo) -> str:
+        return _prepared(value, [info.data["benchmark"]] if "benchmark" in info.data else [])
+
+
+class GradientParams(NotebookParams):
+    """Notebook 02. `data_dir` holds a folder per benchmark, `teacher_dir` one per benchmark with its teacher's file."""
+
+    model_config = ConfigDict(validate_default=True)
+
+    benchmarks: list[str] = Field(["books", "cyber"])
+    data_dir: str = ""
+    model: str = "base"
+    method: str = "mule"
+    options: dict = Field({})
+    teacher_reads: str = "questions"
+    teacher_dir: str = ""
+    steps: list[int] = Field([0, 10])
+    batches: int = Field(8, ge=3)
+    draws: int = Field(4, ge=1)
+    layers: int = Field(3, ge=1)
+    learning_rate: float = Field(1e-3, gt=0)
+    train_batch_size: int = Field(18, ge=1)
+    out_dir: str = "outputs/fable/02_gradient_cosine"
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _benchmarks(cls, value: list[str]) -> list[str]:
+        if not value:
+            raise ValueError("name at least one benchmark")
+        return [_known(name, BENCHMARKS) for name in value]
+
+    @field_validator("data_dir")
+    @classmethod
+    def _data(cls, value: str, info: ValidationInfo) -> str:
+        return _prepared(value, info.data.get("benchmarks", []))
+
+    @field_validator("method")
+    @classmethod
+    def _method(cls, value: str) -> str:
+        return _known(value, catalogue())
+
+    @field_validator("options")
+    @classmethod
+    def _options(cls, value: dict, info: ValidationInfo) -> dict:
+        if "method" in info.data:
+            options_of(info.data["method"], value)
+        return value
+
+    @field_validator("teacher_reads")
+    @classmethod
+    def _reads(cls, value: str) -> str:
+        return _known(value, TEACHER_READS)
+
+    @field_validator("teacher_dir")
+    @classmethod
+    def _teacher(cls, value: str, info: ValidationInfo) -> str:
+        if value and info.data.get("teacher_reads") == TEACHER_READS[1]:
+            raise ValueError("files hold answers to questions; leave it empty for teacher_reads 'own format'")
+        if value and not repository_path(value).is_dir():
+            raise ValueError("no such folder")
+        return value
+
+    @field_validator("steps")
+    @classmethod
+    def _steps(cls, value: list[int]) -> list[int]:
+        if not value or min(value) < 0 or len(set(value)) != len(value):
+            raise ValueError("give different numbers of steps, none below 0; 0 is the model before training")
+        return sorted(value)
+
+
+def _known(value: str, known) -> str:
+    if value not in known:
+        raise ValueError(f"no such name; {nearest(value, list(known))}")
+    return value
+
+
+def _prepared(value: str, benchmarks: list[str]) -> str:
+    lacking = [name for name in benchmarks if name not in FABLE] if not value else []
+    if lacking:
+        raise ValueError(f"{lacking[0]} has to be prepared first: {PREPARED[lacking[0]]}")
+    if value and not repository_path(value).is_dir():
+        raise ValueError("no such folder")
+    return value
