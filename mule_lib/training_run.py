@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mule_lib import methods, models, run_folder, runs, targets, teacher_files
+from mule_lib import methods, models, preflight, run_folder, runs, targets, teacher_files
 from mule_lib.ask import ask
+from mule_lib.benchmarks.item_files import SETS
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import FABLE, Loaded, load
 from mule_lib.evaluate.intervals import bootstrap_interval
@@ -41,8 +42,16 @@ def load_data(p: TrainingParams) -> Loaded:
     return replace(data, records=raw_records(build(0), p.benchmark))
 
 
-def load_model(p: TrainingParams):
-    """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept."""
+def load_model(p: TrainingParams, data: Loaded | None = None):
+    """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
+
+    With `data`, prints first what memory and time the run will need, for any model but the embedded ones. Raises
+    NotEnoughMemoryError before anything is loaded.
+    """
+    if data is not None:
+        items = sum(len(getattr(data.sets, name)) for name in SETS)
+        if line := preflight.before_loading(p, records=len(data.records), items=items):
+            print(line)
     half = p.precision == "bf16" and (p.lora_rank > 0 or not methods.find(p.method).terms)
     dtype = torch.bfloat16 if half else torch.float32
     model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
