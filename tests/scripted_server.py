@@ -44,9 +44,9 @@ def answer(value: Any, *, pause: float = 0.0, **more: Any) -> Act:
     return Act(body=json.dumps(completion(text, **more)).encode(), pause=pause)
 
 
-def status(code: int, message: str = "", *, headers: Mapping[str, str] = {}, **more: Any) -> Act:
+def status(status: int, message: str = "", /, *, headers: Mapping[str, str] = {}, **more: Any) -> Act:
     """An error response in OpenAI's form."""
-    return Act(code, json.dumps({"error": {"message": message, **more}}).encode(), headers)
+    return Act(status, json.dumps({"error": {"message": message, **more}}).encode(), headers)
 
 
 def hang(seconds: float = 3600.0) -> Act:

@@ -91,10 +91,15 @@ def shown(url: str) -> str:
 
 def _credentials() -> tuple[str, str]:
     url = os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    where, parts = shown(url), urlsplit(url)
+    if parts.username or parts.password or parts.query or parts.fragment:  # HTTP libraries log whole URLs
+        raise GeneratorError(
+            "OPENAI_BASE_URL holds a user, a query or a fragment; what is secret goes in OPENAI_API_KEY"
+        )
     key = os.environ.get("OPENAI_API_KEY", "")
     if not key.strip():
         raise GeneratorError(
-            f"OPENAI_API_KEY is not set, and {shown(url)} is asked with it; for a server that needs no key "
+            f"OPENAI_API_KEY is not set, and {where} is asked with it; for a server that needs no key "
             "set it to any word"
         )
     if not key.isascii() or key != key.strip():
@@ -174,19 +179,21 @@ def _in_own_loop(run, batch: _Batch) -> None:
     The first interrupt lets what is under way end (it is paid for), a second one leaves.
     """
     failed: list[BaseException] = []
+    over = threading.Event()  # an interrupted Thread.join takes the thread for ended
 
     def work() -> None:
         try:
             asyncio.run(run())
         except BaseException as error:
             failed.append(error)
+        finally:
+            over.set()
 
-    thread = threading.Thread(target=work, daemon=True, name="mule-endpoint")
-    thread.start()
+    threading.Thread(target=work, daemon=True, name="mule-endpoint").start()
     try:
-        thread.join()
+        over.wait()
     except KeyboardInterrupt as interrupt:
         batch.stop = interrupt
-        thread.join()
+        over.wait()
     if failed:
         raise failed[0]
