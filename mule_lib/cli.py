@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from mule_lib import prepare_command
 from mule_lib.closure import ROOT
 from mule_lib.params import ParameterError
 
@@ -151,6 +152,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE")
     data.add_argument("--dry-run", action="store_true", help="read the sources and say what would be asked")
     data.set_defaults(action=_standardize)
+    prepare_command.add_to(commands)
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)
@@ -167,6 +169,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Entry point of the `mule` command; a refusal is one line on standard error and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("papermill").setLevel(logging.INFO)  # what cells print, as they print it
     args = parser().parse_args()
     try:
         args.action(args)

@@ -25,7 +25,8 @@ def import_closure(start: Path, *, root: Path = ROOT) -> list[Path]:
     `__init__.py`. Raises SyntaxError for a file that cannot be parsed.
     """
     start = start.resolve()
-    found, waiting = {start}, [start]
+    own = _files_of(".".join(start.relative_to(root).parent.parts), root) if start.is_relative_to(root) else []
+    found, waiting = {start, *own}, [start, *own]
     while waiting:
         for file in _imported(waiting.pop(), root):
             if file not in found:
@@ -93,22 +94,24 @@ def _files_of(name: str, root: Path) -> list[Path]:
 
 @cache
 def _tree(file: Path, stamp: tuple[int, int]) -> ast.Module:
+    """A file's code (a notebook's code cells) without comments and docstrings."""
     text = file.read_text("utf-8")
     if file.suffix == ".ipynb":
         cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
         lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-    return ast.parse(text, filename=str(file))
+    tree = ast.parse(text, filename=str(file))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(
+            node.body
+        ):
+            node.body[:] = node.body[1:] or [ast.Pass()]
+    return tree
 
 
 @cache
 def _code_hash(file: Path, stamp: tuple[int, int]) -> str:
-    tree = _tree(file, stamp)
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and _documented(body):
-            body[0] = ast.Pass()
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(ast.dump(_tree(file, stamp)).encode()).hexdigest()[:16]
 
 
 def _documented(body: list[ast.stmt]) -> bool:

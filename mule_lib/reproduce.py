@@ -38,6 +38,8 @@ class Progress:
     nothing: bool = False
     _rule: str = ""
     _failing: str = ""
+    _job: str = ""
+    _names: dict[str, str] = field(default_factory=dict)
     _table: bool = False
 
     def read(self, line: str, now: float) -> str | None:
@@ -50,28 +52,33 @@ class Progress:
         elif self._table and (match := re.fullmatch(r"(\w+)\s+(\d+)", text)):
             if match[1] == "total":
                 self._table = False
-            else:
+            elif match[1] != "all":
                 self.jobs[match[1]] = int(match[2])
         elif match := re.match(r"(?:local)?rule (\w+):", text):
             self._rule, self._failing = match[1], ""
         elif match := re.match(r"Error in rule (\w+)", text):
             self._failing = match[1]
         elif match := re.match(r"jobid: (\d+)", text):
+            self._job = match[1]
             if self._rule and not self._failing:
-                self.started[match[1]] = (self._rule, now)
+                self.started[self._job] = (self._rule, now)
+        elif match := re.match(r"wildcards: (.+)", text):
+            self._names[self._job] = " ".join(pair.split("=", 1)[1] for pair in match[1].split(", "))
         elif self._failing and (match := re.match(r"log: (\S+)", text)):
             self.failed[match[1].rstrip(",")] = self._failing
         elif match := re.search(r"Finished jobid: (\d+) \(Rule: (\w+)\)", text):
             rule, began = self.started.pop(match[1], (match[2], now))
+            if rule == "all":  # the last one, which only asks for the others
+                return None
             self.done[rule] += 1
             self.seconds[rule] += now - began
-            return self.line(rule, now)
+            return self.line(f"{rule} {self._names.get(match[1], '')}".strip(), now)
         return None
 
-    def line(self, rule: str, now: float) -> str:
+    def line(self, step: str, now: float) -> str:
         """How many steps are done, the time so far and about how much is left."""
         finished, total = sum(self.done.values()), sum(self.jobs.values())
-        return f"[{finished}/{total}] {rule}; {_time(now - self.begun)} so far, about {_time(self.left())} left"
+        return f"[{finished}/{total}] {step}; {_time(now - self.begun)} so far, about {_time(self.left())} left"
 
     def left(self) -> float:
         """Seconds left: what is left of each rule at that rule's own mean, shared by all cores."""

@@ -63,7 +63,7 @@ def read(file: Path, **changed: Any) -> SuiteParams:
 
 
 def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
-    """The checked suite. Raises ParameterError with key and nearest name for what does not exist, and for missing data."""
+    """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
     try:
         suite = SuiteParams(**values)
     except ValidationError as error:
@@ -128,11 +128,11 @@ def benchmarks(suite: SuiteParams) -> list[str]:
 
 
 def notebook(stem: str) -> list[str]:
-    """What a step that runs a notebook depends on besides its data: the notebook and the library files behind it."""
-    path = ROOT / "notebooks" / f"{stem}.ipynb"
-    if not path.is_file():
-        return [f"notebooks/{stem}.ipynb"]
-    return [file.as_posix() for file in behind_results(path)]
+    """What a step that runs a notebook depends on besides its data: the notebook, first, and the library behind it."""
+    own = f"notebooks/{stem}.ipynb"
+    if not (ROOT / own).is_file():
+        return [own]
+    return [own, *(file.as_posix() for file in behind_results(ROOT / own) if file.as_posix() != own)]
 
 
 def module(name: str) -> list[str]:
