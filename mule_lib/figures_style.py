@@ -46,8 +46,8 @@ STYLES: dict[str, RowStyle] = {
     "mule_no_cot": RowStyle(PINK, "--", "v"),
     "mule_ensemble": RowStyle(SKY, "-.", "D"),
     "mule_first_position": RowStyle(GREY, "--", "X"),
-    "mule_k1": RowStyle(BLUE, ":", "1"),
-    "mule_k50": RowStyle(BLUE, "--", "2"),
+    "mule_k1": RowStyle(BLUE, ":", "<"),
+    "mule_k50": RowStyle(BLUE, "--", ">"),
 }
 
 

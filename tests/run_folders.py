@@ -96,6 +96,31 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     return folder
 
 
+def made_beyond(plain: float, *, seed: int = 0) -> dict:
+    """What `evaluate.beyond.run` returns, made up: Forget around `plain` points, rising with relearning steps."""
+    rng = np.random.default_rng(seed)
+
+    def measured(**points) -> dict:
+        values = {m: (rng.random(ITEMS.get(m, 40)) < p / 100).astype(float).tolist() for m, p in points.items()}
+        return {"metrics": {m: 100 * float(np.mean(v)) for m, v in values.items()}, "values": values, "details": {}}
+
+    steps = (0, 1, 2, 4, 8, 16)
+    return {
+        "settings": {"relearn_items": 8},
+        "relearning": {
+            "curve": [{"step": step, **measured(forget=min(95, plain + 5 * step))} for step in steps],
+            "loss": [1.0] * 16,
+            "steps_to_recover": 8,
+        },
+        "reteaching": {"facts": 1, "same": measured(forget=90), "disjoint": measured(forget=plain + 3)},
+        "quantization": {
+            "int8": {"weights": 24, **measured(forget=plain, general=85)},
+            "int4": {"weights": 24, **measured(forget=plain + 9, general=70)},
+        },
+        "held_out_prefixes": measured(asr=plain + 20, controls=80),
+    }
+
+
 def _provenance(metrics: dict) -> dict:
     return {
         "git": {"commit": "0" * 40, "dirty": False},
