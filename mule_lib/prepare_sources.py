@@ -103,32 +103,3 @@ def _lines(path: Path):
 
 def _refusals(benchmark: str, path: str) -> Sequence[str]:
     return read_refusals(path) if path else prompts.texts(benchmark)["refusals"]
-
-
-def add_command(commands) -> None:
-    """Add `mule prepare` to the subcommands of an argparse parser."""
-    command = commands.add_parser(
-        "prepare", help="make training and evaluation files from RWKU or TOFU, without an LLM"
-    )
-    command.add_argument("benchmark", choices=("rwku", "tofu"))
-    command.add_argument("--out", type=Path, required=True, help="data folder to write; must not exist")
-    command.add_argument("--subject", default="", help="RWKU: the person to forget; TOFU: the authors' names")
-    command.add_argument("--source", default="", help="folder with the dataset (default: the Hub, pinned)")
-    command.add_argument("--mmlu", default="", help="folder or file of MMLU (default: RWKU's part, or the Hub)")
-    command.add_argument("--levels", type=int, nargs="+", default=list(rwku.LEVELS), help="RWKU's probes: 1, 2 or both")
-    command.add_argument("--forget", default="forget10", help="TOFU's part to forget")
-    command.add_argument("--refusals", default="", help="file of refusal sentences (default: ours)")
-    command.add_argument("--seed", type=int, default=0)
-    command.set_defaults(action=_prepare)
-
-
-def _prepare(args) -> None:
-    if args.out.exists():
-        raise PrepareError(f"{args.out}: exists already; give another folder, or remove it first")
-    common = {"source": args.source, "mmlu_source": args.mmlu, "refusals": args.refusals, "seed": args.seed}
-    if args.benchmark == "rwku":
-        made = prepared_rwku(args.subject, levels=args.levels, **common)
-    else:
-        made = prepared_tofu(args.subject, forget=args.forget, **common)
-    load.save(args.out, made)
-    print(f"{args.out}: {load.describe(made)}")
