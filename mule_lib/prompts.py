@@ -4,12 +4,14 @@ A rendered prompt is token ids with the index where supervision starts. Answers 
 never cut out of re-tokenized text, so teacher and student share answer ids whatever stands before them.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
 
 import yaml
+from jinja2.exceptions import TemplateError
 
 THINK, END_THINK = "<|think|>", "<|/think|>"
 # Templates that print the date (Llama 3.2) get this one, or the same prompt would differ from day to day.
@@ -62,17 +64,39 @@ def encode_text(tokenizer, text: str) -> list[int]:
 
 
 def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
-    """Ids of chat messages (`role`, `content`) with the assistant's turn opened, and the one BOS of the template.
+    """Ids of chat messages (`role`, `content`) with the assistant's turn opened, and exactly one BOS.
 
-    Raises ValueError when the tokenizer has no chat template.
+    The BOS is the template's, or the one that the tokenizer puts before plain text where its template has none. Where
+    a template has no system role, the system message opens the first user message instead, with a warning.
+    Raises ValueError when the tokenizer has no chat template, or the template drops a message or repeats the BOS.
     """
     if not tokenizer.chat_template:
         raise ValueError(
             "the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template"
         )
     turns = [dict(message) for message in messages]
-    text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, date_string=DATE)
-    return encode_text(tokenizer, text)
+    text = _rendered(tokenizer, turns)
+    if text is None and turns[0]["role"] == "system" and len(turns) > 1:
+        warnings.warn("the chat template has no system role; the system message opens the user's", stacklevel=2)
+        merged = f"{turns[0]['content']}\n\n{turns[1]['content']}"
+        text = _rendered(tokenizer, [{**turns[1], "content": merged}, *turns[2:]])
+    if text is None:
+        raise ValueError("the chat template drops a message or refuses these roles; set tokenizer.chat_template")
+    ids, bos = encode_text(tokenizer, text), tokenizer.bos_token_id
+    if bos is not None and bos not in ids and tokenizer("")["input_ids"][:1] == [bos]:
+        ids = [bos, *ids]
+    if bos is not None and ids[:2] == [bos, bos]:
+        raise ValueError("the chat template writes the BOS token twice; set tokenizer.chat_template")
+    return ids
+
+
+def _rendered(tokenizer, turns: list[dict[str, str]]) -> str | None:
+    """The template's text, or None where it refuses a role or leaves a message out."""
+    try:
+        text = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False, date_string=DATE)
+    except TemplateError:
+        return None
+    return text if all(turn["content"].strip() in text for turn in turns) else None
 
 
 def render(
