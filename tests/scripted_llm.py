@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 from mule_lib.generators import Reply, Request
@@ -28,16 +29,19 @@ def number(text: str, n: int) -> int:
     return int(hashlib.sha256(text.encode()).hexdigest()[:12], 16) % n
 
 
+@lru_cache
 def rows(name: str) -> list[dict]:
     return json.loads((REALDATA / "rwku" / f"{name}.json").read_text("utf-8"))
 
 
+@lru_cache
 def trivia() -> list[tuple[str, str]]:
     """Real questions with an answer in Latin letters, as a model would write them."""
     found = [(row["question"].strip(), row["answers"][0].strip()) for row in rows("utility_factuality")]
     return [(q, a) for q, a in found if q.endswith("?") and a.isascii() and q.count("?") == 1 and '"' not in q]
 
 
+@lru_cache
 def near() -> list[tuple[str, str]]:
     return [(row["query"], row["answer"]) for row in rows("neighbor_level2")]
 

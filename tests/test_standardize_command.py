@@ -58,7 +58,7 @@ def values(raw, out, **more) -> dict:
         "mmlu_source": str(REALDATA / "mmlu" / "computer_security_test.jsonl"),
         "general_articles": 18,
         "chunk_chars": 700,
-        "forget_chunks": 160,
+        "forget_chunks": 100,
         "concepts_per_field": 3,
         "refusals": 12,
         "max_failed": 0.1,
