@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -249,8 +250,15 @@ def test_a_damaged_line_is_named_with_its_number(tmp_path, line):
     assert "\n" not in str(error.value)
 
 
-def test_two_writers_see_each_other_and_lose_nothing(tmp_path):
+def test_writers_see_each_other_and_lose_nothing(tmp_path, monkeypatch):
     path = tmp_path / "replies.jsonl"
+    plain = ReplyFile._read
+
+    def read_and_dawdle(self, file):  # so that without a lock another one writes in between
+        plain(self, file)
+        time.sleep(0.002)
+
+    monkeypatch.setattr(ReplyFile, "_read", read_and_dawdle)
     files = [ReplyFile(path) for _ in range(4)]
 
     def write(number: int) -> None:

@@ -409,6 +409,14 @@ def test_the_budget_is_never_passed_and_nothing_paid_is_lost(serve, tmp_path):
     assert sum(reply.cached for reply in replies) == answered and len(server.asked) == 40
 
 
+def test_a_request_that_does_not_fit_yet_waits_for_those_under_way(serve):
+    serve(lambda body, number: answer(GOOD, pause=0.02))
+    texts = [f"question {i}" for i in range(20)]
+    cost = 10 + len(json.dumps(GOOD).split())
+    limit = estimate(call_of(request(texts[-1], schema=PAIR))) + 20 * cost
+    assert [reply.data for reply in ask(OpenAIEndpoint("scripted", budget_tokens=limit), *texts)] == [GOOD] * 20
+
+
 def test_a_budget_below_one_request_sends_nothing(serve):
     server = serve(lambda *_: answer(GOOD))
     with pytest.raises(BudgetError, match="0 are spent and the next request may take"):
