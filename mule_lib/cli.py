@@ -44,7 +44,8 @@ def _teacher(args: argparse.Namespace) -> None:
     from mule_lib.run import limit_threads
 
     limit_threads(args.threads)
-    given = {"benchmark": args.benchmark, "model": args.model, "revision": args.revision, "data_dir": args.data_dir}
+    names = ("benchmark", "model", "revision", "precision", "data_dir")
+    given = {name: getattr(args, name) for name in names}
     options = {"teacher": args.kind, "cot": args.cot}
     p = validate("03_training", {**given, "method": "mule", "options": options}, source="mule teacher")
     from mule_lib.training_run import write_teacher
@@ -132,6 +133,7 @@ def parser() -> argparse.ArgumentParser:
     teacher.add_argument("--out", type=Path, required=True, help="file of targets; FILE.json says what they are of")
     teacher.add_argument("--model", default="base", help="base, gold, a hub id or a folder")
     teacher.add_argument("--revision", default="", help="commit of a hub model")
+    teacher.add_argument("--precision", default="fp32", help="or bf16")
     teacher.add_argument("--data-dir", default="", help="folder with train.jsonl; Fable needs none")
     teacher.add_argument("--batch-size", type=int, default=64)
     teacher.add_argument("--threads", type=int)

@@ -15,6 +15,7 @@ from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_na
 from mule_lib.params import ParameterError, error_line, read_yaml
 
 TRAINING = "03_training"
+_TAUGHT_BY = {"model": "base", "revision": "", "precision": "fp32"}
 
 
 class RunGroup(BaseModel):
@@ -120,6 +121,26 @@ def runs(suite: SuiteParams) -> list[Run]:
         for seed in range(seeds)
     ]
     return sorted(found, key=lambda run: run.seed)
+
+
+def teacher_model(suite: SuiteParams, benchmark: str, teacher: str) -> str:
+    """Options of `mule teacher` for the model that the rows sharing a teacher train, "" for the embedded one.
+
+    Raises ParameterError where those rows train different models, which cannot share a teacher's answers.
+    """
+    files = {run.params for run in runs(suite) if (run.benchmark, run.teacher) == (benchmark, teacher)}
+    asked = set()
+    for file in files:
+        values = yaml.safe_load((ROOT / file).read_text("utf-8")) or {}
+        asked.add(tuple(values.get(key, default) for key, default in _TAUGHT_BY.items()))
+    if len(asked) > 1:
+        models = ", ".join(sorted({str(model) for model, *_ in asked}))
+        raise ParameterError(
+            f"params/{TRAINING}/{suite.params}: rows that share a teacher differ in model, revision or "
+            f"precision ({models}); give them one, or a params folder each"
+        )
+    given = dict(zip(_TAUGHT_BY, asked.pop(), strict=True)) if asked else _TAUGHT_BY
+    return " ".join(f"--{key} {value}" for key, value in given.items() if value != _TAUGHT_BY[key])
 
 
 def benchmarks(suite: SuiteParams) -> list[str]:
