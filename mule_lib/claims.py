@@ -8,22 +8,19 @@ together at 95 %. There is no correction over the claims: of thirty verdicts, on
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import pandas as pd
 
 from mule_lib.claims_evidence import FABLE, Measured, Reported, Sample
 from mule_lib.claims_logic import Margin, Read, Reading, Verdict, family_level, leaves, read
+from mule_lib.claims_parts import THRESHOLDS
 from mule_lib.claims_tests import NOT_MEASURED, TESTS
 from mule_lib.paper import CLAIMS, Claim
+from mule_lib.row_names import BENCHMARK_NAMES
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "undecided", "fails")
-BENCHMARK_NAMES = {
-    "books": "Fable-Books",
-    "cyber": "Fable-Cyber",
-    "muse_books": "MUSE-Books",
-    "wmdp_cyber": "WMDP-Cyber",
-}
+UNITLESS = ("cosine", "distance")
 
 
 @dataclass(frozen=True)
@@ -97,6 +94,23 @@ def comparisons(judged: Sequence[Judged]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def thresholds() -> pd.DataFrame:
+    """Every threshold of the tests: word, value, unit, reason."""
+    return pd.DataFrame([{"word": word, **asdict(threshold)} for word, threshold in THRESHOLDS.items()])
+
+
+def misses(judged: Sequence[Judged]) -> pd.DataFrame:
+    """The comparisons that the paper's own printed numbers miss, in claims that they are meant to bear out."""
+    rows = [
+        (one.claim.id, reading.comparison.what, shown_value(reading), bound(reading), one.verdict)
+        for one in judged
+        if one.reported_meets == "no"
+        for reading in one.papers.readings()
+        if not reading.missing and reading.margin.estimate <= 0
+    ]
+    return pd.DataFrame(rows, columns=["claim", "comparison", "reported", "should be", "verdict on our runs"])
+
+
 def bound(reading: Reading) -> str:
     """The threshold as a condition, such as `> 80`."""
     return f"{'>' if reading.side == 'above' else '<'} {reading.comparison.threshold.value:g}"
@@ -139,20 +153,39 @@ def _judge(claim: Claim, evidence: Measured, level: float) -> Judged:
 
 def explain(ours: Read, verdict: Verdict, benchmarks: Mapping[str, str]) -> str:
     """One line with the numbers behind a verdict, or with what is missing."""
-    readings = list(ours.readings())
     if missing := ours.missing():
-        left = [reading.verdict for reading in readings if not reading.missing]
-        seen = f" Of {len(left)} comparisons that could be read, {_tally(left)}." if left else ""
+        left = [reading.verdict for reading in ours.readings() if not reading.missing]
+        seen = f" Of {len(left)} other comparison{'s' * (len(left) != 1)}, {_tally(left)}." if left else ""
         return f"undecided: {'; '.join(missing)}.{seen}"
     one = ours.decisive()
-    behind = [BENCHMARK_NAMES.get(name := benchmarks[one.comparison.table], name), *_behind(one.sample)]
-    text = (
-        f"{verdict}: {one.comparison.what} is {_number(one.sample.estimate)} [{_number(one.low)}, "
-        f"{_number(one.high)}] {one.comparison.threshold.unit}, should be {bound(one)} ({', '.join(behind)})."
-    )
-    if len(readings) > 1:
-        text += f" Of {len(readings)} comparisons {_tally([reading.verdict for reading in readings])}."
-    return text
+    what = f"{one.comparison.what} is {shown(one)}, should be {bound(one)}"
+    return f"{verdict}: {what} {behind(ours, benchmarks)}"
+
+
+def behind(ours: Read, benchmarks: Mapping[str, str]) -> str:
+    """What the decisive comparison rests on, and how the others of its claim came out."""
+    one, verdicts = ours.decisive(), [reading.verdict for reading in ours.readings()]
+    parts = [BENCHMARK_NAMES.get(name := benchmarks[one.comparison.table], name)]
+    if one.sample.n:
+        parts.append(f"{one.sample.n} items")
+    if (seeds := one.sample.seeds) is not None:
+        parts.append(f"{seeds} seeds" if seeds > 1 else "1 seed, so without the spread between seeds")
+    some = " (some are alternatives)" if ours.has_alternatives() else ""
+    others = f" Of {len(verdicts)} comparisons{some}, {_tally(verdicts)}." if len(verdicts) > 1 else ""
+    return f"({', '.join(parts)}).{others}"
+
+
+def shown_value(reading: Reading) -> str:
+    """The statistic with its unit."""
+    unit = reading.comparison.threshold.unit
+    return _number(reading.sample.estimate) + ("" if unit in UNITLESS else f" {unit}")
+
+
+def shown(reading: Reading) -> str:
+    """The statistic with its interval and unit, such as `12.3 [8.0, 16.6] points`."""
+    unit = reading.comparison.threshold.unit
+    values = f"{_number(reading.sample.estimate)} [{_number(reading.low)}, {_number(reading.high)}]"
+    return values if unit in UNITLESS else f"{values} {unit}"
 
 
 def _line(one: Judged) -> dict:
@@ -179,17 +212,12 @@ def _line(one: Judged) -> dict:
     }
 
 
-def _behind(sample: Sample) -> list[str]:
-    parts = [f"{sample.n} items"] if sample.n else []
-    if sample.seeds is not None:
-        parts.append(f"{sample.seeds} seeds" if sample.seeds > 1 else "1 seed, so without the spread between seeds")
-    return parts
-
-
 def _tally(verdicts: Sequence[str]) -> str:
     found = Counter(verdicts)
     words = {"holds": ("holds", "hold"), "fails": ("fails", "fail"), "undecided": ("is undecided", "are undecided")}
-    parts = [f"{found[v]} {words[v][found[v] != 1]}" for v in ("holds", "fails", "undecided") if found[v]]
+    if len(found) == 1 and len(verdicts) > 1:
+        return f"all {words[verdicts[0]][1]}"
+    parts = [f"{found[v]} {words[v][found[v] != 1]}" for v in words if found[v]]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 

@@ -151,6 +151,10 @@ class Read:
         for part in self.parts:
             yield from part.readings()
 
+    def has_alternatives(self) -> bool:
+        """Whether the test can hold although a comparison fails."""
+        return (not self.every and len(self.parts) > 1) or any(part.has_alternatives() for part in self.parts)
+
     def missing(self) -> list[str]:
         """What could not be read, each once."""
         return list(dict.fromkeys(reading.missing for reading in self.readings() if reading.missing))

@@ -5,7 +5,9 @@ from functools import partial
 
 from mule_lib.claims_evidence import Sample, combine, share_removed
 from mule_lib.claims_logic import All, Comparison, Node, Threshold
+from mule_lib.row_names import METRIC_NAMES
 
+# Row names within a sentence; `row_names` has those that head a line of a table.
 NAMES = {
     "base": "the base model",
     "mule": "MULE",
@@ -24,13 +26,8 @@ NAMES = {
     "simnpo": "SimNPO",
     "flat": "FLAT",
 }
-METRIC_NAMES = {
-    "forget": "Forget",
-    "general": "General",
-    "neighbor": "Neighbour",
-    "asr": "ASR",
-    "mmlu": "MMLU",
-    "overall": "Overall",
+GAIN_NAMES = {
+    **METRIC_NAMES,
     "obj1": "Obj1 gain (Forget and General)",
     "obj2": "Obj2 gain (Neighbour)",
     "obj3": "Obj3 gain (ASR)",
@@ -52,6 +49,21 @@ STRONG = Threshold(0.5, "cosine", "the usual bound of a strong correlation; the 
 ALIGNED = Threshold(0.0, "cosine", "a positive cosine: a small step for one objective also helps the other")
 NEARER = Threshold(0.0, "distance", "the claim is a direction: any fall of the proxy A-distance counts")
 LIGHT = Threshold(2.0, "times", "a frozen teacher's forward pass adds a third to a training step; twice is generous")
+
+THRESHOLDS = {
+    "differs": SIGN,
+    "removed": REMOVED,
+    "kept": KEPT,
+    "paid": COST,
+    "wide": WIDE,
+    "matched": MATCH,
+    "close": CLOSE,
+    "orthogonal": NEAR_ZERO,
+    "strongly aligned": STRONG,
+    "aligned": ALIGNED,
+    "nearer": NEARER,
+    "light": LIGHT,
+}
 
 
 def _metric(metric, row, table, evidence) -> Sample:
@@ -84,7 +96,7 @@ def _cosine(form, pair, table, evidence) -> Sample:
 
 
 def _cosine_rise(pair, table, evidence) -> Sample:
-    return evidence.cosine(table, "standardized", pair) - evidence.cosine(table, "raw", pair)
+    return evidence.gain(table, pair)
 
 
 def _distance_fall(pair, table, evidence) -> Sample:
@@ -93,13 +105,13 @@ def _distance_fall(pair, table, evidence) -> Sample:
 
 def removed(metric: str, row: str, table: str) -> Comparison:
     """The row takes most of what the base model has (Forget or ASR)."""
-    what = f"{METRIC_NAMES[metric]} removed by {NAMES[row]}"
+    what = f"{GAIN_NAMES[metric]} removed by {NAMES[row]}"
     return Comparison(what, table, "above", REMOVED, partial(_removed, metric, row, table))
 
 
 def drop(metric: str, row: str, table: str, side: str, threshold: Threshold) -> Comparison:
     """How far the row falls below the base model on a metric that should stay."""
-    what = f"{METRIC_NAMES[metric]} lost by {NAMES[row]}"
+    what = f"{GAIN_NAMES[metric]} lost by {NAMES[row]}"
     return Comparison(what, table, side, threshold, partial(_gap, metric, "base", row, table))
 
 
@@ -115,13 +127,13 @@ def costs(metric: str, row: str, table: str, threshold: Threshold = COST) -> Com
 
 def higher(metric: str, row: str, rival: str, table: str, threshold: Threshold = SIGN) -> Comparison:
     """The row stands above the rival in a number, whichever way is better."""
-    what = f"{METRIC_NAMES[metric]}, {NAMES[row]} minus {NAMES[rival]}"
+    what = f"{GAIN_NAMES[metric]}, {NAMES[row]} minus {NAMES[rival]}"
     return Comparison(what, table, "above", threshold, partial(_gap, metric, row, rival, table))
 
 
 def matches(metric: str, low: str, high: str, table: str) -> Comparison:
     """`high` exceeds `low` by less than a cost."""
-    what = f"{METRIC_NAMES[metric]}, {NAMES[high]} minus {NAMES[low]}"
+    what = f"{GAIN_NAMES[metric]}, {NAMES[high]} minus {NAMES[low]}"
     return Comparison(what, table, "below", MATCH, partial(_gap, metric, high, low, table))
 
 

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from mule_lib.claims import Judged, comparisons, counts, finding, ledger
+from mule_lib.claims import Judged, behind, bound, comparisons, counts, finding, ledger, shown
 from mule_lib.claims_inconsistencies import recomputed
 from mule_lib.runs import write_text
 
 CAPTION = (
-    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with 95 % intervals over items "
-    "and seeds that cover together within a claim; {scale}"
+    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
+    "seeds that cover at 95 % for all comparisons of a claim together. {finding}"
 )
-WIDTHS = {"claims": "p{0.19}p{0.19}p{0.19}p{0.07}p{0.25}", "inconsistencies": "p{0.04}p{0.4}p{0.36}p{0.1}"}
+MEETS = {"yes": "; meets the test", "no": "; misses the test", "not printed": ""}
+WIDTHS = {"claims": "p{0.24}p{0.2}p{0.15}p{0.08}p{0.22}", "inconsistencies": "p{0.04}p{0.4}p{0.36}p{0.1}"}
 
 
 def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
@@ -24,7 +25,7 @@ def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
         "claims_comparisons.csv": comparisons(judged).to_csv(index=False),
         "inconsistencies.csv": inconsistencies.to_csv(index=False),
     }
-    caption = CAPTION.format(scale=finding(judged))
+    caption = CAPTION.format(finding=finding(judged))
     appendix = "Inconsistencies inside the paper, recomputed from its printed tables."
     for name, table, words in (
         ("claims", readable(judged), caption),
@@ -43,16 +44,16 @@ def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
 
 
 def readable(judged: Sequence[Judged]) -> pd.DataFrame:
-    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, why."""
+    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, the test behind it."""
     lines = []
-    for line in ledger(judged).itertuples():
+    for one in judged:
         lines.append(
             {
-                "Claim": f"{line.claim} ({line.where})",
-                "Reported (paper)": _reported(line.reported, line.reported_meets),
-                "Measured (95 % interval)": _measured(line),
-                "Verdict": line.verdict,
-                "Why": line.explanation.partition(": ")[2],
+                "Claim": f"{one.claim.claim} ({one.claim.where})",
+                "Reported (paper)": one.claim.reported + MEETS[one.reported_meets],
+                "Measured": f"{shown(one.decisive)}; should be {bound(one.decisive)}" if one.decisive else "–",
+                "Verdict": one.verdict,
+                "Test": _test(one),
             }
         )
     return pd.DataFrame(lines)
@@ -96,16 +97,10 @@ def latex(table: pd.DataFrame, *, caption: str, label: str, widths: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _reported(text: str, meets: str) -> str:
-    notes = {"yes": "; meets the test", "no": "; misses the test", "not printed": ""}
-    return text + notes[meets]
-
-
-def _measured(line) -> str:
-    if not line.test:
-        return "not measured"
-    ends = ", ".join(f"{end:.3g}" for end in (line.low, line.high))
-    return f"{line.test}: {line.measured:.3g} [{ends}] {line.unit}, should be {line.should_be}"
+def _test(one: Judged) -> str:
+    if one.decisive:
+        return f"{one.decisive.comparison.what} {behind(one.ours, one.benchmarks)}"
+    return one.explanation.removeprefix("undecided: ")
 
 
 def _escaped(table: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:

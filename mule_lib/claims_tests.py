@@ -149,6 +149,6 @@ TESTS: dict[str, Node] = {
 
 # Claims that nothing here measures, and why; they stay undecided.
 NOT_MEASURED: dict[str, str] = {
-    "topk_spares_vocabulary": "no run records how far the output distribution over the whole vocabulary moves",
-    "extended_benchmarks": "the paper's data could not be had, so there is nothing to count; Fable has data of its own",
+    "topk_spares_vocabulary": "no run records how far the output distribution moves",
+    "extended_benchmarks": "the paper's data could not be had, so nothing can be counted",
 }

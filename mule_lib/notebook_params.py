@@ -66,3 +66,18 @@ class CollectingParams(NotebookParams):
 
     name: str = "fable"
     out_dir: str = "outputs/fable"
+
+
+class ClaimsParams(CollectingParams):
+    """Notebook 07. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
+
+    benchmarks: list[str] = ["books", "cyber"]
+    resamples: int = Field(10_000, ge=5_000)
+
+    @field_validator("benchmarks")
+    @classmethod
+    def _one_for_each(cls, value: list[str]) -> list[str]:
+        allowed = (("books", "muse_books"), ("cyber", "wmdp_cyber"))
+        if len(value) != 2 or any(name not in names for name, names in zip(value, allowed, strict=True)):
+            raise ValueError("give two: books or muse_books, then cyber or wmdp_cyber")
+        return value

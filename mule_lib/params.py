@@ -8,7 +8,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from mule_lib.notebook_params import MeetTheModelParams, NotebookParams
+from mule_lib.collecting_params import RadarParams, TableParams
+from mule_lib.notebook_params import ClaimsParams, MeetTheModelParams, NotebookParams
+from mule_lib.pilot_params import DataParams, GradientParams
 from mule_lib.training_params import TrainingParams
 
 
@@ -18,7 +20,13 @@ class ParameterError(ValueError):
 
 NOTEBOOK_PARAMS: dict[str, type[NotebookParams]] = {
     "00_meet_the_model": MeetTheModelParams,
+    "01_data_standardization": DataParams,
+    "02_gradient_cosine": GradientParams,
     "03_training": TrainingParams,
+    "04_main_results": TableParams,
+    "05_ablation": TableParams,
+    "06_wmdp_radar": RadarParams,
+    "07_claims": ClaimsParams,
 }
 
 

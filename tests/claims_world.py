@@ -104,6 +104,10 @@ class FakePilot:
     def cosine(self, benchmark, form, pair):
         return self.changed.get(("cosine", benchmark, form, pair), self.cosines[form])
 
+    def gain(self, benchmark, pair):
+        after, before = (self.cosine(benchmark, form, pair) for form in ("standardized", "raw"))
+        return after[0] - before[0], after[1] - before[2], after[2] - before[1]
+
     def distance(self, benchmark, form, pair):
         return self.changed.get(("distance", benchmark, form, pair), self.distances[form])
 

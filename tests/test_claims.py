@@ -90,7 +90,7 @@ def test_a_missing_run_is_named(claim):
 def test_without_the_pilot_study_nothing_is_guessed(claim):
     one = judged(claim, pilot=False)
     assert one.verdict == "undecided"
-    assert "the pilot study (cosine between objectives) was not run" in one.explanation
+    assert "the pilot study (notebooks 01 and 02) was not run" in one.explanation
 
 
 @pytest.mark.parametrize("claim", NOT_MEASURED)
