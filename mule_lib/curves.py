@@ -1,8 +1,10 @@
 """The one figure that a training notebook draws itself: its loss."""
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
+from IPython.display import Image
 from matplotlib.figure import Figure
 
 # Colours of seaborn's colour-blind palette, which importing seaborn here would cost seconds.
@@ -31,3 +33,10 @@ def training_curve(log: Sequence[dict], *, title: str) -> Figure:
         axis.spines[side].set_visible(False)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def as_image(figure: Figure) -> Image:
+    """The figure as a picture that a notebook shows; pyplot, which would do that by itself, is not loaded here."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=110)
+    return Image(png.getvalue())
