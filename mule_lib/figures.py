@@ -77,3 +77,5 @@ def save(figure: Figure, folder: Path, name: str, *, data: pd.DataFrame, alt: st
     figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
     write_text(folder / f"{name}.csv", data.to_csv(index=False))
     write_text(folder / f"{name}.txt", alt + "\n")
+    # Else Jupyter shows an open figure once more at the end of the cell that displays it.
+    plt.close(figure)

@@ -199,7 +199,7 @@ def obedience_dots(data: pd.DataFrame) -> Figure:
         for i in range(len(groups) - 1):
             axis.axhline(i + 0.5, color="0.9", lw=0.8, zorder=0)
         axis.tick_params(axis="y", length=0)
-    axes[0][0].set_yticks(range(len(groups)), [f"{o}, {role}: {ROLES.get(role, '')}" for o, role in groups])
+    axes[0][0].set_yticks(range(len(groups)), [_group_name(*group) for group in groups])
     axes[0][0].set_ylim(len(groups) - 0.5, -0.5)
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=2, frameon=False, fontsize=8)
@@ -224,6 +224,10 @@ def obedience_finding(data: pd.DataFrame) -> str:
 def source_titles(table: Table) -> dict[str, str]:
     """The two sources of a table's numbers, as `overall_dots` and `overall_finding` take them."""
     return {"measured": table.source, "reported": paper_source(table.name)}
+
+
+def _group_name(objective: str, role: str) -> str:
+    return f"{objective}, {role.replace('neighbor', 'neighbour')}: {ROLES.get(role, 'as told')}"
 
 
 def _ends(line: pd.Series) -> str:
