@@ -103,14 +103,18 @@ if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
         input:
             suite.notebook("02_gradient_cosine"),
             params_of("02_gradient_cosine"),
+            expand(f"{OUT}/01_data/{{benchmark}}/train.jsonl", benchmark=BENCHMARKS),
+            expand(f"{OUT}/teachers/{{benchmark}}/oracle-cot.jsonl", benchmark=BENCHMARKS),
         output:
             f"{OUT}/figures/figure2.csv",
         log:
             f"{OUT}/logs/02_gradient_cosine.txt",
         params:
             file=with_file("02_gradient_cosine"),
+            names=", ".join(BENCHMARKS),
         shell:
             "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/02_gradient_cosine --threads {threads}"
+            " -p data_dir={OUT}/01_data -p teacher_dir={OUT}/teachers -p benchmarks='[{params.names}]'"
             " -o {OUT}/executed/02_gradient_cosine.ipynb > {log} 2>&1"
 
 
@@ -128,10 +132,12 @@ rule teacher:
         data=lambda wildcards: data_dir(wildcards.benchmark),
         kind=lambda wildcards: wildcards.teacher.removesuffix("-cot"),
         cot=lambda wildcards: "--cot" if wildcards.teacher.endswith("-cot") else "--no-cot",
+        model=lambda wildcards: suite.teacher_model(SUITE, wildcards.benchmark, wildcards.teacher),
     resources:
         gpu=SUITE.gpus_per_run,
     shell:
         "{MULE} teacher --benchmark {wildcards.benchmark} --kind {params.kind} {params.cot} --data-dir {params.data}"
+        " {params.model}"
         " --out {output[0]} --overwrite --threads {threads} > {log} 2>&1"
 
 
@@ -202,9 +208,10 @@ rule claims:
         f"{OUT}/logs/07_claims.txt",
     params:
         file=with_file("07_claims"),
+        names=", ".join(BENCHMARKS),
     shell:
         "{MULE} run {input[0]} {params.file} -p name={SUITE.name} -p out_dir={OUT} --threads {threads}"
-        " -o {OUT}/executed/07_claims.ipynb > {log} 2>&1"
+        " -p benchmarks='[{params.names}]' -o {OUT}/executed/07_claims.ipynb > {log} 2>&1"
 
 
 rule report:

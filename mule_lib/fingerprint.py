@@ -19,7 +19,7 @@ PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safete
 WITHOUT_RESULTS = ("out_dir", "overwrite", "data_dir", "teacher_file", "model", "revision")
 WEIGHTS = ROOT / "mule_lib" / "embedded" / "weights" / "manifest.json"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
-DATA_FILES = ("train.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
+DATA_FILES = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
 
 
 def identity(notebook: Path, params: NotebookParams) -> dict[str, Any]:

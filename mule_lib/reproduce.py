@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mule_lib import run_folder, suite
+from mule_lib import run_folder, stale_runs, suite
 from mule_lib.closure import ROOT
 from mule_lib.params import ParameterError
 from mule_lib.run import THREADS
@@ -117,6 +117,9 @@ def reproduce(
         return
     with _alone(out):
         run_folder.remove_drafts(out / "runs")
+        wanted = {out / "runs" / run.benchmark / run.row / f"seed-{run.seed}" for run in suite.runs(chosen)}
+        for place in stale_runs.set_aside(out, wanted):
+            print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
         progress = Progress(cores or _cores(), begun)
         status = _follow(command, out / "logs" / "snakemake.txt", progress)
     _conclude(status, progress, out, time.monotonic() - begun)

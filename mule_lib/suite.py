@@ -158,7 +158,8 @@ def notebook(stem: str) -> list[str]:
 
 def module(name: str) -> list[str]:
     """What a step that calls a module of the library depends on."""
-    return [file.as_posix() for file in behind_results(ROOT / "mule_lib" / f"{name}.py")]
+    own = f"mule_lib/{name}.py"
+    return [file.as_posix() for file in behind_results(ROOT / own)] if (ROOT / own).is_file() else [own]
 
 
 def is_built(benchmark: str) -> bool:

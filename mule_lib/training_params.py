@@ -84,8 +84,9 @@ class TrainingParams(EvaluatedParams):
     @field_validator("data_format")
     @classmethod
     def _format(cls, value: str, info: ValidationInfo) -> str:
-        if value == "raw" and info.data.get("benchmark") not in FABLE:
-            raise ValueError(f"raw data is only made for {', '.join(FABLE)}")
+        folder = info.data.get("data_dir", "")
+        if value == "raw" and folder and not (repository_path(folder) / "raw.jsonl").is_file():
+            raise ValueError(f"{folder} has no raw.jsonl; notebook 01 writes one for {', '.join(FABLE)}")
         return _known(value, DATA_FORMATS)
 
     @field_validator("teacher_file")

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mule_lib import methods, models, preflight, run_folder, runs, targets, teacher_files
+from mule_lib import methods, models, preflight, records, run_folder, runs, targets, teacher_files
 from mule_lib.ask import ask
 from mule_lib.benchmarks.item_files import SETS
 from mule_lib.benchmarks.items import EvaluationSets
@@ -31,11 +31,14 @@ from mule_lib.training_params import TrainingParams
 def load_data(p: TrainingParams) -> Loaded:
     """The benchmark of a run; with `data_format` raw, its training records in the objectives' own formats.
 
-    Raises BenchmarkError, RecordError or EvaluationFileError for data that is missing or malformed.
+    Those come from `raw.jsonl` of the data folder; without a folder Fable's are built in code. Raises BenchmarkError,
+    RecordError or EvaluationFileError for data that is missing or malformed.
     """
     data = load(p.benchmark, runs.repository_path(p.data_dir) if p.data_dir else "")
     if p.data_format == "unified":
         return data
+    if p.data_dir:
+        return replace(data, records=records.read(runs.repository_path(p.data_dir) / "raw.jsonl"))
     from mule_lib.benchmarks.fable.raw import raw_records
     from mule_lib.benchmarks.fable.worlds import build
 
