@@ -18,8 +18,8 @@ from mule_lib.evaluate.harness import (
     encode_continuations,
     four_choice_prompt,
     four_choice_scores,
-    run_lm_eval,
 )
+from mule_lib.evaluate.harness_tasks import run_tasks
 from mule_lib.evaluate.intervals import (
     Interval,
     bootstrap_difference,
@@ -70,7 +70,7 @@ __all__ = [
     "read_items",
     "read_samples",
     "rouge_l",
-    "run_lm_eval",
+    "run_tasks",
     "score_choices",
     "shown",
     "shuffle_options",

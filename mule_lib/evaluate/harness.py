@@ -113,38 +113,6 @@ def four_choice_scores(
     }
 
 
-def run_lm_eval(
-    model,
-    tokenizer,
-    tasks: Sequence[str],
-    *,
-    batch_size: int,
-    num_fewshot: int | None = None,
-    apply_chat_template: bool = False,
-    limit: int | None = None,
-    include_path: str | None = None,
-) -> dict:
-    """Run whole lm-evaluation-harness tasks (names, or YAML files under `include_path`) on the live model.
-
-    Returns the harness's `results` by task. Raises `RuntimeError` where the optional package is not installed.
-    """
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise RuntimeError("full harness tasks need `pip install lm-eval==0.4.13`") from error
-    return simple_evaluate(
-        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
-        tasks=list(tasks),
-        num_fewshot=num_fewshot,
-        apply_chat_template=apply_chat_template,
-        limit=limit,
-        bootstrap_iters=0,
-        task_manager=TaskManager(include_path=include_path),
-    )["results"]
-
-
 def _body(row: Row) -> str:
     options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
     return f"{row['question'].strip()}{options}\nAnswer:"

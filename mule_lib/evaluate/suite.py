@@ -8,7 +8,7 @@ from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, Op
 from mule_lib.evaluate.asr import attack_success_rate
 from mule_lib.evaluate.choices import score_choices
 from mule_lib.evaluate.rouge import open_answer_scores
-from mule_lib.evaluate.rows import five_metrics, item_values
+from mule_lib.evaluate.rows import measured, values_of
 from mule_lib.generate import decode, greedy, option_log_likelihoods
 from mule_lib.paper import METRICS
 from mule_lib.teacher import Context, Query, Steering, contexts
@@ -19,7 +19,10 @@ SET_OF = {metric: "attack" if metric == "asr" else metric for metric in METRICS}
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`metrics` in points (0 to 100), `values` of the items behind each (0 to 1), counts `n` by set, full `details`."""
+    """`metrics` in points (0 to 100), `values` of the items behind each (0 to 1), counts `n` by set, full `details`.
+
+    Sets without items have no metric, no values and no details.
+    """
 
     metrics: dict[str, float]
     values: dict[str, list[float]]
@@ -42,8 +45,27 @@ def evaluate_row(
     """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
 
     Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy of the
-    likeliest option, shown and scored in `choice_style`), asr.
+    likeliest option, shown and scored in `choice_style`), asr. Raises ValueError when one of the five sets is empty.
     """
+    empty = [name for name in SET_OF.values() if not getattr(sets, name)]
+    if empty:
+        raise ValueError(f"sets: {sets.benchmark} has no items in {', '.join(empty)}; a row needs all five sets")
+    how_asked = {"max_new_tokens": max_new_tokens, "choice_style": choice_style, "stemmer": stemmer}
+    return evaluate_sets(model, tokenizer, sets, how, batch_size=batch_size, **how_asked)
+
+
+def evaluate_sets(
+    model,
+    tokenizer,
+    sets: EvaluationSets,
+    how: Steering,
+    *,
+    batch_size: int = 256,
+    max_new_tokens: int = 24,
+    choice_style: str = "letters",
+    stemmer: bool = True,
+) -> Evaluation:
+    """Score a model as `evaluate_row` does, on those sets that have items."""
     # One batch over all sets: thoughts and answers are generated together, which is what makes it fast.
     items: list[OpenItem | AttackItem | ChoiceItem] = [
         *sets.forget, *sets.general, *sets.attack, *sets.controls, *sets.neighbor, *sets.mmlu
@@ -74,6 +96,7 @@ def evaluate_row(
             max_new_tokens=max_new_tokens,
         )
         for name in ("forget", "general")
+        if getattr(sets, name)
     }
     details |= {
         name: _attacks(items[cuts[name]], texts[cuts[name]], stemmer)
@@ -83,14 +106,15 @@ def evaluate_row(
     details |= {
         name: _choices(items[cuts[name]], scores[cuts[name].start - n_open : cuts[name].stop - n_open])
         for name in ("neighbor", "mmlu")
+        if getattr(sets, name)
     }
-    by_metric = {metric: details[SET_OF[metric]] for metric in METRICS}
+    by_metric = {metric: details[SET_OF[metric]] for metric in METRICS if SET_OF[metric] in details}
     chosen = [options[max(range(len(row)), key=row.__getitem__)] for options, row in zip(offered, scores, strict=True)]
     outputs = texts + chosen
     return Evaluation(
-        five_metrics(**by_metric),
-        item_values(**by_metric),
-        {name: cut.stop - cut.start for name, cut in cuts.items()},
+        measured(by_metric),
+        values_of(by_metric),
+        {name: cut.stop - cut.start for name, cut in cuts.items() if cut.stop > cut.start},
         details,
         _samples(tokenizer, items, made, outputs, details, cuts),
     )
