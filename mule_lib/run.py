@@ -1,6 +1,7 @@
 """Run a notebook under papermill with validated parameters; a run that is there already is not run again."""
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def _execute(notebook: Path, executed: Path, params: NotebookParams) -> None:
             config=Config({"KernelManager": {"transport_encryption": "auto"}}),
         )
     except papermill.PapermillExecutionError as error:
-        print("\n".join(error.traceback), file=sys.stderr)
+        print(re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback)), file=sys.stderr)  # logs show no colours
         raise NotebookError(
             f"{notebook.name}, cell {error.cell_index}: {error.ename}: {' '.join(str(error.evalue).split())}; "
             f"executed copy: {executed}"
