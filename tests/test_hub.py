@@ -2,6 +2,7 @@
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -153,6 +154,10 @@ def test_rows_by_config_and_either_split_name(published):
 
 def test_wikipedia_is_streamed_in_a_seeded_order(published, monkeypatch):
     """The same seed gives the same articles, another seed others, and none twice."""
+    import datasets
+
+    # It waits five seconds for its threads whenever a stream is left before its end.
+    monkeypatch.setattr(datasets.iterable_dataset, "time", SimpleNamespace(sleep=lambda _: None))
     monkeypatch.setattr(wikipedia, "HUB", published)
     draw = [text.title for text in wikipedia.articles(count=8, seed=3, buffer=20)]
     assert draw == [text.title for text in wikipedia.articles(count=8, seed=3, buffer=20)]
