@@ -1,10 +1,11 @@
 """The paper's internal inconsistencies, each recomputed from its printed tables where it can be."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
-from mule_lib.paper import BASE_TABLE, INCONSISTENCIES, METRICS, REPORTED, overall
+from mule_lib.paper import BASE_TABLE, INCONSISTENCIES, LABELS, METRICS, REPORTED, overall
+from mule_lib.row_names import METRIC_NAMES
 
 Tables = Mapping[str, Mapping[str, Mapping[str, float]]]
 # What the recomputation finds, in words with numbers, and whether it bears the inconsistency out.
@@ -20,6 +21,14 @@ def _lost(tables: Tables, table: str, row: str, metric: str) -> float:
 
 def _trained(tables: Tables, table: str, metric: str) -> dict[str, float]:
     return {row: values[metric] for row, values in tables[table].items() if row in TRAINED}
+
+
+def _labels(rows: Iterable[str]) -> str:
+    return ", ".join(LABELS[row] for row in rows)
+
+
+def _number(table: str) -> str:
+    return table.replace("table", "Table ")
 
 
 def _introduced_asr(tables: Tables) -> Found:
@@ -38,7 +47,10 @@ def _two_mmlu(tables: Tables) -> Found:
     sums = [overall(tables["table1"]["base"], row) == row["overall"] for row in (first, second)]
     gaps = {metric: round(first[metric] - second[metric], 6) for metric in (*METRICS, "overall")}
     different = {metric: gap for metric, gap in gaps.items() if gap}
-    text = ", ".join(f"{metric} {first[metric]:g} and {second[metric]:g}" for metric in different) or "no difference"
+    text = (
+        ", ".join(f"{METRIC_NAMES[metric]} {first[metric]:g} and {second[metric]:g}" for metric in different)
+        or "no difference"
+    )
     return f"Tables 1 and 2: {text}; sums right: {sum(sums)} of 2", set(different) == {"mmlu", "overall"} and all(sums)
 
 
@@ -72,46 +84,56 @@ def _ngdiff_books(tables: Tables) -> Found:
     lost = _lost(tables, "table1", "ngdiff", "neighbor")
     asr = {row: values["asr"] for row, values in tables["table1"].items() if row != "upper_bound"}
     safer = [row for row, value in asr.items() if value < asr["ngdiff"]]
-    text = f"Table 1: NGDiff loses {lost:g} of neighbour; lower ASR than its {asr['ngdiff']:g}: {', '.join(safer)}"
+    text = f"Table 1: NGDiff loses {lost:g} of neighbour; lower ASR than its {asr['ngdiff']:g}: {_labels(safer)}"
     return text, lost > 10 and len(safer) <= len(asr) // 3
 
 
 def _high_integrity(tables: Tables) -> Found:
     kept = _trained(tables, "table3", "neighbor")
-    text = "Table 3, neighbour of the trained rows: " + ", ".join(f"{row} {value:g}" for row, value in kept.items())
+    text = "Table 3, neighbour of the trained rows: " + ", ".join(
+        f"{LABELS[row]} {value:g}" for row, value in kept.items()
+    )
     return text, kept["mule"] == min(kept.values())
 
 
 def _matches_bound(tables: Tables) -> Found:
     ours, bound = tables["table1"]["mule"], tables["table1"]["upper_bound"]
     gaps = {metric: round(ours[metric] - bound[metric], 6) for metric in ("neighbor", "general", "asr", "forget")}
-    text = "Table 1, Ours minus Upper Bound: " + ", ".join(f"{metric} {gap:+g}" for metric, gap in gaps.items())
+    text = "Table 1, Ours minus Upper Bound: " + ", ".join(
+        f"{METRIC_NAMES[metric]} {gap:+g}" for metric, gap in gaps.items()
+    )
     return text, gaps["neighbor"] == 0 and all(gaps[metric] for metric in ("general", "asr", "forget"))
 
 
 def _ascent(tables: Tables) -> Found:
     lost = {metric: _lost(tables, "table1", "ga", metric) for metric in ("forget", "general", "mmlu")}
-    text = "Table 1, GA against the base: " + ", ".join(f"{metric} {-value:+g}" for metric, value in lost.items())
+    text = "Table 1, GA against the base: " + ", ".join(
+        f"{METRIC_NAMES[metric]} {-value:+g}" for metric, value in lost.items()
+    )
     return text, lost["forget"] < 0 and lost["general"] < 0 and lost["mmlu"] > 20
 
 
 def _shared_cells(tables: Tables) -> Found:
     pairs = (("table1", "ensemble_teacher", "duet"), ("table3", "duet", "sft"))
     cells = [(tables[table][left]["neighbor"], tables[table][right]["neighbor"]) for table, left, right in pairs]
-    text = ", ".join(f"{a:g} and {b:g} ({t}, {x} and {y})" for (t, x, y), (a, b) in zip(pairs, cells, strict=True))
+    text = ", ".join(
+        f"{a:g} and {b:g} ({_number(t)}, {_labels([x, y])})" for (t, x, y), (a, b) in zip(pairs, cells, strict=True)
+    )
     return f"neighbour {text}", all(left == right for left, right in cells)
 
 
 def _gain_over_duet_loss(tables: Tables) -> Found:
     ours, other = tables["table2"]["mule"], tables["table2"]["mule_duet_loss"]
     gaps = {metric: round(ours[metric] - other[metric], 6) for metric in (*METRICS, "overall")}
-    text = "Table 2, Ours minus DUET loss: " + ", ".join(f"{metric} {gap:+g}" for metric, gap in gaps.items())
+    text = "Table 2, Ours minus DUET loss: " + ", ".join(
+        f"{METRIC_NAMES[metric]} {gap:+g}" for metric, gap in gaps.items()
+    )
     return text, gaps["asr"] == gaps["mmlu"] == 0 and gaps["general"] > gaps["overall"] / 2
 
 
 def _left_out(tables: Tables) -> Found:
     missing = [row for row in tables["table1"] if row not in tables["table3"]]
-    return f"rows of Table 1 that Table 3 lacks: {', '.join(missing) or 'none'}", bool(missing)
+    return f"rows of Table 1 that Table 3 lacks: {_labels(missing) or 'none'}", bool(missing)
 
 
 def _decimals(tables: Tables) -> Found:

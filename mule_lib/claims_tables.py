@@ -13,7 +13,16 @@ CAPTION = (
     "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
     "seeds that cover at 95 % for all comparisons of a claim together. {finding}"
 )
-MEETS = {"yes": "; meets the test", "no": "; misses the test", "not printed": ""}
+STYLE = (
+    ".ledger caption, .ledger th, .ledger td { text-align: left !important; vertical-align: top; } "
+    ".ledger .holds, .ledger .fails, .ledger .undecided { font-weight: bold; white-space: nowrap; } "
+    ".ledger .holds { color: #0173b2; } .ledger .fails { color: #b04a00; } .ledger .undecided { color: #666; }"
+)
+MEETS = {
+    "yes": "; what is printed meets the test",
+    "no": "; what is printed misses the test",
+    "not printed": "",
+}
 WIDTHS = {"claims": "p{0.24}p{0.2}p{0.15}p{0.08}p{0.22}", "inconsistencies": "p{0.04}p{0.4}p{0.36}p{0.1}"}
 
 
@@ -74,8 +83,9 @@ def html(table: pd.DataFrame, *, caption: str) -> str:
     made = table.to_html(index=False, border=0, na_rep="", classes="ledger")
     for word in ("holds", "fails", "undecided", "confirmed", "not confirmed"):
         made = made.replace(f"<td>{word}</td>", f'<td class="{word.replace(" ", "-")}">{word}</td>')
+    made = made.replace(' style="text-align: right;"', "")
     opening, rest = made.split("\n", 1)
-    return f"{opening}\n  <caption>{caption}</caption>\n{rest}\n"
+    return f"<style>{STYLE}</style>\n{opening}\n  <caption>{caption}</caption>\n{rest}\n"
 
 
 def latex(table: pd.DataFrame, *, caption: str, label: str, widths: str) -> str:
@@ -99,8 +109,10 @@ def latex(table: pd.DataFrame, *, caption: str, label: str, widths: str) -> str:
 
 def _test(one: Judged) -> str:
     if one.decisive:
-        return f"{one.decisive.comparison.what} {behind(one.ours, one.benchmarks)}"
-    return one.explanation.removeprefix("undecided: ")
+        text = f"{one.decisive.comparison.what} {behind(one.ours, one.benchmarks)}"
+    else:
+        text = one.explanation.removeprefix("undecided: ")
+    return text[0].upper() + text[1:]
 
 
 def _escaped(table: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:

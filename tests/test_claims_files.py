@@ -117,7 +117,7 @@ def test_inconsistencies_are_confirmed_by_the_printed_tables():
     assert list(table["inconsistency"]) == list(INCONSISTENCIES)
     assert [number - 1 for number in table.loc[table["status"] == "confirmed", "number"]] == sorted(CHECKS)
     assert set(table["status"]) == {"confirmed", TEXT_ALONE}
-    assert "mmlu 59.2 and 58.2, overall 80.82 and 79.82; sums right: 2 of 2" in table.loc[1, "recomputed"]
+    assert "MMLU 59.2 and 58.2, Overall 80.82 and 79.82; sums right: 2 of 2" in table.loc[1, "recomputed"]
 
 
 REPAIRS = {
@@ -165,7 +165,7 @@ def test_all_four_forms_hold_the_same_verdicts(mixed, tmp_path):
     for verdict in set(verdicts):
         assert html.count(f'class="{verdict}"') == tex.count(f"& {verdict} &") == verdicts.count(verdict)
         assert md.count(f"| {verdict} ") == verdicts.count(verdict)
-    assert "not run: books/mule\\_no\\_anchors" in tex
+    assert "Not run: books/mule\\_no\\_anchors" in tex
     assert tex.count(r"\\") == len(mixed) + 2
     inconsistencies = pd.read_csv(tmp_path / "inconsistencies.csv")
     assert len(inconsistencies) == len(INCONSISTENCIES)
