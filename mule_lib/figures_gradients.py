@@ -12,7 +12,7 @@ from mule_lib.records import OBJECTIVES
 
 LABELS = {"obj1": "Obj1", "obj2": "Obj2", "obj3": "Obj3"}
 TITLES = {"raw": "raw formats", "standardized": "standardized"}
-SAME = "framed: two disjoint batches of the same objective (the ceiling)"
+SAME = "framed: disjoint batches of the same objective (the ceiling); in brackets: 95 % intervals"
 
 
 def cosine_heatmaps(data: pd.DataFrame) -> Figure:
@@ -27,8 +27,8 @@ def cosine_heatmaps(data: pd.DataFrame) -> Figure:
 
 def distance_heatmaps(data: pd.DataFrame) -> Figure:
     """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
-    diagonal = "framed: two halves of the same objective (the floor)"
-    label = "proxy A-distance (lower is closer)"
+    diagonal = "framed: halves of the same objective (the floor); in brackets: 95 % intervals"
+    label = "proxy A-distance, lower is closer"
     return _matrices(data, "distance", label, limits=(0, 2), colors="rocket_r", diagonal=diagonal)
 
 
@@ -65,11 +65,12 @@ def cosine_changes(data: pd.DataFrame) -> Figure:
         axis.tick_params(axis="y", length=0)
         axis.set_xlim(min(-0.05, data["low"].min() - 0.05), 1)
     for axis in axes[-1]:
-        axis.set_xlabel("cosine between gradients →")
+        axis.set_xlabel("cosine between gradients → more aligned")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="lower center", ncols=3, frameon=False)
     sns.despine(figure, left=True)
     figure.tight_layout(rect=(0, 0.3 / size[1], 1, 1))
+    plt.close(figure)
     return figure
 
 
@@ -79,13 +80,9 @@ def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str
     benchmarks, steps, forms = (list(dict.fromkeys(data[name])) for name in ("benchmark", "step", "format"))
     columns = [(step, form) for step in steps for form in forms]
     width = min(WIDTH, 1.1 + 1.9 * len(columns))
-    figure, axes = plt.subplots(
-        len(benchmarks),
-        len(columns),
-        figsize=(width, 0.7 + 1.75 * len(benchmarks)),
-        squeeze=False,
-        layout="constrained",
-    )
+    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
+    size = (width, 0.9 + (width - 1.2) / len(columns) * len(benchmarks))
+    figure, axes = plt.subplots(len(benchmarks), len(columns), figsize=size, squeeze=False, layout="constrained")
     palette = sns.color_palette(colors, as_cmap=True)
     for i, benchmark in enumerate(benchmarks):
         for j, (step, form) in enumerate(columns):
@@ -118,9 +115,10 @@ def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str
             if j == 0 and benchmark:
                 axis.set_ylabel(f"Fable-{benchmark}" if benchmark in ("books", "cyber") else benchmark)
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01)
-    bar.set_label(label)
+    bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
-    figure.supxlabel(diagonal, fontsize=8)
+    figure.supxlabel(diagonal, fontsize=7)
+    plt.close(figure)  # or a notebook would show it once more at the end of its cell
     return figure
 
 
@@ -128,7 +126,9 @@ def _write(axis, x: int, y: int, line: pd.Series, value: str, color) -> None:
     red, green, blue, _ = color
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "0.1"
     axis.text(x, y - 0.1, f"{line[value]:.2f}", ha="center", va="center", color=ink, fontsize=9)
-    axis.text(x, y + 0.24, f"{line['low']:.2f} {line['high']:.2f}", ha="center", va="center", color=ink, fontsize=5.5)
+    axis.text(
+        x, y + 0.24, f"[{line['low']:.2f}, {line['high']:.2f}]", ha="center", va="center", color=ink, fontsize=5.5
+    )
 
 
 def _filled(data: pd.DataFrame) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From gradient cosines of batches to the pilot study's tables, with intervals over batches; nothing is trained here."""
+"""From gradient cosines of batches to the pilot study's tables, with intervals over batches; it trains nothing."""
 
 from collections.abc import Iterator, Mapping
 from itertools import product

@@ -1,0 +1,151 @@
+"""What notebook 01 shows of a benchmark's records: samples before and after, counts, and the checks that they pass."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.benchmarks.load import Loaded
+from mule_lib.evaluate.judges import normalise
+from mule_lib.records import OBJECTIVES, REFUSED, ROLES, Record
+from mule_lib.standardize.duplicates import similarities
+
+SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
+
+
+def samples(formats: Mapping[str, Sequence[Record]], *, each: int = 1) -> pd.DataFrame:
+    """`each` record of every objective and role, with its text in each format, the attacker's prefix and its target."""
+    last = list(formats.values())[-1]
+    lines, seen = [], dict.fromkeys(((o, r) for o in OBJECTIVES for r in ROLES), 0)
+    for place, record in enumerate(last):
+        seen[record.objective, record.role] += 1
+        if seen[record.objective, record.role] <= each:
+            texts = {form: records[place].question for form, records in formats.items()}
+            line = {"objective": record.objective, "role": record.role, **texts}
+            lines.append({**line, "prefix": record.prefix or "", "target": record.target})
+    return pd.DataFrame(lines)
+
+
+def counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """Records by objective and role (rows) and split (columns), with how many facts they rest on."""
+    lines = []
+    for split, records in splits.items():
+        for objective in OBJECTIVES:
+            for role in ROLES:
+                own = [r for r in records if (r.objective, r.role) == (objective, role)]
+                if own:
+                    facts = len({record.source for record in own})
+                    lines.append((objective, role, role in REFUSED, split, len(own), facts))
+    table = pd.DataFrame(lines, columns=["objective", "role", "refused", "split", "records", "facts"])
+    return table.set_index(["objective", "role", "refused", "split"]).unstack("split")
+
+
+def lengths(formats: Mapping[str, Sequence[Record]], tokenizer) -> pd.DataFrame:
+    """Median number of tokens of the questions, by objective (rows) and format (columns)."""
+    lines = [
+        (record.objective, form, len(tokenizer(record.question, add_special_tokens=False)["input_ids"]))
+        for form, records in formats.items()
+        for record in records
+    ]
+    table = pd.DataFrame(lines, columns=["objective", "format", "tokens"])
+    return table.groupby(["objective", "format"], sort=False)["tokens"].median().unstack().astype(int)
+
+
+def checks(data: Loaded, *, near_duplicate: float = 0.8) -> pd.DataFrame:
+    """How many records break each rule of the unified form, what is allowed, and whether the rule holds.
+
+    `near_duplicate` (0 to 1) is the similarity of character 5-grams from which two questions with the same answer
+    count as one. Asking one fact under two objectives is meant, so doubles are sought within an objective and role.
+    """
+    train, validation = data.records, data.validation
+    everything = [*train, *validation]
+    asked = {normalise(question) for question, _ in _items(data.sets)}
+    evaluated = {item.id for name in SETS for item in getattr(data.sets, name)}
+    found = [
+        ("training question stands in an evaluation set", _count(everything, lambda r: normalise(r.question) in asked)),
+        ("training fact is evaluated", _count(everything, lambda r: r.source in evaluated)),
+        ("training fact is a validation fact", _shared(train, validation)),
+        ("training question is nearly an evaluation question", _nearly_asked(everything, data.sets, near_duplicate)),
+        ("question nearly repeats one of its objective and role", _repeats(train, near_duplicate)),
+        ("question names its own answer", _count(everything, _tells)),
+        ("record to refuse without an anchor to answer", _unanchored(everything)),
+        ("answer is a refusal", _count(everything, lambda r: normalise(r.answer) == normalise(r.refusal))),
+    ]
+    lines = [(rule, number, 0, number == 0) for rule, number in found]
+    return pd.DataFrame(lines, columns=["rule", "records", "allowed", "holds"])
+
+
+def summary(table: pd.DataFrame, broken: pd.DataFrame) -> str:
+    """What distances (`domain_distance.main_lines`) and checks say, in words made from the numbers."""
+    pairs = table[table["objective_a"] < table["objective_b"]]
+    told = [f"{int(broken['holds'].sum())} of {len(broken)} checks hold."]
+    for form, part in pairs.groupby("format", sort=False):
+        span = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (part["distance"].min(), part["distance"].max())))
+        told.append(f"In {form} form a classifier tells two objectives apart at A-distances of {span}.")
+    if pairs["format"].nunique() == 2:
+        ends = pairs.set_index(["format", "objective_a", "objective_b"])[["low", "high"]].sort_index()
+        fallen = (ends.loc["standardized", "high"] < ends.loc["raw", "low"]).sum()
+        told.append(f"Standardization brings {fallen} of {len(ends) // 2} pairs closer, intervals apart.")
+        farthest = pairs[pairs["format"] == "standardized"].nlargest(1, "distance").iloc[0]
+        told.append(
+            f"The farthest pair left is {farthest['objective_a']} and {farthest['objective_b']} "
+            f"({farthest['distance']:.2f}, 95 % {farthest['low']:.2f} to {farthest['high']:.2f})."
+        )
+    return " ".join(told)
+
+
+def _items(sets: EvaluationSets) -> list[tuple[str, str]]:
+    """Question and right answer of every evaluation item."""
+    return [
+        (item.question, item.reference if hasattr(item, "reference") else item.options[item.answer])
+        for name in SETS
+        for item in getattr(sets, name)
+    ]
+
+
+def _count(records: Sequence[Record], breaks) -> int:
+    return sum(bool(breaks(record)) for record in records)
+
+
+def _shared(train: Sequence[Record], validation: Sequence[Record]) -> int:
+    held = {record.source for record in validation}
+    return _count(train, lambda record: record.source in held)
+
+
+def _unanchored(records: Sequence[Record]) -> int:
+    answered = {record.id for record in records if record.role not in REFUSED}
+    return _count(records, lambda r: r.role in REFUSED and r.anchor not in answered)
+
+
+def _tells(record: Record) -> bool:
+    return f" {normalise(record.answer)} " in f" {normalise(record.question)} "
+
+
+def _nearly_asked(records: Sequence[Record], sets: EvaluationSets, threshold: float) -> int:
+    pairs = [(record.question, record.answer) for record in records]
+    return len(_doubled(pairs, _items(sets), threshold))
+
+
+def _repeats(records: Sequence[Record], threshold: float) -> int:
+    found = 0
+    for group in sorted({(r.objective, r.role) for r in records}):
+        # A general fact may stand beside several facts to refuse: the same question about the same fact is one text.
+        own = {(r.question, r.answer, r.source) for r in records if (r.objective, r.role) == group}
+        pairs = [(question, answer) for question, answer, _ in sorted(own)]
+        found += len(_doubled(pairs, [], threshold))
+    return found
+
+
+def _doubled(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]], threshold: float) -> list[int]:
+    """Places in `pairs` that are nearly one of `others`, or without others, nearly an earlier one of `pairs`."""
+    everything = [*pairs, *others]
+    answers = np.array([normalise(answer) for _, answer in everything])
+    found = []
+    for i, alike in similarities([question for question, _ in everything]):
+        if i >= len(pairs):
+            break
+        rivals = slice(len(pairs), None) if others else slice(0, i)
+        if ((alike[rivals] >= threshold) & (answers[rivals] == answers[i])).any():
+            found.append(i)
+    return found

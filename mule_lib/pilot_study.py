@@ -1,0 +1,103 @@
+"""What notebook 02 does around the measurement: the data in both formats, the teacher's answers, the model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+
+from mule_lib import methods, models, pilot, runs, targets, teacher_files
+from mule_lib.benchmarks.formats import by_format
+from mule_lib.benchmarks.load import Loaded
+from mule_lib.data_overview import samples
+from mule_lib.fingerprint import model_hash
+from mule_lib.method_catalogue import teacher_name
+from mule_lib.pilot_params import TEACHER_READS, GradientParams
+from mule_lib.records import Record
+from mule_lib.settings import Settings
+from mule_lib.targets import Target
+from mule_lib.teacher import steering
+
+
+@dataclass(frozen=True)
+class Study:
+    """One benchmark, ready to be measured: records and teacher's answers (None: it has no teacher) by format."""
+
+    data: Loaded
+    formats: dict[str, list[Record]]
+    said: dict[str, list[Target] | None]
+
+    @property
+    def obedience(self) -> pd.DataFrame:
+        """How often the teacher did what its intention says, 0 to 1, by format, objective and role."""
+        lines = [{"format": form, **rate} for form, said in self.said.items() for rate in targets.obedience(said or [])]
+        return pd.DataFrame(lines, columns=["format", "objective", "role", "obeyed", "n"])
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """One record of each objective that is to be refused, in each format."""
+        table = samples(self.formats)
+        return table[table["role"].isin(("forget", "adversarial"))].drop(columns=["role"])
+
+
+def load_model(p: GradientParams):
+    """Model and tokenizer, in float32, on the accelerator where there is one."""
+    model, tokenizer = models.load(p.model)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device), tokenizer
+
+
+def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
+    """The records of a benchmark in both formats and what the teacher says to them.
+
+    Raises what `by_format` does, and TeacherFileError where `teacher_dir` lacks the file or holds another's.
+    """
+    folder = runs.repository_path(p.data_dir) / benchmark if p.data_dir else ""
+    data, formats = by_format(benchmark, folder)
+    row = methods.with_options(p.method, p.options)
+    if "teacher" not in row.options:
+        return Study(data, formats, dict.fromkeys(formats))
+    if p.teacher_reads == TEACHER_READS[0]:  # records of one id share the teacher's answer
+        return Study(data, formats, dict.fromkeys(formats, _said(p, row, data, data.records, model, tokenizer)))
+    said = {form: _said(p, row, data, records, model, tokenizer) for form, records in formats.items()}
+    return Study(data, formats, said)
+
+
+def measure(p: GradientParams, study: Study, model, tokenizer) -> dict:
+    """Cosines by format and number of steps, {format: {steps: [3, B, 3, B]}}, as `pilot_tables` reads them."""
+    settings = pilot.PilotSettings(
+        steps=tuple(p.steps),
+        batches=p.batches,
+        draws=p.draws,
+        layers=p.layers,
+        learning_rate=p.learning_rate,
+        train_batch_size=p.train_batch_size,
+        seed=p.seed,
+    )
+    return {
+        form: pilot.cosines_over_training(
+            model,
+            tokenizer,
+            records,
+            p.method,
+            topic=study.data.topic,
+            said=study.said[form],
+            settings=settings,
+            prompt_name=study.data.prompt_name,
+            **p.options,
+        )
+        for form, records in study.formats.items()
+    }
+
+
+def _said(p: GradientParams, row, data: Loaded, records: Sequence[Record], model, tokenizer) -> list[Target]:
+    how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
+    limits = {
+        "max_answer_tokens": row.options["max_answer_tokens"],
+        "max_thought_tokens": Settings().max_thought_tokens,
+    }
+    if p.teacher_dir:
+        name = f"{teacher_name(row.options)}.jsonl"
+        file = runs.repository_path(p.teacher_dir) / data.sets.benchmark.removeprefix("fable-") / name
+        return teacher_files.read(file, teacher_files.told_of(records, how, model=model_hash(p.model), **limits))
+    return targets.teacher_targets(model, tokenizer, records, how, answers=row.options["answers"], **limits)
