@@ -1,0 +1,138 @@
+"""Records on disk: what is written comes back, and every refusal names file, row and column in one line."""
+
+import json
+from dataclasses import asdict, replace
+
+import pytest
+import tiny
+
+from mule_lib import records
+from mule_lib.records import Record, RecordError
+
+FULL = Record(
+    id="obj3/adversarial/1",
+    objective="obj3",
+    role="adversarial",
+    question="Wér lives\u2028in the tower?",
+    answer='the "old" owl',
+    refusal="I cannot say.",
+    prefix="Sure:\n1.",
+    anchor="obj3/benign/1",
+    source="page 3",
+    span=(4, 17),
+    generator="rules",
+    prompt_id="qa@abc",
+    split="validation",
+)
+PARTNER = replace(FULL, id="obj3/benign/1", role="benign", anchor=FULL.id, span=None, prefix=None)
+ROW = {"id": "a", "objective": "obj1", "role": "forget", "question": "Who?", "answer": "Ada.", "refusal": "No."}
+
+
+def lines(path, rows):
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def test_every_column_comes_back_as_written(tmp_path):
+    """Spans as tuples, texts with line separators, quotes and accents, None where nothing was given."""
+    path = tmp_path / "new" / "train.jsonl"
+    records.write(path, [FULL, PARTNER])
+    assert records.read(path) == [FULL, PARTNER]
+    assert [file.name for file in path.parent.iterdir()] == ["train.jsonl"]
+    records.write(path, tiny.records())
+    assert records.read(path) == tiny.records()
+
+
+def test_columns_with_defaults_may_be_left_out_and_blank_lines_are_none(tmp_path):
+    """A file written by hand needs six columns."""
+    path = lines(tmp_path / "r.jsonl", ["", ROW, " ", {**ROW, "id": "b"}])
+    assert [record.id for record in records.read(path)] == ["a", "b"]
+    assert records.read(path)[0] == Record(**ROW)
+
+
+def test_the_target_is_the_refusal_where_the_role_is_refused():
+    """Forget and adversarial records are refused, the others answered."""
+    for role in records.ROLES:
+        record = replace(FULL, role=role)
+        assert record.target == (record.refusal if role in ("forget", "adversarial") else record.answer)
+
+
+def without(column):
+    return {key: value for key, value in ROW.items() if key != column}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["{broken"], "row 1: not JSON"),
+        (["", "[1]"], "row 2: should be a JSON object, is list"),
+        (
+            [ROW, {**ROW, "id": "b", "refusl": "No."}],
+            "row 2: unknown columns ['refusl']; known are ['anchor', 'answer'",
+        ),
+        ([without("answer")], "row 1, column 'answer': missing; the row has id, objective"),
+        ([ROW, "", ROW], "row 3, column 'id': 'a' is already in row 1"),
+        ([{**ROW, "objective": "obj4"}], "row 1, column 'objective': 'obj4'; allowed are obj1, obj2, obj3"),
+        ([{**ROW, "role": "neighbour"}], "row 1, column 'role': 'neighbour'; allowed are forget, retain, neighbor"),
+        ([{**ROW, "question": " "}], "row 1, column 'question': empty"),
+        ([{**ROW, "answer": ""}], "row 1, column 'answer': empty"),
+        ([{**ROW, "refusal": ""}], "row 1, column 'refusal': empty"),
+        ([{**ROW, "id": ""}], "row 1, column 'id': empty"),
+        ([{**ROW, "answer": 3}], "row 1, column 'answer': should be a text, is 3"),
+        ([{**ROW, "id": ["a"]}], "row 1, column 'id': should be a text, is ['a']"),
+        ([{**ROW, "source": None}], "row 1, column 'source': should be a text, is None"),
+        ([{**ROW, "prefix": 1}], "row 1, column 'prefix': should be a text or null, is 1"),
+        ([{**ROW, "prefix": "Sure: "}], "row 1, column 'prefix': 'Sure: ' ends in white space"),
+        ([{**ROW, "span": [5, 2]}], "row 1, column 'span': should be null or two characters' places"),
+        ([{**ROW, "span": [1]}], "row 1, column 'span': should be null or two characters' places"),
+        ([{**ROW, "span": "1-2"}], "row 1, column 'span': should be null or two characters' places"),
+        ([ROW, {**ROW, "id": "b", "anchor": "c"}], "row 2, column 'anchor': 'c' is no record's id"),
+        (["", ""], "holds no records"),
+    ],
+)
+def test_bad_files_are_refused_in_one_line(tmp_path, rows, message):
+    """The file first, then the row and the column."""
+    path = lines(tmp_path / "train.jsonl", rows)
+    with pytest.raises(RecordError) as caught:
+        records.read(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_files_and_other_encodings_are_refused(tmp_path):
+    """No such file, and Latin-1 where UTF-8 is needed, with the row."""
+    with pytest.raises(RecordError, match=r"none\.jsonl: no such file"):
+        records.read(tmp_path / "none.jsonl")
+    path = tmp_path / "latin.jsonl"
+    path.write_bytes(json.dumps(ROW).encode() + b"\n" + '{"id": "é"}'.encode("latin-1"))
+    with pytest.raises(RecordError, match=r"row 2: not UTF-8 \(.*\); save the file as UTF-8"):
+        records.read(path)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    """As some editors write it."""
+    path = tmp_path / "bom.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode())
+    assert records.read(path) == [Record(**ROW)]
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
+    """Whole or not at all."""
+    path = tmp_path / "train.jsonl"
+    records.write(path, [FULL, PARTNER])
+
+    def broken():
+        yield PARTNER
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        records.write(path, broken())
+    assert records.read(path) == [FULL, PARTNER]
+
+
+def test_checks_name_where_the_records_are_from():
+    """Records in memory are checked alike."""
+    with pytest.raises(RecordError, match="the new data: row 2, column 'id'"):
+        records.check([FULL, replace(PARTNER, id=FULL.id)], where="the new data")
+    assert set(asdict(FULL)) == set(asdict(Record(**ROW)))
