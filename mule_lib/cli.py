@@ -76,6 +76,20 @@ def _doctor(args: argparse.Namespace) -> None:
         raise ParameterError("what is marked !! above needs attention")
 
 
+def _report(args: argparse.Namespace) -> None:
+    from mule_lib import report
+
+    folder = ROOT / "outputs" / args.name if "/" not in args.name else Path(args.name)
+    print(report.write(folder))
+
+
+def _paper_tables(args: argparse.Namespace) -> None:
+    from mule_lib import paper_tables
+
+    files = paper_tables.write(args.out)
+    print(f"{len(files)} files of the paper's reported numbers are in {args.out}")
+
+
 def _standardize(args: argparse.Namespace) -> None:
     from mule_lib import standardize_params
 
@@ -146,6 +160,12 @@ def parser() -> argparse.ArgumentParser:
     every_run = commands.add_parser("list", help="list the runs below a folder with their numbers")
     every_run.add_argument("folder", type=Path, nargs="?", default=ROOT / "outputs")
     every_run.set_defaults(action=_list)
+    page = commands.add_parser("report", help="write a suite's tables, figures and provenance as one HTML page")
+    page.add_argument("name", nargs="?", default="fable", help="folder below outputs/, or a path with a /")
+    page.set_defaults(action=_report)
+    papers = commands.add_parser("paper-tables", help="set the paper's tables and radar from its printed numbers")
+    papers.add_argument("--out", type=Path, required=True, metavar="DIR")
+    papers.set_defaults(action=_paper_tables)
     commands.add_parser("doctor", help="check the installation and say what the machine offers").set_defaults(
         action=_doctor
     )

@@ -130,9 +130,10 @@ def latex(table: Table) -> str:
     )
 
 
-def write(table: Table, folder: Path) -> list[Path]:
-    """Write a table as CSV, Markdown, LaTeX and HTML into `folder`; returns the files."""
+def write(table: Table, folder: Path, *, finding: str = "") -> list[Path]:
+    """Write a table as CSV, Markdown, LaTeX and HTML into `folder`, and what it says as text; returns the files."""
     made = {"csv": table.csv(), "md": markdown(table), "tex": latex(table), "html": html(table)}
+    made |= {"txt": f"{finding}\n"} if finding else {}
     for suffix, text in made.items():
         write_text(folder / f"{table.name}.{suffix}", text)
     return [folder / f"{table.name}.{suffix}" for suffix in made]
