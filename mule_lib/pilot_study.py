@@ -1,5 +1,6 @@
 """What notebook 02 does around the measurement: the data in both formats, the teacher's answers, the model."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +14,11 @@ from mule_lib.data_overview import samples
 from mule_lib.fingerprint import model_hash
 from mule_lib.method_catalogue import teacher_name
 from mule_lib.pilot_params import TEACHER_READS, GradientParams
-from mule_lib.records import Record
+from mule_lib.records import REFUSED, Record
 from mule_lib.settings import Settings
 from mule_lib.targets import Target
 from mule_lib.teacher import steering
+from mule_lib.training_data import group_of
 
 
 @dataclass(frozen=True)
@@ -54,11 +56,16 @@ def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
     """
     folder = runs.repository_path(p.data_dir) / benchmark if p.data_dir else ""
     data, formats = by_format(benchmark, folder)
+    kept = {record.id for record in some_pairs(data.records, p.pairs, seed=p.seed)}
+    formats = {form: [r for r in records if r.id in kept] for form, records in formats.items()}
     row = methods.with_options(p.method, p.options)
     if "teacher" not in row.options:
         return Study(data, formats, dict.fromkeys(formats))
     if p.teacher_reads == TEACHER_READS[0]:  # records of one id share the teacher's answer
-        return Study(data, formats, dict.fromkeys(formats, _said(p, row, data, data.records, model, tokenizer)))
+        asked = data.records if p.teacher_dir else formats["standardized"]
+        answers = _said(p, row, data, asked, model, tokenizer)
+        answers = [one for one in answers if one.id in kept]
+        return Study(data, formats, dict.fromkeys(formats, answers))
     said = {form: _said(p, row, data, records, model, tokenizer) for form, records in formats.items()}
     return Study(data, formats, said)
 
@@ -88,6 +95,23 @@ def measure(p: GradientParams, study: Study, model, tokenizer) -> dict:
         )
         for form, records in study.formats.items()
     }
+
+
+def some_pairs(records: Sequence[Record], number: int, *, seed: int = 0) -> list[Record]:
+    """`number` records of every objective and role, partners together where they name each other; 0 takes all.
+
+    Smaller groups are taken whole. The order is that of `records`.
+    """
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        groups.setdefault(group_of(record), []).append(record)
+    kept: set[str] = set()
+    # The groups to refuse lead, so that the others can follow their anchors.
+    for name in sorted(groups, key=lambda name: (name.split("/")[1] not in REFUSED, name)):
+        shuffled = random.Random(f"pairs/{name}/{seed}").sample(groups[name], len(groups[name]))
+        shuffled.sort(key=lambda record: record.anchor not in kept)
+        kept |= {record.id for record in shuffled[: number or None]}
+    return [record for record in records if record.id in kept]
 
 
 def _said(p: GradientParams, row, data: Loaded, records: Sequence[Record], model, tokenizer) -> list[Target]:
