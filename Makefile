@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
+REPRODUCE_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
@@ -17,8 +18,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
+# make reproduce SEEDS=1 runs one seed of each row; make reproduce NAME=mine writes outputs/mine.
 reproduce: $(INSTALLED)
-	$(BIN)/mule reproduce
+	$(BIN)/mule reproduce $(if $(SEEDS),--seeds $(SEEDS)) $(if $(NAME),--name $(NAME)) $(REPRODUCE_ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)

@@ -46,12 +46,8 @@ def run_options(wildcards):
     return " ".join(f"-p {pair}" for pair in more)
 
 
-def results(*benchmarks):
-    return [
-        f"{OUT}/runs/{run.benchmark}/{run.row}/seed-{run.seed}/metrics.json"
-        for run in RUNS
-        if not benchmarks or run.benchmark in benchmarks
-    ]
+def results():
+    return [f"{OUT}/runs/{run.benchmark}/{run.row}/seed-{run.seed}/metrics.json" for run in RUNS]
 
 
 def params_of(stem):
@@ -164,13 +160,14 @@ rule training:
         " -o {OUT}/executed/03_training-{wildcards.benchmark}-{wildcards.row}-{wildcards.seed}.ipynb > {log} 2>&1"
 
 
+# Each reads all run folders, so each waits for all of them.
 COLLECTING = {
-    "04_main_results": ("tables/table1.csv", [BENCHMARKS[0]]),
-    "05_ablation": ("tables/table2.csv", [BENCHMARKS[0]]),
-    "06_wmdp_radar": ("figures/figure3.csv", BENCHMARKS),
+    "04_main_results": (BENCHMARKS[0], ["tables/table1.csv"]),
+    "05_ablation": (BENCHMARKS[0], ["tables/table2.csv"]),
+    "06_wmdp_radar": (BENCHMARKS[-1], ["tables/table3.csv", "figures/figure3.csv"]),
 }
 
-for stem, (artifact, collected) in COLLECTING.items():
+for stem, (benchmark, artifacts) in COLLECTING.items():
 
     rule:
         name:
@@ -178,17 +175,18 @@ for stem, (artifact, collected) in COLLECTING.items():
         input:
             suite.notebook(stem),
             params_of(stem),
-            results(*collected),
+            results(),
         output:
-            f"{OUT}/{artifact}",
+            [f"{OUT}/{artifact}" for artifact in artifacts],
         log:
             f"{OUT}/logs/{stem}.txt",
         params:
             stem=stem,
+            benchmark=benchmark,
             file=with_file(stem),
         shell:
             "{MULE} run {input[0]} {params.file} -p name={SUITE.name} -p out_dir={OUT} --threads {threads}"
-            " -o {OUT}/executed/{params.stem}.ipynb > {log} 2>&1"
+            " -p benchmark={params.benchmark} -o {OUT}/executed/{params.stem}.ipynb > {log} 2>&1"
 
 
 PILOT = [f"{OUT}/figures/figure2.csv"] if any(suite.is_built(benchmark) for benchmark in BENCHMARKS) else []
@@ -217,9 +215,10 @@ rule claims:
 rule report:
     input:
         suite.module("report"),
+        "mule_lib/templates/report.html.jinja",
         MET,
         PILOT,
-        [f"{OUT}/{artifact}" for artifact, _ in COLLECTING.values()],
+        [f"{OUT}/{artifact}" for _, artifacts in COLLECTING.values() for artifact in artifacts],
         f"{OUT}/tables/claims.csv",
     output:
         f"{OUT}/report.html",

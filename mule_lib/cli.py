@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from mule_lib import prepare_command
+from mule_lib import prepare_command, show
 from mule_lib.closure import ROOT
 from mule_lib.params import ParameterError
 
@@ -44,7 +44,7 @@ def _teacher(args: argparse.Namespace) -> None:
     from mule_lib.run import limit_threads
 
     limit_threads(args.threads)
-    names = ("benchmark", "model", "revision", "precision", "data_dir")
+    names = ("benchmark", "model", "revision", "precision", "data_dir", "max_thought_tokens")
     given = {name: getattr(args, name) for name in names}
     options = {"teacher": args.kind, "cot": args.cot}
     p = validate("03_training", {**given, "method": "mule", "options": options}, source="mule teacher")
@@ -112,14 +112,6 @@ def _train_embedded(args: argparse.Namespace) -> None:
     print(f"models are in {args.work / 'weights'}; to ship them, copy the folder to mule_lib/embedded/weights")
 
 
-def _show_prompt(args: argparse.Namespace) -> None:
-    from mule_lib import models, prompts
-
-    _, tokenizer = models.load(args.model)
-    prompt = prompts.render(tokenizer, args.question, system=args.system, prefix=args.prefix, answer=args.answer)
-    print(prompts.show(tokenizer, prompt))
-
-
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="mule", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
@@ -149,6 +141,7 @@ def parser() -> argparse.ArgumentParser:
     teacher.add_argument("--revision", default="", help="commit of a hub model")
     teacher.add_argument("--precision", default="fp32", help="or bf16")
     teacher.add_argument("--data-dir", default="", help="folder with train.jsonl; Fable needs none")
+    teacher.add_argument("--max-thought-tokens", type=int, default=48)
     teacher.add_argument("--batch-size", type=int, default=64)
     teacher.add_argument("--threads", type=int)
     teacher.add_argument("--overwrite", action="store_true", help="replace targets of other data or another model")
@@ -178,13 +171,7 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)
-    show = commands.add_parser("show-prompt", help="print a prompt decoded, the scored tokens between ⟪ and ⟫")
-    show.add_argument("question")
-    show.add_argument("--model", default="base", help="base, gold, a hub id or a folder")
-    show.add_argument("--system")
-    show.add_argument("--prefix")
-    show.add_argument("--answer")
-    show.set_defaults(action=_show_prompt)
+    show.add_to(commands)
     return top
 
 

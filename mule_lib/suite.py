@@ -15,7 +15,7 @@ from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_na
 from mule_lib.params import ParameterError, error_line, read_yaml
 
 TRAINING = "03_training"
-_TAUGHT_BY = {"model": "base", "revision": "", "precision": "fp32"}
+_TAUGHT_BY = {"model": "base", "revision": "", "precision": "fp32", "max_thought_tokens": 48}
 
 
 class RunGroup(BaseModel):
@@ -140,7 +140,7 @@ def teacher_model(suite: SuiteParams, benchmark: str, teacher: str) -> str:
             f"precision ({models}); give them one, or a params folder each"
         )
     given = dict(zip(_TAUGHT_BY, asked.pop(), strict=True)) if asked else _TAUGHT_BY
-    return " ".join(f"--{key} {value}" for key, value in given.items() if value != _TAUGHT_BY[key])
+    return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value != _TAUGHT_BY[key])
 
 
 def benchmarks(suite: SuiteParams) -> list[str]:

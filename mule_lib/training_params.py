@@ -34,6 +34,7 @@ class TrainingParams(EvaluatedParams):
     learning_rate: float = Field(1e-3, ge=0)
     lora_rank: int = Field(0, ge=0)
     precision: str = "fp32"
+    max_thought_tokens: int = Field(48, ge=1)
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
     beyond: bool = False

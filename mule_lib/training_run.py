@@ -45,7 +45,7 @@ def load_data(p: TrainingParams) -> Loaded:
     return replace(data, records=raw_records(build(0), p.benchmark))
 
 
-def load_model(p: TrainingParams, data: Loaded | None = None):
+def load_model(p: TrainingParams, data: Loaded | None = None, *, frozen: bool = False):
     """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
 
     With `data`, prints first what memory and time the run will need, for any model but the embedded ones. Raises
@@ -55,7 +55,7 @@ def load_model(p: TrainingParams, data: Loaded | None = None):
         items = sum(len(getattr(data.sets, name)) for name in SETS)
         if line := preflight.before_loading(p, records=len(data.records), items=items):
             print(line)
-    half = p.precision == "bf16" and (p.lora_rank > 0 or not methods.find(p.method).terms)
+    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not methods.find(p.method).terms)
     dtype = torch.bfloat16 if half else torch.float32
     model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
@@ -73,6 +73,7 @@ def settings_of(p: TrainingParams) -> Settings:
         precision=p.precision,
         activation_checkpointing=p.activation_checkpointing,
         save_every=p.save_every,
+        max_thought_tokens=p.max_thought_tokens,
         log_every=max(1, p.steps // 20) if p.steps else 10,
         seed=p.seed,
     )
@@ -98,7 +99,7 @@ def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
         how,
         model=model_hash(p.model, p.revision),
         max_answer_tokens=row.options["max_answer_tokens"],
-        max_thought_tokens=settings_of(p).max_thought_tokens,
+        max_thought_tokens=p.max_thought_tokens,
     )
     return teacher_files.read(runs.repository_path(p.teacher_file), told)
 
@@ -116,7 +117,7 @@ def write_teacher(file: Path, p: TrainingParams, *, batch_size: int = 64, overwr
     how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
     limits = {
         "max_answer_tokens": row.options["max_answer_tokens"],
-        "max_thought_tokens": settings_of(p).max_thought_tokens,
+        "max_thought_tokens": p.max_thought_tokens,
     }
     told = teacher_files.told_of(data.records, how, model=model_hash(p.model, p.revision), **limits)
     if file.exists():
@@ -125,7 +126,7 @@ def write_teacher(file: Path, p: TrainingParams, *, batch_size: int = 64, overwr
         except teacher_files.TeacherFileError:
             if not overwrite:
                 raise
-    model, tokenizer = load_model(p)
+    model, tokenizer = load_model(p, frozen=True)
     said = targets.teacher_targets(model, tokenizer, data.records, how, batch_size=batch_size, **limits)
     teacher_files.write(file, said, told)
     return len(said), "written"
@@ -178,7 +179,12 @@ def beyond(p: TrainingParams, trained: Trained, tokenizer, data: Loaded, how: St
     from mule_lib.evaluate import beyond as further  # only a few rows are asked for it
 
     held_out = load(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
-    settings = further.BeyondSettings()
+    settings = further.BeyondSettings(
+        batch_size=p.batch_size,
+        max_new_tokens=p.max_new_tokens,
+        max_thought_tokens=p.max_thought_tokens,
+        choice_style=p.choice_style,
+    )
     return further.run(
         trained.model, tokenizer, data.sets, how, records=data.records, settings=settings, held_out=held_out
     )

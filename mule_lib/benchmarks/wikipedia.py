@@ -76,7 +76,11 @@ def clean(text: str) -> str:
     text = text[: end.start()] if end else text
     if _TOKENIZED.search(text):
         text = re.sub(r" @([-,.])@ ", r"\1", text)
-        text = re.sub(r"[^.!?]*<unk>[^.!?]*[.!?]?", "", text)
+        # In tokenized text a sentence ends in a mark with spaces around it; a decimal point has none.
+        text = "\n".join(
+            "".join(part for part in re.split(r"(?<= [.!?])(?=\s)", line) if "<unk>" not in part)
+            for line in text.split("\n")
+        )
         text = re.sub(r' " (.*?) " ', r' "\1" ', text)
         text = re.sub(r" ([,.;:!?)%])", r"\1", text)
         text = re.sub(r"\( ", "(", text)

@@ -49,12 +49,20 @@ class BeyondSettings:
     held_out_prefixes: bool = True
     batch_size: int = 256
     max_new_tokens: int = 24
+    max_thought_tokens: int = 48
     choice_style: str = "texts"
     stemmer: bool = True
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("relearn_items", "reteach_facts", "group_size", "batch_size", "max_new_tokens"):
+        for name in (
+            "relearn_items",
+            "reteach_facts",
+            "group_size",
+            "batch_size",
+            "max_new_tokens",
+            "max_thought_tokens",
+        ):
             if not isinstance(value := getattr(self, name), int) or value < 1:
                 raise ValueError(f"{name} is {value!r}, should be an integer of at least 1")
         if not self.relearn_at or any(not isinstance(step, int) or step < 0 for step in self.relearn_at):
@@ -98,7 +106,12 @@ def run(
     kept = only(sets, s.quantized_sets)
 
     def measure(attacked, which: EvaluationSets) -> dict:
-        how_asked = {"max_new_tokens": s.max_new_tokens, "choice_style": s.choice_style, "stemmer": s.stemmer}
+        how_asked = {
+            "max_new_tokens": s.max_new_tokens,
+            "max_thought_tokens": s.max_thought_tokens,
+            "choice_style": s.choice_style,
+            "stemmer": s.stemmer,
+        }
         return told(evaluate_sets(attacked, tokenizer, which, how, batch_size=s.batch_size, **how_asked))
 
     found: dict[str, Any] = {"settings": _plain(asdict(s))}

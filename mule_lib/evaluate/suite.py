@@ -39,6 +39,7 @@ def evaluate_row(
     *,
     batch_size: int = 256,
     max_new_tokens: int = 24,
+    max_thought_tokens: int = 48,
     choice_style: str = "letters",
     stemmer: bool = True,
 ) -> Evaluation:
@@ -50,7 +51,12 @@ def evaluate_row(
     empty = [name for name in SET_OF.values() if not getattr(sets, name)]
     if empty:
         raise ValueError(f"sets: {sets.benchmark} has no items in {', '.join(empty)}; a row needs all five sets")
-    how_asked = {"max_new_tokens": max_new_tokens, "choice_style": choice_style, "stemmer": stemmer}
+    how_asked = {
+        "max_new_tokens": max_new_tokens,
+        "max_thought_tokens": max_thought_tokens,
+        "choice_style": choice_style,
+        "stemmer": stemmer,
+    }
     return evaluate_sets(model, tokenizer, sets, how, batch_size=batch_size, **how_asked)
 
 
@@ -62,6 +68,7 @@ def evaluate_sets(
     *,
     batch_size: int = 256,
     max_new_tokens: int = 24,
+    max_thought_tokens: int = 48,
     choice_style: str = "letters",
     stemmer: bool = True,
 ) -> Evaluation:
@@ -70,7 +77,8 @@ def evaluate_sets(
     items: list[OpenItem | AttackItem | ChoiceItem] = [
         *sets.forget, *sets.general, *sets.attack, *sets.controls, *sets.neighbor, *sets.mmlu
     ]  # fmt: skip
-    made = contexts(model, tokenizer, [_query(item, choice_style) for item in items], how, batch_size=batch_size)
+    limits = {"batch_size": batch_size, "max_thought_tokens": max_thought_tokens}
+    made = contexts(model, tokenizer, [query(item, choice_style) for item in items], how, **limits)
     n_open = len(items) - len(sets.neighbor) - len(sets.mmlu)
     written = greedy(
         model,
@@ -120,7 +128,8 @@ def evaluate_sets(
     )
 
 
-def _query(item: OpenItem | AttackItem | ChoiceItem, style: str) -> Query:
+def query(item: OpenItem | AttackItem | ChoiceItem, style: str) -> Query:
+    """What is asked of the model for an item; options are listed in `style`."""
     if isinstance(item, ChoiceItem):
         return Query(prompts.multiple_choice(item.question, item.options, style=style), item.objective)
     return Query(item.question, item.objective, getattr(item, "prefix", None))
