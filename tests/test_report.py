@@ -166,9 +166,8 @@ def test_commands(suite):
 def test_collecting_notebooks_run(stem, artifacts, suite, tmp_path):
     """Under papermill, on a suite in which most rows were not run: artifacts and a record of the runs behind them."""
     (tmp_path / "runs").symlink_to(suite / "runs")
-    run_notebook(
-        ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "executed.ipynb", overrides={"out_dir": str(tmp_path)}
-    )
+    notebook, executed = ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "executed.ipynb"
+    run_notebook(notebook, executed, overrides={"out_dir": str(tmp_path)})
     for name in artifacts:
         assert (tmp_path / name).stat().st_size > 0, name
     record = json.loads((tmp_path / stem / "provenance.json").read_text())
