@@ -35,8 +35,9 @@ class PilotSettings:
     """How gradients are measured and the model is trained between the measurements.
 
     `batches` disjoint batches of `draws` records of every group each; `layers` decoder layers from the end; after
-    `steps` optimizer steps each (0 is the base model), with `train_batch_size` records and `learning_rate`. Memory
-    is 3 batches P float32 values, P the parameters of those layers. Raises ValueError naming what is out of range.
+    `steps` optimizer steps each (0 is the base model), with `train_batch_size` records and `learning_rate`, repeated
+    with `train_seeds` orders of the data. Memory is 3 batches P float32 values, P the parameters of those layers.
+    Raises ValueError naming what is out of range.
     """
 
     steps: tuple[int, ...] = (0, 10)
@@ -45,10 +46,11 @@ class PilotSettings:
     layers: int = 3
     learning_rate: float = 1e-3
     train_batch_size: int = 16
+    train_seeds: int = 3
     seed: int = 0
 
     def __post_init__(self):
-        for name, least in (("batches", 2), ("draws", 1), ("layers", 1)):
+        for name, least in (("batches", 2), ("draws", 1), ("layers", 1), ("train_seeds", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: {getattr(self, name)} is less than {least}")
         if not self.steps or min(self.steps) < 0:
@@ -67,10 +69,11 @@ def cosines_over_training(
     prompt_name: str = "fable",
     **options: Any,
 ) -> dict[int, np.ndarray]:
-    """Cosines between all objectives' batches after each number of steps: {steps: [O, B, O, B]}.
+    """Cosines between all objectives' batches after each number of steps: {steps: [S, O, B, O, B]}.
 
-    The model is left as it was: each measurement after steps > 0 is of a copy that was trained on these records by the
-    same method. `said` are the teacher's answers to records of the same ids (it is asked once where None).
+    The model is left as it was: each measurement after steps > 0 is of S copies that were trained on these records by
+    the same method, in different orders of the data (S is 1 for 0 steps); all are measured on the same batches. `said`
+    are the teacher's answers to records of the same ids (it is asked once where None).
     Raises ValueError before any training: MethodError for a method that adds no loss for some objective or combines
     gradients by a rule, more batches than the data holds, more layers than the model has.
     """
@@ -82,31 +85,27 @@ def cosines_over_training(
     if said is None and "teacher" in row.options:
         how = steering(row.options["teacher"], topic, cot=row.options["cot"], name=prompt_name)
         said = targets.teacher_targets(model, tokenizer, records, how, answers=row.options["answers"])
-    found = {}
-    for steps in settings.steps:
-        student = model
-        if steps:
-            student = train(
-                copy.deepcopy(model),
-                tokenizer,
-                records,
-                method,
-                topic=topic,
-                settings=Settings(
-                    steps=steps,
-                    batch_size=settings.train_batch_size,
-                    learning_rate=settings.learning_rate,
-                    warmup=0.0,
-                    log_every=steps,
-                    seed=settings.seed,
-                    min_obedience=0.0,  # what the teacher said is shown beside the cosines
-                ),
-                prompt_name=prompt_name,
-                said=said,
-                **options,
-            ).model
-        found[steps] = _cosines(student, model, tokenizer, records, row, said or [], settings)
-    return found
+    measure = _Measurement(model, tokenizer, records, row, said or [], settings)
+
+    def trained(steps: int, seed: int):
+        how = Settings(
+            steps=steps,
+            batch_size=settings.train_batch_size,
+            learning_rate=settings.learning_rate,
+            warmup=0.0,
+            log_every=steps,
+            seed=seed,
+            min_obedience=0.0,  # what the teacher said is shown beside the cosines
+        )
+        copied = copy.deepcopy(model)
+        own = {"topic": topic, "settings": how, "prompt_name": prompt_name, "said": said, **options}
+        return train(copied, tokenizer, records, method, **own).model
+
+    seeds = range(settings.seed, settings.seed + settings.train_seeds)
+    return {
+        steps: np.stack([measure(trained(steps, seed)) for seed in seeds] if steps else [measure(model)])
+        for steps in settings.steps
+    }
 
 
 def terms_of_objectives(row: Method) -> dict[str, list[Term]]:
@@ -158,59 +157,69 @@ def _only(model, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-def _cosines(student, base, tokenizer, records, row: Method, said, settings: PilotSettings) -> np.ndarray:
-    """[O, B, O, B] of a student whose teacher (or reference) is the base."""
-    wanted: dict[str, set[str]] = {}
-    for term in row.terms:
-        for group in term.groups:
-            wanted.setdefault(group, set()).update(term.continuations)
-    used = [record for record in records if group_of(record) in wanted]
-    examples = encode(
-        tokenizer,
-        used,
-        {group: sorted(names) for group, names in wanted.items()},
-        targets=targets.of(used, said) if "teacher" in row.options else (),
-        positions=row.options["positions"],
-        max_answer_tokens=row.options["max_answer_tokens"],
-    )
-    number = settings.batches * settings.draws
-    # Other draws than training's, which takes the same seed.
-    draws = draw_balanced(examples, number, anchors=row.options["anchors"], seed=settings.seed + 10_000)
-    kept = {example.id: example for draw in draws for example in draw}
-    sequences = {
-        (example.id, name): example.frozen_sequence(name)
-        for example in kept.values()
-        for term in row.terms
-        if term.frozen and example.group in term.groups
-        for name in term.continuations
-    }
-    top_k = row.options.get("top_k", 0)
-    cache = build_cache(base, sequences, top_k=top_k, copy_head=False) if sequences else None
-    with tempfile.TemporaryDirectory() as folder:
-        own = Settings(steps=1, batch_size=settings.draws * len(wanted), seed=settings.seed)
-        arguments, _ = training_arguments(own, Path(folder), groups=len(wanted), largest=number, rates=(1e-5, 1e-4))
-        trainer = MultiObjectiveTrainer(student, arguments, draws, row, cache=cache, pad_id=tokenizer.pad_token_id or 0)
-        vectors = _objective_gradients(trainer, student.eval(), draws, row, settings)
-    size = (len(OBJECTIVES), settings.batches)
-    return gradients.cosine_matrix(vectors).numpy().reshape(*size, *size)
+class _Measurement:
+    """Cosines [O, B, O, B] of students whose teacher (or reference) is the base, all on the same batches."""
 
+    def __init__(self, base, tokenizer, records: Sequence[Record], row: Method, said, settings: PilotSettings):
+        wanted: dict[str, set[str]] = {}
+        for term in row.terms:
+            for group in term.groups:
+                wanted.setdefault(group, set()).update(term.continuations)
+        used = [record for record in records if group_of(record) in wanted]
+        examples = encode(
+            tokenizer,
+            used,
+            {group: sorted(names) for group, names in wanted.items()},
+            targets=targets.of(used, said) if "teacher" in row.options else (),
+            positions=row.options["positions"],
+            max_answer_tokens=row.options["max_answer_tokens"],
+        )
+        # Other draws than training's, which takes the same seed.
+        seed = settings.seed + 10_000
+        self.draws = draw_balanced(
+            examples, settings.batches * settings.draws, anchors=row.options["anchors"], seed=seed
+        )
+        self.row, self.settings, self.groups, self.pad_id = row, settings, len(wanted), tokenizer.pad_token_id or 0
+        kept = {example.id: example for draw in self.draws for example in draw}
+        sequences = {
+            (example.id, name): example.frozen_sequence(name)
+            for example in kept.values()
+            for term in row.terms
+            if term.frozen and example.group in term.groups
+            for name in term.continuations
+        }
+        top_k = row.options.get("top_k", 0)
+        self.cache = build_cache(base, sequences, top_k=top_k, copy_head=False) if sequences else None
 
-def _objective_gradients(trainer, student, draws, row: Method, settings: PilotSettings) -> list[Tensor]:
-    """One gradient per objective and batch, objectives outside."""
-    vectors: dict[tuple[str, int], Tensor] = {}
-    parameters, whole = last_layers(student, settings.layers), {term.name: term for term in row.terms}
-    with _only(student, parameters):
-        for number in range(settings.batches):
-            draw = draws[number * settings.draws : (number + 1) * settings.draws]
-            batch = trainer._prepare_inputs(trainer.data_collator(draw))
-            for objective, terms in terms_of_objectives(row).items():
-                losses = trainer.term_losses(student, batch, terms)
-                # A term that spans objectives counts in each by its share of the tokens, as in the joint mean.
-                shares = [count(term, batch) / count(whole[term.name], batch) for term in terms]
-                weights = [trainer._weight(term) * share for term, share in zip(terms, shares, strict=True)]
-                loss = sum(weight * each for weight, each in zip(weights, losses, strict=True))
-                vectors[objective, number] = gradients.objective_gradient(loss, parameters)
-    return [vectors[objective, number] for objective in OBJECTIVES for number in range(settings.batches)]
+    def __call__(self, student) -> np.ndarray:
+        number = self.settings.batches * self.settings.draws
+        how = Settings(steps=1, batch_size=self.settings.draws * self.groups, seed=self.settings.seed)
+        with tempfile.TemporaryDirectory() as folder:
+            arguments, _ = training_arguments(how, Path(folder), groups=self.groups, largest=number, rates=(1e-5, 1e-4))
+            trainer = MultiObjectiveTrainer(
+                student, arguments, self.draws, self.row, cache=self.cache, pad_id=self.pad_id
+            )
+            vectors = self._gradients(trainer, student.eval())
+        size = (len(OBJECTIVES), self.settings.batches)
+        return gradients.cosine_matrix(vectors).numpy().reshape(*size, *size)
+
+    def _gradients(self, trainer: MultiObjectiveTrainer, student) -> list[Tensor]:
+        """One gradient per objective and batch, objectives outside."""
+        vectors: dict[tuple[str, int], Tensor] = {}
+        parameters = last_layers(student, self.settings.layers)
+        cut, whole = terms_of_objectives(self.row), {term.name: term for term in self.row.terms}
+        with _only(student, parameters):
+            for number in range(self.settings.batches):
+                draw = self.draws[number * self.settings.draws : (number + 1) * self.settings.draws]
+                batch = trainer._prepare_inputs(trainer.data_collator(draw))
+                for objective, terms in cut.items():
+                    losses = trainer.term_losses(student, batch, terms)
+                    # A term that spans objectives counts in each by its share of the tokens, as in the joint mean.
+                    shares = [count(term, batch) / count(whole[term.name], batch) for term in terms]
+                    weights = [trainer._weight(term) * share for term, share in zip(terms, shares, strict=True)]
+                    loss = sum(weight * each for weight, each in zip(weights, losses, strict=True))
+                    vectors[objective, number] = gradients.objective_gradient(loss, parameters)
+        return [vectors[objective, number] for objective in OBJECTIVES for number in range(self.settings.batches)]
 
 
 def _check_size(records: Sequence[Record], terms: dict[str, list[Term]], settings: PilotSettings) -> None:

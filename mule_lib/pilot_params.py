@@ -46,13 +46,14 @@ class GradientParams(NotebookParams):
     options: dict = Field({})
     teacher_reads: str = "questions"
     teacher_dir: str = ""
-    steps: list[int] = Field([0, 10])
+    steps: list[int] = Field([0, 5])
     batches: int = Field(8, ge=3)
     draws: int = Field(4, ge=1)
     pairs: int = Field(48, ge=0)
     layers: int = Field(3, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     train_batch_size: int = Field(18, ge=1)
+    train_seeds: int = Field(3, ge=1)
     out_dir: str = "outputs/fable/02_gradient_cosine"
 
     @field_validator("benchmarks")

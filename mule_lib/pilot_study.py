@@ -71,7 +71,7 @@ def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
 
 
 def measure(p: GradientParams, study: Study, model, tokenizer) -> dict:
-    """Cosines by format and number of steps, {format: {steps: [3, B, 3, B]}}, as `pilot_tables` reads them."""
+    """Cosines by format and number of steps, {format: {steps: [S, 3, B, 3, B]}}, as `pilot_tables` reads them."""
     settings = pilot.PilotSettings(
         steps=tuple(p.steps),
         batches=p.batches,
@@ -79,6 +79,7 @@ def measure(p: GradientParams, study: Study, model, tokenizer) -> dict:
         layers=p.layers,
         learning_rate=p.learning_rate,
         train_batch_size=p.train_batch_size,
+        train_seeds=p.train_seeds,
         seed=p.seed,
     )
     return {

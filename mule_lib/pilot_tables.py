@@ -8,9 +8,9 @@ import pandas as pd
 
 from mule_lib.records import OBJECTIVES
 
-COSINES = "benchmark step format objective_a objective_b cosine low high batches".split()
-GAINS = "benchmark step objective_a objective_b gain low high batches".split()
-# {benchmark: {format: {steps: [O, B, O, B]}}}, as `pilot.cosines_over_training` gives them.
+COSINES = "benchmark step format objective_a objective_b cosine low high batches seeds".split()
+GAINS = "benchmark step objective_a objective_b gain low high batches seeds".split()
+# {benchmark: {format: {steps: [S, O, B, O, B]}}}, as `pilot.cosines_over_training` gives them.
 Measured = Mapping[str, Mapping[str, Mapping[int, np.ndarray]]]
 RESAMPLES = 2000
 
@@ -19,28 +19,29 @@ def tidy(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     """Mean cosine between each two objectives with its 95 % interval, columns `COSINES`.
 
     Only pairs of different batches count, so an objective against itself is the same-objective ceiling and no batch
-    shares its facts with another. Intervals are percentiles of a bootstrap over batches.
+    shares its facts with another. Intervals are percentiles of a bootstrap over batches and training seeds, crossed.
     """
     lines = []
     for benchmark, form, step, cosines in _each(measured):
         for a, b in product(range(len(OBJECTIVES)), repeat=2):
-            draws = _means(cosines[a, :, b, :], seed=seed)
-            lines.append((benchmark, step, form, OBJECTIVES[a], OBJECTIVES[b], *_summary(draws), cosines.shape[1]))
+            draws = _means(cosines[:, a, :, b, :], seed=seed)
+            named = (benchmark, step, form, OBJECTIVES[a], OBJECTIVES[b])
+            lines.append((*named, *_summary(draws), cosines.shape[2], len(cosines)))
     return pd.DataFrame(lines, columns=COSINES)
 
 
 def gains(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     """Standardized minus raw for each pair of objectives, columns `GAINS`; empty where there is no raw format.
 
-    Paired: batch by batch both formats hold the same facts, and the same batches are drawn for both.
+    Paired: both formats hold the same facts batch by batch, and the same batches and training seeds are drawn for both.
     """
     lines = []
     for benchmark, forms in measured.items():
         for step, after in forms["standardized"].items() if "raw" in forms else ():
             for a, b in product(range(len(OBJECTIVES)), repeat=2):
-                both = [_means(cosines[a, :, b, :], seed=seed) for cosines in (after, forms["raw"][step])]
+                both = [_means(cosines[:, a, :, b, :], seed=seed) for cosines in (after, forms["raw"][step])]
                 named = (benchmark, step, OBJECTIVES[a], OBJECTIVES[b])
-                lines.append((*named, *_summary(both[0] - both[1]), after.shape[1]))
+                lines.append((*named, *_summary(both[0] - both[1]), after.shape[2], len(after)))
     return pd.DataFrame(lines, columns=GAINS)
 
 
@@ -48,12 +49,12 @@ def by_batch(measured: Measured) -> pd.DataFrame:
     """Every cosine between two batches, once: what the tables are made of."""
     lines = []
     for benchmark, form, step, cosines in _each(measured):
-        places = list(product(range(cosines.shape[0]), range(cosines.shape[1])))
-        for i, (a, s) in enumerate(places):
+        places = list(product(range(cosines.shape[1]), range(cosines.shape[2])))
+        for number, (i, (a, s)) in product(range(len(cosines)), enumerate(places)):
             for b, t in places[i + 1 :]:
-                value = round(float(cosines[a, s, b, t]), 6)
-                lines.append((benchmark, step, form, OBJECTIVES[a], s, OBJECTIVES[b], t, value))
-    names = "benchmark step format objective_a batch_a objective_b batch_b cosine".split()
+                value = round(float(cosines[number, a, s, b, t]), 6)
+                lines.append((benchmark, step, form, number, OBJECTIVES[a], s, OBJECTIVES[b], t, value))
+    names = "benchmark step format training objective_a batch_a objective_b batch_b cosine".split()
     return pd.DataFrame(lines, columns=names)
 
 
@@ -134,19 +135,23 @@ def _each(measured: Measured) -> Iterator[tuple[str, str, int, np.ndarray]]:
 
 
 def _means(cosines: np.ndarray, *, seed: int) -> np.ndarray:
-    """Mean over pairs of different batches, [1 + RESAMPLES] with the estimate first; cosines [B, B].
+    """Mean over seeds and pairs of different batches, [1 + RESAMPLES] with the estimate first; cosines [S, B, B].
 
     Batches are drawn with replacement for both sides at once; a batch drawn twice is never compared with itself.
+    Training seeds are drawn independently of them; a single one leaves the variance between trainings out.
     Raises ValueError for fewer than 3 batches, which leave no interval.
     """
-    number = len(cosines)
+    seeds, number = cosines.shape[:2]
     if number < 3:
         raise ValueError(f"batches: {number} give no interval; measure at least 3")
-    drawn = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), RESAMPLES)
-    weights = np.vstack([np.ones(number), drawn])
+    rng = np.random.default_rng(seed)
+    weights, by_seed = (
+        np.vstack([np.ones(size), rng.multinomial(size, np.full(size, 1 / size), RESAMPLES)])
+        for size in (number, seeds)
+    )
     off = np.where(np.eye(number, dtype=bool), 0.0, cosines)
     total = weights.sum(1) ** 2 - np.square(weights).sum(1)
-    sums = np.einsum("rs,st,rt->r", weights, off, weights)
+    sums = np.einsum("rs,kst,rt,rk->r", weights, off, weights, by_seed, optimize=True) / seeds
     return np.divide(sums, total, out=np.full(len(total), np.nan), where=total > 0)
 
 

@@ -13,7 +13,7 @@ from mule_lib.method_terms import MethodError
 from mule_lib.teacher import steering
 from mule_lib.training_data import draw_balanced, encode, group_of
 
-SETTINGS = pilot.PilotSettings(steps=(0,), batches=2, draws=2, layers=1, train_batch_size=6)
+SETTINGS = pilot.PilotSettings(steps=(0,), batches=2, draws=2, layers=1, train_batch_size=6, train_seeds=1)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def _measure(model, method="sft", settings=SETTINGS, records=None, **more):
 def test_cosines_are_those_of_the_plain_losses():
     """Against gradients by hand: each objective's cross-entropy on the same draws, last layer only."""
     model, tokenizer = tiny.model(), tiny.tokenizer()
-    found = _measure(model)[0]
+    (found,) = _measure(model)[0]
     assert found.shape == (3, 2, 3, 2)
     groups = {group_of(record): ["desired"] for record in tiny.records()}
     draws = draw_balanced(encode(tokenizer, tiny.records(), groups), 4, seed=SETTINGS.seed + 10_000)
@@ -83,6 +83,7 @@ def test_training_in_between_is_repeatable(said):
     settings = replace(SETTINGS, steps=(2,))
     one, two = (_measure(tiny.model(), "mule", settings, said=said)[2] for _ in range(2))
     np.testing.assert_array_equal(one, two)
+    assert one.shape == (1, 3, 2, 3, 2)
 
 
 def test_last_layers_are_the_last_ones():
@@ -127,7 +128,9 @@ def test_what_the_data_or_model_lack_is_named(changed, message):
         _measure(tiny.model(), settings=replace(SETTINGS, **changed))
 
 
-@pytest.mark.parametrize("changed", [{"batches": 1}, {"draws": 0}, {"layers": 0}, {"steps": ()}, {"steps": (-1,)}])
+@pytest.mark.parametrize(
+    "changed", [{"batches": 1}, {"draws": 0}, {"layers": 0}, {"train_seeds": 0}, {"steps": ()}, {"steps": (-1,)}]
+)
 def test_bad_settings_are_named(changed):
     with pytest.raises(ValueError, match=next(iter(changed))):
         replace(SETTINGS, **changed)

@@ -84,15 +84,15 @@ def test_a_shared_teacher_file_is_read_and_checked(answering, tmp_path):
 
 
 def test_measure_gives_what_the_tables_read():
-    """One small benchmark through the whole path: formats, numbers of steps, [3, B, 3, B]."""
+    """One small benchmark through the whole path: formats, numbers of steps, [1, 3, B, 3, B]."""
     p = GradientParams(method="sft", steps=[0], batches=3, draws=1, layers=1)
     other = [replace(record, question=f"so {record.question}") for record in tiny.records()]
     formats = {"raw": other, "standardized": tiny.records()}
     study = pilot_study.Study(load("books"), formats, dict.fromkeys(formats))
     found = pilot_study.measure(p, study, tiny.model(), tiny.tokenizer())
     assert {form: {step: c.shape for step, c in steps.items()} for form, steps in found.items()} == {
-        "raw": {0: (3, 3, 3, 3)},
-        "standardized": {0: (3, 3, 3, 3)},
+        "raw": {0: (1, 3, 3, 3, 3)},
+        "standardized": {0: (1, 3, 3, 3, 3)},
     }
     assert (found["raw"][0] != found["standardized"][0]).any()
 
@@ -136,7 +136,7 @@ def test_bad_parameters_are_refused_by_name(notebook, values, message):
         (
             "02_gradient_cosine",
             "02_gradient_cosine",
-            {"benchmarks": ["cyber"], "steps": [0], "batches": 3, "draws": 2, "pairs": 6},
+            {"benchmarks": ["cyber"], "steps": [0], "batches": 3, "draws": 2, "pairs": 6, "train_seeds": 1},
             "cosines.csv changes.csv batches.csv obedience.csv provenance.json ../figures/figure2.csv"
             " ../figures/figure2.png ../figures/figure2.pdf ../figures/figure2.txt",
         ),

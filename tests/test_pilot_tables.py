@@ -9,13 +9,13 @@ from mule_lib import pilot_tables as tables
 
 
 def _cosines(shared, *, batches=6, size=400, noise=0.3, seed=0):
-    """[3, B, 3, B] of unit vectors that share `shared` of their direction, with noise from batch to batch."""
+    """[1, 3, B, 3, B] of unit vectors that share `shared` of their direction, with noise from batch to batch."""
     rng = np.random.default_rng(seed)
     common, own = rng.normal(size=size), rng.normal(size=(3, size))
     mean = shared * common + (1 - shared) * own
     vectors = (mean[:, None] + noise * rng.normal(size=(3, batches, size))).reshape(3 * batches, size)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (unit @ unit.T).reshape(3, batches, 3, batches)
+    return (unit @ unit.T).reshape(1, 3, batches, 3, batches)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_means_leave_out_equal_batches(measured):
     off = ~np.eye(6, dtype=bool)
     for (i, a), (j, b) in [((0, "obj1"), (0, "obj1")), ((0, "obj1"), (2, "obj3"))]:
         line = table.loc[("books", 0, "raw", a, b)]
-        assert line["cosine"] == pytest.approx(cosines[i, :, j, :][off].mean())
+        assert line["cosine"] == pytest.approx(cosines[0, i, :, j, :][off].mean())
         assert line["low"] < line["cosine"] < line["high"] and line["batches"] == 6
     assert len(table) == 2 * 2 * 2 * 9
 
@@ -49,7 +49,7 @@ def test_interval_covers_the_true_cosine():
     for _ in range(60):
         vectors = np.stack([center + rng.normal(size=(8, 300)) for center in (a, b, b)]).reshape(24, 300)
         unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        draws = tables._means((unit @ unit.T).reshape(3, 8, 3, 8)[0, :, 1, :], seed=0)
+        draws = tables._means((unit @ unit.T).reshape(1, 3, 8, 3, 8)[:, 0, :, 1, :], seed=0)
         low, high = np.nanquantile(draws[1:], [0.025, 0.975])
         hits += low <= truth <= high
     assert hits >= 50
@@ -81,12 +81,13 @@ def test_share_of_the_ceiling_takes_the_noise_away():
 
 def test_by_batch_holds_every_cosine_once(measured):
     table = tables.by_batch({"books": measured["books"]})
+    assert (table["training"] == 0).all()
     assert len(table) == 4 * (18 * 17 // 2)
     line = table.iloc[40]
     cosines = measured["books"][line["format"]][line["step"]]
     objectives = [int(line[name][-1]) - 1 for name in ("objective_a", "objective_b")]
     assert line["cosine"] == pytest.approx(
-        cosines[objectives[0], line["batch_a"], objectives[1], line["batch_b"]], abs=1e-6
+        cosines[0, objectives[0], line["batch_a"], objectives[1], line["batch_b"]], abs=1e-6
     )
 
 
@@ -99,6 +100,22 @@ def test_words_follow_the_numbers(measured):
     said = tables.verdicts(tables.tidy(turned), tables.gains(turned)).splitlines()
     assert "0 of 6 near zero" in said[0] and "0 of 6 above 0.5" in said[0] and "raises 0 of 6 and lowers 6" in said[0]
     assert "raises 6 of 6" in tables.finding(table, change)
+
+
+def test_spread_between_trainings_widens_the_interval():
+    """Three trainings that differ are wider than one; three equal ones are not."""
+    ones = [_cosines(shared) for shared in (0.2, 0.5, 0.8)]
+    widths = {}
+    for name, stacked in {"one": ones[1:2], "equal": ones[1:2] * 3, "different": ones}.items():
+        table = tables.tidy({"books": {"standardized": {5: np.concatenate(stacked)}}})
+        line = tables.pairs(table).iloc[0]
+        widths[name] = line["high"] - line["low"]
+        assert line["seeds"] == len(stacked)
+        assert line["cosine"] == pytest.approx(
+            np.mean([one[0, 0, :, 1, :][~np.eye(6, dtype=bool)].mean() for one in stacked])
+        )
+    assert widths["equal"] == pytest.approx(widths["one"], rel=0.1)
+    assert widths["different"] > 2 * widths["one"]
 
 
 def test_two_batches_give_no_interval():
@@ -123,7 +140,7 @@ def test_heat_maps_hold_every_value(measured, tmp_path):
 def test_heat_map_of_one_format_without_benchmark_and_step(measured):
     """The columns format, objective_a, objective_b, cosine, low, high are enough; a missing pair is left blank."""
     table = tables.tidy(measured).query("benchmark == 'books' and step == 0 and format == 'raw'")
-    table = table.drop(columns=["benchmark", "step", "batches"]).iloc[:-1]
+    table = table.drop(columns=["benchmark", "step", "batches", "seeds"]).iloc[:-1]
     figure = figures_gradients.cosine_heatmaps(table)
     assert sum(len(axis.texts) for axis in figure.axes) == 16
 
