@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from run_folders import POINTS, write_runs
 
-from mule_lib.directions import EXPECTED, directions
+from mule_lib import results
+from mule_lib.directions import EXPECTED, directions, finding, shown, table
 from mule_lib.methods import METHODS
 
 BASE = {"forget": np.ones(200), "asr": np.ones(200), "general": np.ones(200), "neighbor": np.ones(200)}
@@ -45,3 +47,19 @@ def test_the_change_is_in_points_with_its_interval():
 
 def test_every_trained_row_has_an_expectation():
     assert set(EXPECTED) == {name for name, method in METHODS.items() if method.terms}
+
+
+def test_the_table_reads_run_folders_and_marks_what_is_not_as_claimed(tmp_path):
+    write_runs(tmp_path, rows=tuple(POINTS))
+    runs = results.load_runs(tmp_path)
+    benchmark = runs[0].benchmark
+    found = table(runs, benchmark)
+    trained = {run.row for run in runs if run.benchmark == benchmark} & set(EXPECTED)
+    assert trained and set(found["row"]) == trained
+    readable = shown(found)
+    assert len(readable) == len(trained)
+    marks = readable.map(lambda cell: "not as claimed" in cell).to_numpy().sum()
+    assert marks == (found["verdict"] == "not as claimed").sum()
+    assert f"of {len(found)} directions" in finding(found)
+    empty = table([run for run in runs if run.row != "base"], benchmark)
+    assert empty.empty and "No trained row" in finding(empty) and shown(empty).empty
