@@ -40,6 +40,7 @@ def _reproduce(args: argparse.Namespace) -> None:
 
 
 def _teacher(args: argparse.Namespace) -> None:
+    from mule_lib.devices import one_gpu
     from mule_lib.params import validate
     from mule_lib.run import limit_threads
 
@@ -48,9 +49,10 @@ def _teacher(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in names}
     options = {"teacher": args.kind, "cot": args.cot}
     p = validate("03_training", {**given, "method": "mule", "options": options}, source="mule teacher")
-    from mule_lib.training_run import write_teacher
+    with one_gpu():
+        from mule_lib.training_run import write_teacher  # torch sees the GPUs of this moment
 
-    number, how = write_teacher(args.out, p, batch_size=args.batch_size, overwrite=args.overwrite)
+        number, how = write_teacher(args.out, p, batch_size=args.batch_size, overwrite=args.overwrite)
     print(f"{how} {args.out}: {number} targets of the {args.kind} teacher{' with thoughts' if args.cot else ''}")
 
 

@@ -139,15 +139,25 @@ def _command(file: Path, chosen: suite.SuiteParams, profile: Path, cores: int | 
 
 
 def _environment() -> dict[str, str]:
-    """One thread a job, and the interpreter's own folder first, so that `python` in a rule is this one."""
-    own = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**os.environ, "PATH": own, "PYTHONUNBUFFERED": "1", **dict.fromkeys(THREADS, "1")}
+    """One thread a job, the interpreter's own folder first, and Snakemake's cache beside its state, not at home.
+
+    `python` in a rule is then the one that runs this; models of the hub stay where they are.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+        "XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"),
+        "HF_HOME": os.environ.get("HF_HOME", str(home / "huggingface")),
+        **dict.fromkeys(THREADS, "1"),
+    }
 
 
 def _follow(command: Sequence[str], log: Path, progress: Progress) -> int:
     """Run Snakemake, keep all it says in `log`, and print a line per finished step; its exit status."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as kept:
+    with log.open("w", encoding="utf-8", buffering=1) as kept:
         process = subprocess.Popen(
             command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 from mule_lib import run_folder
 from mule_lib.closure import ROOT
+from mule_lib.devices import one_gpu
 from mule_lib.fingerprint import identity
 from mule_lib.params import NotebookParams, ParameterError, load
 from mule_lib.runs import repository_path
@@ -59,7 +60,8 @@ def run_notebook(
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     limit_threads(threads)
-    _execute(notebook, executed, params)
+    with one_gpu():
+        _execute(notebook, executed, params)
     return Ran(params)
 
 

@@ -92,6 +92,7 @@ def test_jobs_run_on_one_thread_with_this_python():
     """Every numeric library of a job is limited, and `python` in a rule is the one that runs this."""
     environment = reproduce._environment()
     assert {environment[name] for name in reproduce.THREADS} == {"1"}
+    assert environment["HF_HOME"] and ".snakemake" not in environment["HF_HOME"]
     found = subprocess.run(
         ["python", "-c", "import sys; print(sys.prefix)"], env=environment, capture_output=True, text=True
     )
