@@ -101,6 +101,18 @@ def _standardize(args: argparse.Namespace) -> None:
     run(p, dry_run=args.dry_run)
 
 
+def _reference(args: argparse.Namespace) -> None:
+    from mule_lib import reference
+    from mule_lib.results import load_runs
+
+    suite, kept = ROOT / "outputs" / args.name, ROOT / "outputs" / "reference"
+    if args.check:
+        compared, found = reference.differences(load_runs(suite), kept)
+        print("\n".join([f"{compared} runs compared, {len(found)} numbers beyond their tolerance", *found]))
+    else:
+        print(f"{len(reference.keep(suite, kept))} files of {suite} kept in {kept}")
+
+
 def _judge_errors(args: argparse.Namespace) -> None:
     from mule_lib.evaluate.judge_errors import judge_error_rates
 
@@ -191,6 +203,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)
     show.add_to(commands)
+    kept = commands.add_parser("reference", help="keep a suite's small files as reference, or compare with it")
+    kept.add_argument("--name", default="fable", help="the suite's folder below outputs")
+    kept.add_argument("--check", action="store_true", help="compare its runs with the committed ones")
+    kept.set_defaults(action=_reference)
     judges = commands.add_parser("judge-errors", help="measure how often the judges err on texts whose label is known")
     judges.add_argument("--refusals", nargs="+", type=Path, default=[], help="files with one refusal per line")
     judges.add_argument("--answers", nargs="+", type=Path, default=[], help="files with one true answer per line")
