@@ -12,7 +12,7 @@ from mule_lib.records import OBJECTIVES
 
 LABELS = {"obj1": "Obj1", "obj2": "Obj2", "obj3": "Obj3"}
 TITLES = {"raw": "raw formats", "standardized": "standardized"}
-SAME = "framed: disjoint batches of the same objective (the ceiling); in brackets: 95 % intervals"
+SAME = "framed: disjoint batches of the same objective (the ceiling); small: 95 % intervals"
 
 
 def cosine_heatmaps(data: pd.DataFrame) -> Figure:
@@ -27,7 +27,7 @@ def cosine_heatmaps(data: pd.DataFrame) -> Figure:
 
 def distance_heatmaps(data: pd.DataFrame) -> Figure:
     """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
-    diagonal = "framed: halves of the same objective (the floor); in brackets: 95 % intervals"
+    diagonal = "framed: halves of the same objective (the floor); small: 95 % intervals"
     label = "proxy A-distance, lower is closer"
     return _matrices(data, "distance", label, limits=(0, 2), colors="rocket_r", diagonal=diagonal)
 
@@ -126,9 +126,9 @@ def _write(axis, x: int, y: int, line: pd.Series, value: str, color) -> None:
     red, green, blue, _ = color
     ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "0.1"
     axis.text(x, y - 0.1, f"{line[value]:.2f}", ha="center", va="center", color=ink, fontsize=9)
-    axis.text(
-        x, y + 0.24, f"[{line['low']:.2f}, {line['high']:.2f}]", ha="center", va="center", color=ink, fontsize=5.5
-    )
+    # Narrow enough to stay inside the cell.
+    ends = f"{line['low']:.2f}–{line['high']:.2f}" if line["low"] >= 0 else f"{line['low']:.2f} to {line['high']:.2f}"
+    axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5.5)
 
 
 def _filled(data: pd.DataFrame) -> pd.DataFrame:
