@@ -42,11 +42,13 @@ def ablation_summary(table: Table) -> str:
         low, high = cell["difference_low"], cell["difference_high"]
         shown = f"{table.labels[row]} ({number(cell['difference'], sign=True)} [{number(low)}, {number(high)}])"
         (worse if high < 0 else better if low > 0 else open_).append(shown)
+    here = BENCHMARK_NAMES.get(table.benchmark, table.benchmark)
     parts = [
-        f"Against MULE in Overall on {BENCHMARK_NAMES.get(table.benchmark, table.benchmark)}, paired over items and "
-        f"seeds, {len(worse)} variants lose points beyond their 95 % interval: {_list(worse)}."
+        f"Against MULE in Overall on {here}, paired over items and seeds, these lose points beyond their 95 % "
+        f"interval: {_list(worse)}. These gain beyond it: {_list(better)}."
     ]
-    parts += [f"Gaining beyond it: {_list(better)}."] if better else ["None gains beyond it."]
+    if not (worse or better or open_):
+        parts = [f"No variant of MULE was run on {here}."]
     if open_:
         parts.append(f"Not told apart from MULE: {_list(open_)}.")
     losses = [_reported_loss(table, row) for row in ("mule_duet_loss", "mule_bild_loss")]

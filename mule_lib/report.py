@@ -24,9 +24,10 @@ TABLES = {
     "table3": ("Table 3 · Second benchmark", "06_wmdp_radar"),
     "claims": ("The paper's claims, one by one", "07_claims"),
     "inconsistencies": ("Inconsistencies inside the paper", "07_claims"),
+    "directions": ("Does each row move as its own paper says?", "04_main_results"),
     "rates": ("How rows come to their metrics, Table 1", "04_main_results"),
     "rates_table3": ("How rows come to their metrics, Table 3", "06_wmdp_radar"),
-    "beyond": ("Attacks beyond the paper's metrics", "04_main_results"),
+    "beyond": ("Attacks beyond the paper's metrics", None),
 }
 FIGURES = {
     "figure2": ("Figure 2 · Cosines between the objectives' gradients", "02_gradient_cosine"),
@@ -37,7 +38,7 @@ FIGURES = {
     "overall": ("Overall Performance", None),
     "training": ("Training curves", None),
     "obedience": ("The teacher's obedience", None),
-    "robustness": ("Does it come back?", "04_main_results"),
+    "robustness": ("Forgotten knowledge under later attacks", None),
 }
 # Which notebook draws a figure of a benchmark.
 BY_BENCHMARK = {"books": "04_main_results", "muse_books": "04_main_results"}
@@ -109,9 +110,10 @@ def _sections(suite: Path, benchmarks: Sequence[str]) -> list[Section]:
 
     attacked = [part for part in each("robustness") if not part.missing] or [figure("robustness")]
     pilot = [figure("figure2"), figure("figure2_changes"), *_corpora(suite)]
+    main = [table("table1"), *each("overall"), table("directions")]
     listed = [
         Section("claims", "Claims", "Does what the paper claims hold here?", [figure("claims"), table("claims")]),
-        Section("main", "Main results", "Which method does all at once?", [table("table1"), *each("overall")]),
+        Section("main", "Main results", "Which method does all at once?", main),
         Section("second", "Second benchmark", "Does the picture hold?", [table("table3"), figure("figure3")]),
         Section("ablation", "Ablation", "Which parts carry MULE's result?", [table("table2"), figure("ablation")]),
         Section("pilot", "Pilot study", "Do the objectives pull the same way, before and after?", pilot),

@@ -199,7 +199,7 @@ def test_summaries_say_what_the_tables_hold(table1, table2, runs):
     other = tables.Table(**{**table1.__dict__, "data": lifted})
     assert "number 2 of 4 trained rows" in findings.results_summary(other)
     text = findings.ablation_summary(table2)
-    assert "MULE without thought (−" in text.split("None gains")[0]
+    assert "MULE without thought (−" in text.split("These gain")[0]
     assert "−5.5 for MULE with DUET's loss" in text
     none = tables.measured_table("table2", "cyber", [run for run in runs if run.row == "base"])
     assert findings.ablation_summary(none).startswith("MULE was not run")
