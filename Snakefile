@@ -74,6 +74,7 @@ if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
             f"{OUT}/00_meet_the_model/provenance.json",
         log:
             f"{OUT}/logs/00_meet_the_model.txt",
+        priority: 20  # the longest step, which would otherwise end alone
         params:
             file=with_file("00_meet_the_model"),
         shell:
@@ -105,6 +106,7 @@ if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
             f"{OUT}/figures/figure2.csv",
         log:
             f"{OUT}/logs/02_gradient_cosine.txt",
+        priority: 10
         params:
             file=with_file("02_gradient_cosine"),
             names=", ".join(BENCHMARKS),

@@ -100,7 +100,7 @@ def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
 
 
 def runs(suite: SuiteParams) -> list[Run]:
-    """Every training run of a suite, seed by seed, so that an interrupted suite has whole tables first."""
+    """Every training run of a suite, ordered by seed."""
     wanted: dict[tuple[str, str], int] = {}
     for group in suite.runs:
         for benchmark in group.benchmarks:
