@@ -7,7 +7,7 @@ import pandas as pd
 
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.results import RunResult
-from mule_lib.row_names import BENCHMARK_NAMES, label
+from mule_lib.row_names import BENCHMARK_NAMES, LABELS, label
 
 # What an attack is compared with: the run's own metric without it.
 PLAIN = "as trained"
@@ -35,7 +35,8 @@ def beyond_data(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
     with the attack "none"; runs that were not attacked are left out.
     """
     lines = []
-    for run in runs:
+    order = {row: place for place, row in enumerate(LABELS)}
+    for run in sorted(runs, key=lambda run: (run.benchmark, order.get(run.row, len(order)), run.seed)):
         if not run.beyond:
             continue
         found = [("none", PLAIN, {"values": run.values}), *measurements(run.beyond)]
