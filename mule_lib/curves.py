@@ -35,8 +35,21 @@ def training_curve(log: Sequence[dict], *, title: str) -> Figure:
     return figure
 
 
-def as_image(figure: Figure) -> Image:
+def as_image(figure: Figure, *, alt: str) -> Image:
     """The figure as a picture that a notebook shows; pyplot, which would do that by itself, is not loaded here."""
-    png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=110)
-    return Image(png.getvalue())
+    with io.BytesIO() as png:
+        figure.savefig(png, format="png", dpi=200)
+        return Image(png.getvalue(), width=690, alt=alt)
+
+
+def curve_finding(log: Sequence[dict]) -> str:
+    """Alt text of the curve: where the loss began, where it ended, and whether every term followed."""
+    first, last = log[0], log[-1]
+    names = [name for name in first if name.startswith("loss_") and name in last]
+    fell = [name.removeprefix("loss_") for name in names if last[name] < first[name]]
+    way = "fell" if last["loss"] < first["loss"] else "rose"
+    terms = f"; {len(fell)} of its {len(names)} terms fell ({', '.join(fell) or 'none'})" if len(names) > 1 else ""
+    return (
+        f"From step {first['step']} to step {last['step']} the loss {way} from {first['loss']:.3g} to "
+        f"{last['loss']:.3g}{terms}."
+    )

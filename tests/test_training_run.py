@@ -78,7 +78,9 @@ def test_notebook_03_writes_a_run_that_is_reused(few, teacher, tmp_path):
     assert len(list(csv.DictReader((out / "training.csv").open()))) == 2
     assert json.loads((out / "obedience.json").read_text())
     executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
-    assert any("image/png" in o.get("data", {}) for cell in executed.cells for o in cell.get("outputs", []))
+    shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    (curve,) = [output for output in shown if "image/png" in output.get("data", {})]
+    assert "the loss" in curve["metadata"]["image/png"]["alt"]
 
     before = (out / "metrics.json").read_text()
     os.utime(out / "metrics.json", (1, 1))
