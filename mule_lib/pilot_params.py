@@ -47,9 +47,9 @@ class GradientParams(NotebookParams):
     teacher_reads: str = "questions"
     teacher_dir: str = ""
     steps: list[int] = Field([0, 5])
-    batches: int = Field(8, ge=3)
+    batches: int = Field(6, ge=3)
     draws: int = Field(4, ge=1)
-    pairs: int = Field(48, ge=0)
+    pairs: int = Field(28, ge=0)
     layers: int = Field(3, ge=1)
     learning_rate: float = Field(1e-3, gt=0)
     train_batch_size: int = Field(18, ge=1)
