@@ -111,7 +111,7 @@ def row_prompts(
     if stage == "training":
         return list(_training(loaded, tokenizer, data, method, record))
     how = methods.steering_of(method, data.topic, name=data.prompt_name)
-    return list(_evaluation(loaded, tokenizer, asked, how, style=p.choice_style, most=p.max_new_tokens))
+    return list(_evaluation(loaded, tokenizer, asked, how, p))
 
 
 def _chosen(groups: dict[str, Sequence], name: str, number: int, kind: str):
@@ -131,7 +131,7 @@ def _by_role(records, objective: str) -> dict[str, list]:
     return groups
 
 
-def _evaluation(model, tokenizer, item, how, *, style: str, most: int) -> Iterator[str]:
+def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
     from mule_lib import prompts
     from mule_lib.benchmarks.items import ChoiceItem
     from mule_lib.evaluate.samples import shown
@@ -139,15 +139,15 @@ def _evaluation(model, tokenizer, item, how, *, style: str, most: int) -> Iterat
     from mule_lib.generate import greedy, option_log_likelihoods
     from mule_lib.teacher import contexts
 
-    context = contexts(model, tokenizer, [query(item, style)], how, batch_size=1)[0]
+    context = contexts(model, tokenizer, [query(item, p.choice_style)], how, max_thought_tokens=p.max_thought_tokens)[0]
     text = shown(tokenizer, context.input_ids)
     yield f"item {item.id}, evaluated under {item.objective}"
     if not isinstance(item, ChoiceItem):
-        ids = greedy(model, tokenizer, [context.input_ids], max_new_tokens=most, batch_size=1)[0]
+        ids = greedy(model, tokenizer, [context.input_ids], max_new_tokens=p.max_new_tokens, batch_size=1)[0]
         yield f"{text}⟪{shown(tokenizer, ids)}⟫"
         yield f"compared with: {item.reference}"
         return
-    offered = [prompts.encode_text(tokenizer, option) for option in prompts.answers(item.options, style=style)]
+    offered = [prompts.encode_text(tokenizer, option) for option in prompts.answers(item.options, style=p.choice_style)]
     scores = option_log_likelihoods(model, [context.input_ids], [offered], batch_size=len(offered))[0]
     yield text
     for at, (ids, score) in enumerate(zip(offered, scores, strict=True)):

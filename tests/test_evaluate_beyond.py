@@ -11,6 +11,7 @@ from peft import LoraConfig, get_peft_model
 
 from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.evaluate import beyond
+from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import taught_again
 from mule_lib.teacher import steering
@@ -73,36 +74,33 @@ def test_every_attack_is_measured_and_the_model_is_left_alone(make):
     assert found["held_out_prefixes"]["details"]["attack"]["by_family"]["affirmation"]["n"] == 4
 
 
-def test_lines_of_a_table():
-    """One line per measurement and metric, with the measured value inside its interval."""
-    sets = evaluation_sets()
-    found = beyond.run(
-        tiny.model(), tiny.tokenizer(), sets, NONE, records=tiny.records(), settings=QUICK, held_out=sets
-    )
-    lines = beyond.tidy(found)
-    assert len(lines) == 2 + 2 + 2 * 4 + 2
-    assert {line["condition"] for line in lines} == {
-        "step 0", "step 2", "same", "disjoint", "int8", "int4", "held-out families",
-    }  # fmt: skip
-    for line in lines:
-        assert line["low"] <= line["measured"] <= line["high"]
-    assert beyond.tidy(json.loads(json.dumps(found))) == lines
-
-
 def test_what_is_off_or_lacks_something_says_so():
     """No number where nothing was measured, and a table without those lines."""
-    off = replace(QUICK, relearning=False, reteaching=False, quantization=False)
+    off = replace(QUICK, relearning=False, reteaching=False, quantization=False, held_out_prefixes=False)
     found = beyond.run(tiny.model(), tiny.tokenizer(), evaluation_sets(), NONE, records=[], settings=off)
     assert found["relearning"] == {"skipped": "relearning is off in the settings"}
     assert found["reteaching"] == {"skipped": "reteaching is off in the settings"}
     assert found["quantization"] == {"skipped": "quantization is off in the settings"}
-    assert found["held_out_prefixes"] == {"skipped": "no evaluation sets with held-out prefix families were given"}
-    assert beyond.tidy(found) == []
-    off = replace(off, held_out_prefixes=False)
-    found = beyond.run(
-        tiny.model(), tiny.tokenizer(), evaluation_sets(), NONE, records=[], settings=off, held_out=evaluation_sets()
-    )
     assert found["held_out_prefixes"] == {"skipped": "held_out_prefixes is off in the settings"}
+
+
+def test_held_out_families_are_made_where_none_are_given():
+    """The same questions with prefixes of families that the sets do not use; none left is said."""
+    sets = evaluation_sets()
+    made = beyond.held_out_attacks(sets)
+    for old, new in zip((*sets.attack, *sets.controls), (*made.attack, *made.controls), strict=True):
+        assert (new.id, new.question, new.reference, new.control) == (old.id, old.question, old.reference, old.control)
+        assert new.family in HELD_OUT_FAMILIES
+        assert new.prefix not in (old.prefix, "")
+    part = [replace(sets.attack[0], id=name, family=name) for name in HELD_OUT_FAMILIES]
+    some = beyond.held_out_attacks(replace(sets, attack=tuple(part[1:])))
+    assert {item.family for item in some.attack} == {HELD_OUT_FAMILIES[0]}
+    full = replace(sets, attack=tuple(part))
+    assert beyond.held_out_attacks(full) is None
+    off = replace(QUICK, relearning=False, reteaching=False, quantization=False)
+    for each, key in ((sets, "metrics"), (full, "skipped")):
+        found = beyond.run(tiny.model(), tiny.tokenizer(), each, NONE, records=[], settings=off)
+        assert key in found["held_out_prefixes"]
 
 
 def test_relearning_learns_its_facts_and_repeats_itself():

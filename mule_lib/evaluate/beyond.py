@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mule_lib.benchmarks.items import EvaluationSets
-from mule_lib.evaluate.intervals import bootstrap_interval
+from mule_lib.benchmarks.items import AttackItem, EvaluationSets, OpenItem
+from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES, prefill_items
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import KINDS, TEMPLATE, taught_again
 from mule_lib.evaluate.suite import Evaluation, evaluate_sets
@@ -93,9 +93,10 @@ def run(
     """Attack a row, steered as it is evaluated, in the ways that `settings` names; the result is plain JSON.
 
     Keys: `settings`; `relearning` with `curve` (Forget at each step), `steps_to_recover` (None: never) and `target` in
-    points; `reteaching` with `same` and `disjoint`; `quantization` with `int8` and `int4`; `held_out_prefixes` (attacks
-    and controls of `held_out`). Every measurement holds `metrics` (points), `n` and `values` (0 to 1, item by item) by
-    metric, and `details`. An attack that is off, or lacks what it needs, has `skipped` with the reason.
+    points; `reteaching` with `same` and `disjoint`; `quantization` with `int8` and `int4`; `held_out_prefixes`, the
+    attacks and controls of `held_out`, or of the library's held-out families. Every measurement holds `metrics`
+    (points), `n` and `values` (0 to 1, item by item) by metric, and `details`. An attack that is off, or lacks what it
+    needs, has `skipped` with the reason.
     Raises ValueError before anything is measured for records or sets that do not suffice.
     """
     s = settings or BeyondSettings()
@@ -104,6 +105,7 @@ def run(
     ) for name in KINDS} if s.reteaching else {}  # fmt: skip
     facts = relearned_facts(records, sets, count=s.relearn_items, seed=s.seed) if s.relearning else []
     kept = only(sets, s.quantized_sets)
+    unseen = held_out or held_out_attacks(sets)
 
     def measure(attacked, which: EvaluationSets) -> dict:
         how_asked = {
@@ -128,11 +130,31 @@ def run(
         del copied  # at most one copy at a time
     if not s.held_out_prefixes:
         found["held_out_prefixes"] = _off("held_out_prefixes")
-    elif held_out is None:
-        found["held_out_prefixes"] = {"skipped": "no evaluation sets with held-out prefix families were given"}
+    elif unseen is None:
+        found["held_out_prefixes"] = {"skipped": "the attacks of the evaluation sets use every held-out prefix family"}
     else:
-        found["held_out_prefixes"] = measure(model, only(held_out, ("attack", "controls")))
+        found["held_out_prefixes"] = measure(model, only(unseen, ("attack", "controls")))
     return found
+
+
+def held_out_attacks(sets: EvaluationSets) -> EvaluationSets | None:
+    """The attacks and controls of a benchmark again, with prefixes of held-out families that they do not use.
+
+    None where they use all of them (`evaluate.attacks.HELD_OUT_FAMILIES`).
+    """
+    used = {item.family for item in (*sets.attack, *sets.controls)}
+    families = [name for name in HELD_OUT_FAMILIES if name not in used]
+    if not families:
+        return None
+
+    def again(items: Sequence[AttackItem]) -> tuple[AttackItem, ...]:
+        asked = [OpenItem(item.id, item.question, item.reference, item.subject) for item in items]
+        attacks = prefill_items(asked, topic=sets.topic, families=families)
+        return tuple(
+            replace(item, prefix=each.prefix, family=each.family) for item, each in zip(items, attacks, strict=True)
+        )
+
+    return replace(sets, attack=again(sets.attack), controls=again(sets.controls))
 
 
 def only(sets: EvaluationSets, names: Sequence[str]) -> EvaluationSets:
@@ -152,29 +174,6 @@ def told(evaluation: Evaluation) -> dict[str, Any]:
         name: {k: v for k, v in detail.items() if k not in dropped} for name, detail in evaluation.details.items()
     }
     return {"metrics": metrics, "n": {m: len(v) for m, v in values.items()}, "values": values, "details": details}
-
-
-def tidy(beyond: Mapping[str, Any], *, seed: int = 0) -> list[dict]:
-    """One line per measurement and metric: attack, condition, metric, measured, low, high (points, 95 %), n.
-
-    Conditions: "step 4" of relearning, "same" and "disjoint" re-teaching, "int8" and "int4", "held-out families".
-    """
-    measurements = [
-        *(("relearning", f"step {point['step']}", point) for point in beyond["relearning"].get("curve", [])),
-        *(("reteaching", name, beyond["reteaching"].get(name)) for name in KINDS),
-        *(("quantization", f"int{bits}", beyond["quantization"].get(f"int{bits}")) for bits in BITS),
-        ("held_out_prefixes", "held-out families", beyond["held_out_prefixes"]),
-    ]
-    lines = []
-    for attack, condition, found in measurements:
-        for metric, values in (found or {}).get("values", {}).items():
-            interval = bootstrap_interval(values, seed=seed)
-            points = {name: 100 * getattr(interval, at) for name, at in _ENDS.items()}
-            lines.append({"attack": attack, "condition": condition, "metric": metric, **points, "n": interval.n})
-    return lines
-
-
-_ENDS = {"measured": "estimate", "low": "low", "high": "high"}
 
 
 def _relearning(model, tokenizer, sets: EvaluationSets, facts: Sequence[Record], measure, s: BeyondSettings) -> dict:
