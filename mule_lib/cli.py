@@ -113,23 +113,6 @@ def _reference(args: argparse.Namespace) -> None:
         print(f"{len(reference.keep(suite, kept))} files of {suite} kept in {kept}")
 
 
-def _judge_errors(args: argparse.Namespace) -> None:
-    from mule_lib.evaluate.judge_errors import judge_error_rates
-
-    sides = [{str(file): _lines(file) for file in files} for files in (args.refusals, args.answers)]
-    for row in judge_error_rates(*sides):
-        rate = "no texts" if row["rate"] is None else f"{row['rate']:.1%}"
-        print(f"{row['error']:37} {rate:>8} ({row['errors']} of {row['n']})  {row['source']}")
-        for text in row["examples"]:
-            print(f"    {text[:100]!r}")
-
-
-def _lines(file: Path) -> list[str]:
-    if not file.is_file():
-        raise ParameterError(f"{file}: no such file; give a text file with one refusal or answer per line")
-    return [line.strip() for line in file.read_text("utf-8").splitlines() if line.strip()]
-
-
 def _train_embedded(args: argparse.Namespace) -> None:
     # Base and gold run side by side on one core each: that uses two cores better than one model on both.
     command = [sys.executable, "-m", "mule_lib.embedded.train", "--work", str(args.work)]
@@ -208,10 +191,6 @@ def parser() -> argparse.ArgumentParser:
     kept.add_argument("--name", default="fable", help="the suite's folder below outputs")
     kept.add_argument("--check", action="store_true", help="compare its runs with the committed ones")
     kept.set_defaults(action=_reference)
-    judges = commands.add_parser("judge-errors", help="measure how often the judges err on texts whose label is known")
-    judges.add_argument("--refusals", nargs="+", type=Path, default=[], help="files with one refusal per line")
-    judges.add_argument("--answers", nargs="+", type=Path, default=[], help="files with one true answer per line")
-    judges.set_defaults(action=_judge_errors)
     return top
 
 
