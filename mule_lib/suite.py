@@ -176,10 +176,8 @@ def _row(params: str, row: str) -> dict[str, Any]:
         options = options_of(method, values.get("options") or {})
     except ValueError as error:
         raise ParameterError(f"{file}: {error}") from None
-    # Raw records are one row's own; its teacher has no one to share with.
-    shared = values.get("data_format", "unified") == "unified"
     trains = catalogue()[method]["trains"]
-    return {"trains": trains, "teacher": teacher_name(options) if trains and shared else None}
+    return {"trains": trains, "teacher": teacher_name(options) if trains else None}
 
 
 def describe(suite: SuiteParams, found: Sequence[Run]) -> str:

@@ -88,6 +88,8 @@ def checkpoints_of(p: TrainingParams, told: Mapping[str, Any]) -> Path | None:
 def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
     """The shared teacher's targets of a run with a `teacher_file`; None where training asks the teacher itself.
 
+    The file is of the unified records also where the student reads raw ones: both have the same ids, and a teacher that
+    does not understand a format would hide what the format does to the student.
     Raises TeacherFileError when the file was made with other data, another model or other texts.
     """
     if not p.teacher_file:
@@ -95,7 +97,7 @@ def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
     row = methods.with_options(p.method, p.options)
     how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
     told = teacher_files.told_of(
-        data.records,
+        load_data(p.model_copy(update={"data_format": "unified"})).records,
         how,
         model=model_hash(p.model, p.revision),
         max_answer_tokens=row.options["max_answer_tokens"],
