@@ -1,0 +1,35 @@
+"""The README's numbers are those of the committed reference, and its files and commands exist."""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text("utf-8")
+TABLES = ROOT / "outputs" / "reference" / "tables"
+COLUMNS = ("forget", "general", "neighbor", "asr", "mmlu", "overall")
+
+
+def test_the_results_are_those_of_the_reference():
+    block = re.search(r"<!-- results.*?-->\n(.*?)<!-- end of results -->", README, re.DOTALL)[1]
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.strip().splitlines()[2:]]
+    assert len(lines) >= 20
+    tables = pd.concat([pd.read_csv(TABLES / f"table{number}.csv") for number in (1, 3)])
+    for benchmark, row, *cells in lines:
+        found = tables[(tables["benchmark"] == benchmark) & (tables["row"] == row.strip("*`"))].set_index("metric")
+        for metric, cell in zip(COLUMNS, cells, strict=True):
+            assert float(cell.strip("*").replace("−", "-")) == pytest.approx(found.loc[metric, "measured"], abs=0.051)
+
+
+def test_links_lead_to_files():
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert len(links) >= 10
+    assert not [link for link in links if not (ROOT / link).exists()]
+
+
+def test_named_notebooks_and_params_exist():
+    named = set(re.findall(r"\b((?:notebooks|params|docs|tests|benchmarks)/[\w./-]+\.(?:ipynb|yaml|md|py))", README))
+    assert len(named) >= 5
+    assert not [name for name in named if not (ROOT / name).exists()]
