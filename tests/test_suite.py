@@ -35,7 +35,8 @@ def test_rows_find_their_teacher_by_their_options():
     assert by_row["mule"] == by_row["mule_k1"] == "oracle-cot"
     assert by_row["duet"] == by_row["mule_ensemble"] == "ensemble-cot"
     assert by_row["mule_no_cot"] == "oracle"
-    assert by_row["mule_no_standardization"] == "oracle-cot"  # raw formats are the student's; its teacher reads questions
+    # Raw formats are what the student reads; its teacher reads questions.
+    assert by_row["mule_no_standardization"] == "oracle-cot"
     assert by_row["sft"] is by_row["upper_bound"] is None
 
 
