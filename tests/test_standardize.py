@@ -25,7 +25,7 @@ SMALL = {
     "replay_file": "recorded.jsonl",
     "chunk_chars": 700,
     "forget_chunks": 160,
-    "general_articles": 18,
+    "general_articles": 16,
     "concepts_per_field": 3,
     "refusals": 12,
     "max_failed": 0.1,
@@ -36,7 +36,7 @@ SMALL = {
 
 
 def sources(benchmark: str) -> Sources:
-    general = wikipedia.articles(REALDATA / "wikitext2" / "articles.jsonl", count=18)
+    general = wikipedia.articles(REALDATA / "wikitext2" / "articles.jsonl", count=16)
     taken = {text.id for text in general}
     # The other articles stand for the text to forget, as published, with their marks of a damaged text.
     rows = map(json.loads, (REALDATA / "wikitext2" / "articles.jsonl").read_text("utf-8").splitlines())

@@ -37,7 +37,7 @@ def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("muse") / "raw"
     folder.mkdir()
     file = REALDATA / "wikitext2" / "articles.jsonl"
-    taken = {text.id for text in wikipedia.articles(file, count=18)}
+    taken = {text.id for text in wikipedia.articles(file, count=16)}
     rows = map(json.loads, file.read_text("utf-8").splitlines())
     kept = [json.dumps({"text": row["text"]}) for row in rows if f"wikipedia/{row['id']}" not in taken]
     (folder / "forget.jsonl").write_text("\n".join(kept), "utf-8")
@@ -56,7 +56,7 @@ def values(raw, out, **more) -> dict:
         "questions_source": str(REALDATA / "muse_books_knowmem"),
         "general_source": str(REALDATA / "wikitext2" / "articles.jsonl"),
         "mmlu_source": str(REALDATA / "mmlu" / "computer_security_test.jsonl"),
-        "general_articles": 18,
+        "general_articles": 16,
         "chunk_chars": 700,
         "forget_chunks": 100,
         "concepts_per_field": 3,
@@ -181,7 +181,7 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(raw, tmp_path):
         command.run(StandardizeParams(**values(raw, tmp_path)), dry_run=True, say=said.append)
         del os.environ["OPENAI_BASE_URL"]
         assert not server.asked
-    assert "chunks to forget, 18 general ones" in said[0] and "estimated" in said[0]
+    assert "chunks to forget, 16 general ones" in said[0] and "estimated" in said[0]
     assert not list(tmp_path.iterdir())
 
 
