@@ -25,6 +25,7 @@ TABLES = {
     "claims": ("The paper's claims, one by one", "07_claims"),
     "inconsistencies": ("Inconsistencies inside the paper", "07_claims"),
     "directions": ("Does each row move as its own paper says?", "04_main_results"),
+    "directions_table3": ("Does each row move as its own paper says? Second benchmark", "06_wmdp_radar"),
     "rates": ("How rows come to their metrics, Table 1", "04_main_results"),
     "rates_table3": ("How rows come to their metrics, Table 3", "06_wmdp_radar"),
     "beyond": ("Attacks beyond the paper's metrics", None),
@@ -110,7 +111,7 @@ def _sections(suite: Path, benchmarks: Sequence[str]) -> list[Section]:
 
     attacked = [part for part in each("robustness") if not part.missing] or [figure("robustness")]
     pilot = [figure("figure2"), figure("figure2_changes"), *_corpora(suite)]
-    main = [table("table1"), *each("overall"), table("directions")]
+    main = [table("table1"), *each("overall"), table("directions"), table("directions_table3")]
     listed = [
         Section("claims", "Claims", "Does what the paper claims hold here?", [figure("claims"), table("claims")]),
         Section("main", "Main results", "Which method does all at once?", main),
