@@ -23,11 +23,15 @@ wildcard_constraints:
 
 
 def data_dir(benchmark):
-    return f"{OUT}/01_data/{benchmark}" if suite.is_built(benchmark) else SUITE.data[benchmark]
+    return f"{OUT}/01_data/{benchmark}"
 
 
 def data_files(wildcards):
     return [f"{data_dir(wildcards.benchmark)}/train.jsonl"]
+
+
+def prepared_dir(wildcards):
+    return "" if suite.is_built(wildcards.benchmark) else f"-p data_dir={SUITE.data[wildcards.benchmark]}"
 
 
 def run_of(wildcards):
@@ -51,7 +55,7 @@ def results():
 
 
 def params_of(stem):
-    """The embedded params file of a notebook; other suites take its defaults."""
+    """The suite's params file of a notebook; without one it takes its defaults."""
     return suite.params_file(stem, SUITE.params)
 
 
@@ -81,39 +85,53 @@ if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
             "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/00_meet_the_model --threads {threads}"
             " -o {OUT}/executed/00_meet_the_model.ipynb > {log} 2>&1"
 
-    rule data:
-        input:
-            suite.notebook("01_data_standardization"),
-            params_of("01_data_standardization"),
-        output:
-            f"{OUT}/01_data/{{benchmark}}/train.jsonl",
-        log:
-            f"{OUT}/logs/01_data_standardization-{{benchmark}}.txt",
-        params:
-            file=with_file("01_data_standardization"),
-        shell:
-            "{MULE} run {input[0]} {params.file} -p benchmark={wildcards.benchmark}"
-            " -p out_dir={OUT}/01_data/{wildcards.benchmark} --threads {threads}"
-            " -o {OUT}/executed/01_data_standardization-{wildcards.benchmark}.ipynb > {log} 2>&1"
 
-    rule gradient_cosine:
-        input:
-            suite.notebook("02_gradient_cosine"),
-            params_of("02_gradient_cosine"),
-            expand(f"{OUT}/01_data/{{benchmark}}/train.jsonl", benchmark=BENCHMARKS),
-            expand(f"{OUT}/teachers/{{benchmark}}/oracle-cot.jsonl", benchmark=BENCHMARKS),
-        output:
-            f"{OUT}/figures/figure2.csv",
-        log:
-            f"{OUT}/logs/02_gradient_cosine.txt",
-        priority: 10
-        params:
-            file=with_file("02_gradient_cosine"),
-            names=", ".join(BENCHMARKS),
-        shell:
-            "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/02_gradient_cosine --threads {threads}"
-            " -p data_dir={OUT}/01_data -p teacher_dir={OUT}/teachers -p benchmarks='[{params.names}]'"
-            " -o {OUT}/executed/02_gradient_cosine.ipynb > {log} 2>&1"
+# Where the benchmark is prepared, the suite reads the notebook's copy of its folder.
+rule data:
+    input:
+        suite.notebook("01_data_standardization"),
+        params_of("01_data_standardization"),
+        prepared=lambda wildcards: suite.prepared_files(SUITE, wildcards.benchmark),
+    output:
+        f"{OUT}/01_data/{{benchmark}}/train.jsonl",
+    log:
+        f"{OUT}/logs/01_data_standardization-{{benchmark}}.txt",
+    params:
+        file=with_file("01_data_standardization"),
+        prepared=prepared_dir,
+    resources:
+        gpu=SUITE.gpus_per_run,
+    shell:
+        "{MULE} run {input[0]} {params.file} -p benchmark={wildcards.benchmark} {params.prepared}"
+        " -p out_dir={OUT}/01_data/{wildcards.benchmark} --threads {threads}"
+        " -o {OUT}/executed/01_data_standardization-{wildcards.benchmark}.ipynb > {log} 2>&1"
+
+
+# The pilot study reads the answers of the teacher that the rows share; without such rows it asks itself.
+PILOT_TEACHER = "oracle-cot" if suite.all_have_teacher(SUITE, "oracle-cot") else ""
+
+
+rule gradient_cosine:
+    input:
+        suite.notebook("02_gradient_cosine"),
+        params_of("02_gradient_cosine"),
+        expand(f"{OUT}/01_data/{{benchmark}}/train.jsonl", benchmark=BENCHMARKS),
+        expand(f"{OUT}/teachers/{{benchmark}}/{PILOT_TEACHER}.jsonl", benchmark=BENCHMARKS) if PILOT_TEACHER else [],
+    output:
+        f"{OUT}/figures/figure2.csv",
+    log:
+        f"{OUT}/logs/02_gradient_cosine.txt",
+    priority: 10
+    params:
+        file=with_file("02_gradient_cosine"),
+        names=", ".join(BENCHMARKS),
+        teacher=f"-p teacher_dir={OUT}/teachers" if PILOT_TEACHER else "",
+    resources:
+        gpu=SUITE.gpus_per_run,
+    shell:
+        "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/02_gradient_cosine --threads {threads}"
+        " -p data_dir={OUT}/01_data {params.teacher} -p benchmarks='[{params.names}]'"
+        " -o {OUT}/executed/02_gradient_cosine.ipynb > {log} 2>&1"
 
 
 rule teacher:
@@ -191,8 +209,8 @@ for stem, (benchmark, artifacts) in COLLECTING.items():
             " -p benchmark={params.benchmark} -o {OUT}/executed/{params.stem}.ipynb > {log} 2>&1"
 
 
-PILOT = [f"{OUT}/figures/figure2.csv"] if any(suite.is_built(benchmark) for benchmark in BENCHMARKS) else []
-MET = [f"{OUT}/00_meet_the_model/provenance.json"] if PILOT else []
+PILOT = [f"{OUT}/figures/figure2.csv"]
+MET = [f"{OUT}/00_meet_the_model/provenance.json"] if any(map(suite.is_built, BENCHMARKS)) else []
 
 
 rule claims:

@@ -7,6 +7,7 @@ from mule_lib.method_catalogue import catalogue, nearest, options_of
 from mule_lib.notebook_params import NotebookParams
 from mule_lib.runs import repository_path
 
+PRECISIONS = ("fp32", "bf16")
 TEACHER_READS = ("questions", "own format")
 
 
@@ -18,6 +19,8 @@ class DataParams(NotebookParams):
     benchmark: str = "books"
     data_dir: str = ""
     model: str = "base"
+    revision: str = ""
+    precision: str = "fp32"
     near_duplicate: float = Field(0.8, gt=0, le=1)
     repeats: int = Field(3, ge=1)
     batch_size: int = Field(64, ge=1)
@@ -27,6 +30,11 @@ class DataParams(NotebookParams):
     @classmethod
     def _benchmark(cls, value: str) -> str:
         return _known(value, BENCHMARKS)
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, value: str) -> str:
+        return _known(value, PRECISIONS)
 
     @field_validator("data_dir")
     @classmethod
@@ -42,10 +50,13 @@ class GradientParams(NotebookParams):
     benchmarks: list[str] = Field(["books", "cyber"])
     data_dir: str = ""
     model: str = "base"
+    revision: str = ""
+    precision: str = "fp32"
     method: str = "mule"
     options: dict = Field({})
     teacher_reads: str = "questions"
     teacher_dir: str = ""
+    max_thought_tokens: int = Field(48, ge=1)
     steps: list[int] = Field([0, 5])
     batches: int = Field(6, ge=3)
     draws: int = Field(4, ge=1)
@@ -62,6 +73,11 @@ class GradientParams(NotebookParams):
         if not value:
             raise ValueError("name at least one benchmark")
         return [_known(name, BENCHMARKS) for name in value]
+
+    @field_validator("precision")
+    @classmethod
+    def _precision(cls, value: str) -> str:
+        return _known(value, PRECISIONS)
 
     @field_validator("data_dir")
     @classmethod
@@ -96,9 +112,11 @@ class GradientParams(NotebookParams):
 
     @field_validator("steps")
     @classmethod
-    def _steps(cls, value: list[int]) -> list[int]:
+    def _steps(cls, value: list[int], info: ValidationInfo) -> list[int]:
         if not value or min(value) < 0 or len(set(value)) != len(value):
             raise ValueError("give different numbers of steps, none below 0; 0 is the model before training")
+        if max(value) > 0 and info.data.get("precision") == "bf16":
+            raise ValueError("bfloat16 weights lose the small updates of a training; give [0], or precision fp32")
         return sorted(value)
 
 

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
-import torch
 
-from mule_lib import methods, models, pilot, runs, targets, teacher_files
+from mule_lib import methods, pilot, runs, targets, teacher_files
 from mule_lib.benchmarks.formats import by_format
 from mule_lib.benchmarks.load import Loaded
 from mule_lib.data_overview import samples
@@ -15,7 +14,6 @@ from mule_lib.fingerprint import model_hash
 from mule_lib.method_catalogue import teacher_name
 from mule_lib.pilot_params import TEACHER_READS, GradientParams
 from mule_lib.records import REFUSED, Record
-from mule_lib.settings import Settings
 from mule_lib.targets import Target
 from mule_lib.teacher import steering
 from mule_lib.training_data import group_of
@@ -40,13 +38,6 @@ class Study:
         """One record of each objective that is to be refused, in each format."""
         table = samples(self.formats)
         return table[table["role"].isin(("forget", "adversarial"))].drop(columns=["role"])
-
-
-def load_model(p: GradientParams):
-    """Model and tokenizer, in float32, on the accelerator where there is one."""
-    model, tokenizer = models.load(p.model)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.to(device), tokenizer
 
 
 def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
@@ -119,10 +110,12 @@ def _said(p: GradientParams, row, data: Loaded, records: Sequence[Record], model
     how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
     limits = {
         "max_answer_tokens": row.options["max_answer_tokens"],
-        "max_thought_tokens": Settings().max_thought_tokens,
+        "max_thought_tokens": p.max_thought_tokens,
     }
     if p.teacher_dir:
         name = f"{teacher_name(row.options)}.jsonl"
         file = runs.repository_path(p.teacher_dir) / data.sets.benchmark.removeprefix("fable-") / name
-        return teacher_files.read(file, teacher_files.told_of(records, how, model=model_hash(p.model), **limits))
+        return teacher_files.read(
+            file, teacher_files.told_of(records, how, model=model_hash(p.model, p.revision), **limits)
+        )
     return targets.teacher_targets(model, tokenizer, records, how, answers=row.options["answers"], **limits)

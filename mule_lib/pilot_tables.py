@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mule_lib.records import OBJECTIVES
+from mule_lib.row_names import BENCHMARK_NAMES
 
 COSINES = "benchmark step format objective_a objective_b cosine low high batches seeds".split()
 GAINS = "benchmark step objective_a objective_b gain low high batches seeds".split()
@@ -93,11 +94,13 @@ def finding(table: pd.DataFrame, change: pd.DataFrame) -> str:
         ranges = {form: (p["cosine"].min(), p["cosine"].max()) for form, p in part.groupby("format", sort=False)}
         text = "; ".join(f"{form} {low:.2f} to {high:.2f}" for form, (low, high) in ranges.items())
         own = ceilings(table[(table["step"] == step) & (table["benchmark"] == benchmark)])["cosine"]
-        told.append(f"Fable-{benchmark}: {text} (same objective {own.min():.2f} to {own.max():.2f})")
+        told.append(
+            f"{BENCHMARK_NAMES.get(benchmark, benchmark)}: {text} (same objective {own.min():.2f} to {own.max():.2f})"
+        )
     now = pairs(change[change["step"] == step])
     risen = int((now["low"] > 0).sum())
     rise = f" Standardization raises {risen} of {len(now)} cosines with the whole interval above 0." if len(now) else ""
-    return f"Cosines between the gradients of different objectives after {step} steps. {'. '.join(told)}.{rise}"
+    return f"Cosines between the gradients of different objectives {_when(step)}. {'. '.join(told)}.{rise}"
 
 
 def verdicts(table: pd.DataFrame, change: pd.DataFrame, *, near_zero: float = 0.1, strong: float = 0.5) -> str:
@@ -118,13 +121,22 @@ def verdicts(table: pd.DataFrame, change: pd.DataFrame, *, near_zero: float = 0.
         if len(rises):
             up, down = int((rises["low"] > 0).sum()), int((rises["high"] < 0).sum())
             told.append(f"standardization raises {up} of {len(rises)} and lowers {down}, by {_span(rises['gain'])}")
-        when = "before training" if step == 0 else f"after {step} steps"
-        lines.append(f"- **{when}** — {'; '.join(told)}.")
+        lines.append(f"- **{_when(step)}** — {'; '.join(told)}.")
     return "\n".join(lines)
 
 
+def change_finding(table: pd.DataFrame, change: pd.DataFrame) -> str:
+    """`verdicts` as plain sentences: the alt text of the figure of changes."""
+    lines = (line.removeprefix("- **").replace("** — ", ": ") for line in verdicts(table, change).splitlines())
+    return " ".join(line[0].upper() + line[1:] for line in lines)
+
+
+def _when(step: int) -> str:
+    return "before training" if step == 0 else f"after {step} steps"
+
+
 def _span(values: pd.Series) -> str:
-    return f"{values.min():.2f} to {values.max():.2f}"
+    return f"{values.min():.2f} to {values.max():.2f}".replace("-", "−")
 
 
 def _each(measured: Measured) -> Iterator[tuple[str, str, int, np.ndarray]]:

@@ -21,9 +21,12 @@ def add_to(commands) -> None:
 
 
 def _prepare(args) -> None:
+    from mule_lib import records
     from mule_lib.benchmarks import load
+    from mule_lib.benchmarks.formats import RAW_FILE
     from mule_lib.prepare import PrepareError
     from mule_lib.prepare_sources import prepared_rwku, prepared_tofu
+    from mule_lib.raw_formats import raw_records
 
     if args.out.exists():
         raise PrepareError(f"{args.out}: exists already; give another folder, or remove it first")
@@ -33,4 +36,5 @@ def _prepare(args) -> None:
     else:
         made = prepared_tofu(args.subject, forget=args.forget, **common)
     load.save(args.out, made)
+    records.write(args.out / RAW_FILE, raw_records(made.records, seed=args.seed))
     print(f"{args.out}: {load.describe(made)}")

@@ -167,6 +167,20 @@ def is_built(benchmark: str) -> bool:
     return benchmark in FABLE
 
 
+def prepared_files(suite: SuiteParams, benchmark: str) -> list[str]:
+    """What notebook 01 reads of a benchmark that was prepared outside of the suite, [] for one that it builds."""
+    if is_built(benchmark):
+        return []
+    folder = Path(suite.data[benchmark])
+    names = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/sets.json")
+    return [(folder / name).as_posix() for name in names if (ROOT / folder / name).is_file()]
+
+
+def all_have_teacher(suite: SuiteParams, teacher: str) -> bool:
+    """Whether some row of every benchmark trains with this shared teacher."""
+    return {run.benchmark for run in runs(suite) if run.teacher == teacher} == set(benchmarks(suite))
+
+
 @cache
 def _row(params: str, row: str) -> dict[str, Any]:
     file = ROOT / "params" / TRAINING / params / f"{row}.yaml"

@@ -153,7 +153,30 @@ def test_spans_point_at_the_words_that_bear_the_answer_out(books):
     told = [r for r in books.loaded.records if r.role in records.REFUSED]
     for record in told:
         start, end = record.span
-        assert normalise(record.answer) in normalise(texts[record.source][start:end])
+        source, chunk = record.source.rsplit(":", 1)  # the chunk's own place in the source
+        assert normalise(record.answer) in normalise(texts[source][start:end])
+        first, last = map(int, chunk.split("-"))
+        assert first <= start < end <= last
+
+
+def test_raw_records_are_the_sources_own_text(made):
+    """Passages of Obj1 are words of their chunk up to the answer; counterparts have no source and no passage."""
+    texts = {text.source: clean(text.text) for text in sources("muse_books").forget}
+    raw = made.raw
+    assert [(r.id, r.role, r.answer, r.refusal, r.anchor) for r in raw] == [
+        (r.id, r.role, r.answer, r.refusal, r.anchor) for r in made.loaded.records
+    ]
+    for record in raw:
+        if record.objective == "obj1":
+            page = record.source.startswith("counterpart of")
+            assert record.prompt_id == ("raw/quiz page" if page else "raw/passage")
+    told = [r for r in raw if r.prompt_id == "raw/passage" and r.role == "forget"]
+    assert told and all(len(record.question) <= 600 for record in told)
+    for record in told:
+        source, chunk = record.source.rsplit(":", 1)
+        first, last = map(int, chunk.split("-"))
+        before, _, after = record.question.partition("_____")
+        assert before.strip() in texts[source][first:last] and after in texts[source][first:last]
 
 
 def test_planted_faults_are_rejected_by_their_name(books, cyber):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mule_lib import prompts
 from mule_lib.generators import Generator
+from mule_lib.raw_formats import Passage
 from mule_lib.standardize import neighbors, qa
 from mule_lib.standardize.checks import Limits
 from mule_lib.standardize.chunks import Chunk, chunks
@@ -37,7 +38,10 @@ class Texts:
 
 @dataclass(frozen=True)
 class Collected:
-    """Kept pairs by part. `forget[objective, split]` train and validate; the other parts are named by their use."""
+    """Kept pairs by part. `forget[objective, split]` train and validate; the other parts are named by their use.
+
+    `chunks` are all that were asked about, by id.
+    """
 
     forget: dict[tuple[str, str], list[Pair]]
     general: dict[str, list[Pair]]
@@ -46,6 +50,15 @@ class Collected:
     attack: list[Pair]
     placed: list[Placed]
     concepts: list[neighbors.Concept]
+    chunks: dict[str, Chunk]
+
+    def passages(self, split: str) -> dict[str, Passage]:
+        """The chunk behind each of Obj1's pairs of a split, by the id of the pair's record."""
+        return {
+            f"obj1/{role}/{pair.id}": _passage(pair, self.chunks[_unit(pair)])
+            for role, pairs in (("forget", self.forget["obj1", split]), ("retain", self.general[split]))
+            for pair in pairs
+        }
 
 
 def limits(p: StandardizeParams) -> Limits:
@@ -129,6 +142,7 @@ def collect(sources: Sources, p: StandardizeParams, generator: Generator, ledger
         attack=part("attack"),
         placed=placed,
         concepts=concepts,
+        chunks={chunk.id: chunk for chunk in (*forget_chunks, *general_chunks)},
     )
 
 
@@ -148,6 +162,11 @@ def _neighbors(
 def _shares(p: StandardizeParams, *, of: int = len(OBJECTIVES)) -> dict[str, float]:
     train = 1 - 2 * p.evaluation_share - p.validation_share
     return {"train": train / of, "validation": p.validation_share / of}
+
+
+def _passage(pair: Pair, chunk: Chunk) -> Passage:
+    start, end = pair.span
+    return Passage(chunk.text, (start - chunk.start, end - chunk.start))
 
 
 def _unit(pair: Pair) -> str:

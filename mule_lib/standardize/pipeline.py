@@ -7,6 +7,7 @@ from mule_lib import attacker, prompt_files, records
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import Loaded
 from mule_lib.generators import Generator
+from mule_lib.raw_formats import raw_records
 from mule_lib.records import Record
 from mule_lib.standardize import anchors, build, neighbors
 from mule_lib.standardize.collect import TRAINED, Collected, Texts, collect, limits
@@ -26,9 +27,13 @@ class StandardizeError(ValueError):
 
 @dataclass(frozen=True)
 class Standardized:
-    """A benchmark ready to be written, the books of how it came about, and what the attacker tried."""
+    """A benchmark ready to be written, the books of how it came about, and what the attacker tried.
+
+    `raw` are the training records in the objectives' own formats.
+    """
 
     loaded: Loaded
+    raw: list[Record]
     ledger: Ledger
     tried: list[attacker.Tried] = field(default_factory=list)
 
@@ -84,7 +89,8 @@ def standardize(
         records.check(both[split], where=split)
     sets = _sets(sources, found, words, p, tuple(choices), [*tried])
     loaded = Loaded(both["train"], both["validation"], sets, p.benchmark, words.topic)
-    return Standardized(loaded, ledger, tried)
+    raw = raw_records(loaded.records, found.passages("train"), seed=p.seed)
+    return Standardized(loaded, raw, ledger, tried)
 
 
 def _templates(

@@ -64,7 +64,8 @@ def passage_pairs(
                     step=step,
                     question=question,
                     answer=answer,
-                    source=chunk.source,
+                    # With the chunk: a book of a million characters is no unit that is held out.
+                    source=f"{chunk.source}:{chunk.start}-{chunk.end}",
                     prompt_id=prompt_files.prompt_id("llm/qa"),
                     span=span,
                     quote=chunk.text[slice(*place)],

@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mule_lib import attacker
+from mule_lib import attacker, records
 from mule_lib.benchmarks import load
+from mule_lib.benchmarks.formats import RAW_FILE
 from mule_lib.generators import Generator
 from mule_lib.runs import write_json, write_jsonl, write_text
 from mule_lib.standardize.ledger import Ledger, as_csv, as_markdown
@@ -54,8 +55,9 @@ def provenance(params: StandardizeParams, sources: Sources, generator: Generator
 def write(
     folder: Path, made: Standardized, params: StandardizeParams, sources: Sources, generator: Generator
 ) -> None:  # fmt: skip
-    """Write train, validation, evaluation/*, the attacker's history, the books, and last the header with provenance."""
+    """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last."""
     load.save(folder, made.loaded)
+    records.write(folder / RAW_FILE, made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", attacker.as_rows(made.tried))
         write_text(folder / "attacker.csv", as_csv(attacker.rounds_table(made.tried)))

@@ -1,0 +1,14 @@
+"""The model that notebooks 01 and 02 read: any that `models.load` knows, on the accelerator where there is one."""
+
+import torch
+
+from mule_lib import models
+from mule_lib.pilot_params import DataParams, GradientParams
+
+
+def load_model(p: DataParams | GradientParams):
+    """Model and tokenizer at the commit and precision of `p`. Raises what `models.load` does."""
+    dtype = torch.bfloat16 if p.precision == "bf16" else torch.float32
+    model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    return model.to(device), tokenizer
