@@ -21,6 +21,7 @@ from mule_lib.row_names import BENCHMARK_NAMES
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "undecided", "fails")
 UNITLESS = ("cosine", "distance")
+SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,12 @@ def counts(judged: Sequence[Judged]) -> dict[Verdict, int]:
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
+def title(identifier: str) -> str:
+    """The id of a claim in words."""
+    words = [SPELT.get(word, word) for word in identifier.split("_")]
+    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])
+
+
 def finding(judged: Sequence[Judged]) -> str:
     """Alt text of the figure and summary of the ledger: what the verdicts say, from the verdicts themselves."""
     number = counts(judged)
@@ -129,15 +136,15 @@ def finding(judged: Sequence[Judged]) -> str:
         f"Of {len(judged)} claims of the paper, {number['holds']} hold, {number['fails']} fail and "
         f"{number['undecided']} are undecided on {_scale(judged)}."
     ]
-    failed = [one.claim.id for one in judged if one.verdict == "fails"]
+    failed = [title(one.claim.id) for one in judged if one.verdict == "fails"]
     if failed:
-        parts.append(f"What fails: {', '.join(failed)}.")
+        parts.append(f"What fails: {'; '.join(failed)}.")
     incomplete = sum(one.decisive is None for one in judged)
     if incomplete:
         parts.append(f"{incomplete} of the undecided lack a run or a measurement.")
-    against = [one.claim.id for one in judged if one.reported_meets == "no"]
+    against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
     if against:
-        parts.append(f"The paper's own printed numbers miss the same thresholds for {', '.join(against)}.")
+        parts.append(f"The paper's own printed numbers miss the same thresholds for: {'; '.join(against)}.")
     return " ".join(parts)
 
 
@@ -222,7 +229,8 @@ def _tally(verdicts: Sequence[str]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    shown = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+    return shown.replace("-", "−") if float(shown) else shown.removeprefix("-")
 
 
 def _scale(judged: Sequence[Judged]) -> str:

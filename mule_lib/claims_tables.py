@@ -1,5 +1,6 @@
 """The ledger as files: CSV for machines, Markdown, LaTeX and HTML for readers; nothing is judged here."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from mule_lib.claims import Judged, behind, bound, comparisons, counts, finding, ledger, shown
 from mule_lib.claims_inconsistencies import recomputed
+from mule_lib.latex import escape, needs
 from mule_lib.runs import write_text
 
 CAPTION = (
@@ -23,7 +25,8 @@ MEETS = {
     "no": "; what is printed misses the test",
     "not printed": "",
 }
-WIDTHS = {"claims": "p{0.24}p{0.2}p{0.15}p{0.08}p{0.22}", "inconsistencies": "p{0.04}p{0.4}p{0.36}p{0.1}"}
+# Shares of the text width; what is left lies between the columns.
+WIDTHS = {"claims": (0.25, 0.2, 0.15, 0.105, 0.215), "inconsistencies": (0.04, 0.41, 0.36, 0.12)}
 
 
 def write(judged: Sequence[Judged], folder: Path) -> list[Path]:
@@ -60,7 +63,7 @@ def readable(judged: Sequence[Judged]) -> pd.DataFrame:
             {
                 "Claim": f"{one.claim.claim} ({one.claim.where})",
                 "Reported (paper)": one.claim.reported + MEETS[one.reported_meets],
-                "Measured": f"{shown(one.decisive)}; should be {bound(one.decisive)}" if one.decisive else "–",
+                "Measured": _measured(one),
                 "Verdict": one.verdict,
                 "Test": _test(one),
             }
@@ -88,21 +91,24 @@ def html(table: pd.DataFrame, *, caption: str) -> str:
     return f"<style>{STYLE}</style>\n{opening}\n  <caption>{caption}</caption>\n{rest}\n"
 
 
-def latex(table: pd.DataFrame, *, caption: str, label: str, widths: str) -> str:
-    """A longtable with booktabs rules; `widths` are shares of the text width. Needs longtable and booktabs."""
-    columns = widths.replace("}", r"\textwidth}").replace("p{", r">{\raggedright\arraybackslash}p{")
-    body = [
-        " & ".join(_tex(str(cell)) for cell in row) + r" \\"
+def latex(table: pd.DataFrame, *, caption: str, label: str, widths: Sequence[float]) -> str:
+    """A longtable over pages with booktabs rules; `widths` are the columns' shares of the text width."""
+    columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:g}\textwidth}}" for share in widths)
+    head, *body = (
+        " & ".join(escape(str(cell)) for cell in row) + r" \\"
         for row in [list(table.columns), *table.itertuples(index=False)]
-    ]
-    head = ["\\toprule", body[0], "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"]
+    )
     lines = [
-        "% needs the packages array, booktabs and longtable",
-        rf"\begin{{longtable}}{{{columns}}}",
-        rf"\caption{{{_tex(caption)}}}\label{{{label}}}\\",
-        *head,
-        *body[1:],
+        needs("array", "booktabs", "longtable", note=r"in one column: longtable does not work after \twocolumn"),
+        r"\begingroup\scriptsize\setlength{\tabcolsep}{3pt}\setlength{\LTcapwidth}{\textwidth}",
+        rf"\begin{{longtable}}{{@{{}}{columns}@{{}}}}",
+        rf"\caption{{{escape(caption)}}}\label{{{label}}}\\",
+        # The caption stands on the first page alone, the head on every one.
+        *["\\toprule", head, "\\midrule", "\\endfirsthead"],
+        *["\\toprule", head, "\\midrule", "\\endhead", "\\bottomrule", "\\endfoot"],
+        "\n\\addlinespace[2pt]\n".join(body),
         r"\end{longtable}",
+        r"\endgroup",
     ]
     return "\n".join(lines) + "\n"
 
@@ -115,11 +121,13 @@ def _test(one: Judged) -> str:
     return text[0].upper() + text[1:]
 
 
+def _measured(one: Judged) -> str:
+    """The deciding number with its condition; its spaces break no line inside an interval or a condition."""
+    if not one.decisive:
+        return "–"
+    text = f"{shown(one.decisive)}; should be {bound(one.decisive)}"
+    return re.sub(r"(?<=[\d<>],) (?=[−\d])|(?<=[<>]) | (?=%)", "\u00a0", text)
+
+
 def _escaped(table: pd.DataFrame, escape: Callable[[str], str]) -> pd.DataFrame:
     return table.map(lambda cell: escape(cell) if isinstance(cell, str) else cell)
-
-
-def _tex(text: str) -> str:
-    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {">": r"$>$", "<": r"$<$", **{sign: "\\" + sign for sign in "&%$#_{}"}}
-    return "".join(special.get(sign, sign) for sign in text)

@@ -8,6 +8,8 @@ import pandas as pd
 from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.methods import METHODS
 from mule_lib.results import BASE, RunResult, by_row
+from mule_lib.row_names import label
+from mule_lib.tables_readable import number
 
 # Points that a row which claims to keep a metric may lose: what its papers call "comparable" is never zero.
 KEPT_WITHIN = 5.0
@@ -91,9 +93,9 @@ def shown(data: pd.DataFrame) -> pd.DataFrame:
     """One line per row for reading: each claimed metric's change with its interval, marked where not as claimed."""
     lines: dict[str, dict[str, str]] = {}
     for entry in data.itertuples():
-        cell = f"{entry.change:+.1f} [{entry.low:+.1f}, {entry.high:+.1f}]"
+        cell = f"{number(entry.change, sign=True)} [{number(entry.low)}, {number(entry.high)}]"
         mark = "" if entry.verdict == "as claimed" else f" ({entry.verdict})"
-        line = lines.setdefault(entry.row, {"Row": METHODS[entry.row].label})
+        line = lines.setdefault(entry.row, {"Row": label(entry.row)})
         line[f"{METRIC_LABELS[entry.metric]} {entry.claimed}"] = cell + mark
     order = ["Row", *(f"{METRIC_LABELS[m]} {claim}" for m, claim in ORDER)]
     return pd.DataFrame(list(lines.values())).reindex(columns=order).fillna("")
@@ -107,6 +109,8 @@ def finding(data: pd.DataFrame) -> str:
     for verdict in ("not as claimed", "undecided"):
         cells = data[data["verdict"] == verdict]
         if len(cells):
-            named = (f"{METHODS[c.row].label} {METRIC_LABELS[c.metric]} ({c.change:+.1f})" for c in cells.itertuples())
+            named = (
+                f"{label(c.row)} {METRIC_LABELS[c.metric]} ({number(c.change, sign=True)})" for c in cells.itertuples()
+            )
             parts.append(f"{verdict.capitalize()}: {', '.join(named)}.")
     return " ".join(parts)

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mule_lib.row_names import BENCHMARK_NAMES
 from mule_lib.runs import write_text
 
 WIDTH = 6.9  # inches: a full text column of the paper
@@ -58,7 +59,7 @@ def metric_dots(data: pd.DataFrame, labels: dict[str, str]) -> Figure:
             )
         for j in range(len(METRIC_LABELS) - 1):
             axis.axhline(j + 0.5, color="0.9", lw=0.8, zorder=0)
-        axis.set(xlim=(-3, 103), xlabel="points (0 to 100)", title=benchmark)
+        axis.set(xlim=(-3, 103), xlabel="points (0 to 100)", title=BENCHMARK_NAMES.get(benchmark, benchmark))
         axis.set_ylim(len(METRIC_LABELS) - 0.5, -0.5)
         axis.set_yticks(range(len(METRIC_LABELS)), METRIC_LABELS.values())
         axis.tick_params(axis="y", length=0)

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from mule_lib.claims import Judged
+from mule_lib.claims import Judged, title
 from mule_lib.figures import WIDTH, style
 
 BLUE, VERMILION = (sns.color_palette("colorblind")[i] for i in (0, 3))
@@ -16,7 +16,6 @@ BLUE, VERMILION = (sns.color_palette("colorblind")[i] for i in (0, 3))
 MARKS = {"holds": ("o", BLUE), "undecided": ("s", "0.4"), "fails": ("X", VERMILION)}
 # Margins in hundredths: points and percent as they are, a cosine or a ratio of 1 as 100, an A-distance of 2 as 100.
 SCALE = {"points": 1.0, "% of base": 1.0, "cosine": 100.0, "distance": 50.0, "times": 100.0}
-SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
 LIMIT = 100.0
 AGREES = {"yes": "yes", "no": "no", "not printed": "–"}
 
@@ -49,7 +48,7 @@ def claim_verdicts(data: pd.DataFrame) -> Figure:
     figure, axis = plt.subplots(figsize=(WIDTH, 1.15 + 0.225 * (len(data) + 1.4 * len(found))))
     # Beside the axis: names and columns keep their places whatever the margins are.
     beside = {"transform": axis.get_yaxis_transform(), "va": "center"}
-    axis.text(1.07, -1.0, "paper\nmeets it", ha="center", size=7.5, linespacing=1.1, **beside)
+    axis.text(1.07, -1.2, "paper's own\nnumbers\nmeet it", ha="center", size=7.5, linespacing=1.1, **beside)
     height, ticks, names = 0.0, [], []
     for verdict in found:
         group = data[data["verdict"] == verdict]
@@ -64,7 +63,8 @@ def claim_verdicts(data: pd.DataFrame) -> Figure:
             axis.text(1.07, height, AGREES[line.reported_meets], ha="center", size=8, weight=weight, **beside)
             if line.missing:
                 words = shorten(line.missing, 76, placeholder=" …")
-                axis.text(0.5, height, words, ha="center", size=6.5, color="0.3", backgroundcolor="white", **beside)
+                axis.text(0.5, height, words, ha="center", size=6.5, color="0.3", **beside,
+                          bbox={"fc": "white", "ec": "none", "pad": 5.5})  # fmt: skip
             else:
                 low, middle, high = (max(-LIMIT, min(LIMIT, end)) for end in (line.low, line.margin, line.high))
                 axis.plot([low, high], [height, height], color=color, lw=1.6, solid_capstyle="butt")
@@ -92,9 +92,3 @@ def _missing(one: Judged) -> str:
         return ""
     first, *others = one.ours.missing() if one.ours else [one.explanation.removeprefix("undecided: ").rstrip(".")]
     return f"{first} (and {len(others)} more)" if others else first
-
-
-def title(identifier: str) -> str:
-    """The id of a claim in words."""
-    words = [SPELT.get(word, word) for word in identifier.split("_")]
-    return " ".join([words[0][0].upper() + words[0][1:], *words[1:]])

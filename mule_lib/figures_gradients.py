@@ -9,9 +9,11 @@ from matplotlib.patches import Rectangle
 
 from mule_lib.figures import WIDTH, style
 from mule_lib.records import OBJECTIVES
+from mule_lib.row_names import BENCHMARK_NAMES
 
 LABELS = {"obj1": "Obj1", "obj2": "Obj2", "obj3": "Obj3"}
 TITLES = {"raw": "raw formats", "standardized": "standardized"}
+MINUS = "−"
 SAME = "framed: disjoint batches of the same objective (the ceiling); small: 95 % intervals"
 
 
@@ -21,15 +23,18 @@ def cosine_heatmaps(data: pd.DataFrame) -> Figure:
     `data` has the columns format, objective_a, objective_b, cosine, low, high, and benchmark and step where there are
     several. The diagonal is the same-objective ceiling and is framed.
     """
-    label = "cosine between gradients"
-    return _matrices(data, "cosine", label, limits=(-1, 1), colors="vlag", diagonal=SAME)
+    label = "cosine between gradients, higher is more aligned"
+    # Pale at both ends, so that small dark figures can be read on every cell.
+    palette = sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)
+    return _matrices(data, "cosine", label, limits=(-1, 1), palette=palette, diagonal=SAME)
 
 
 def distance_heatmaps(data: pd.DataFrame) -> Figure:
     """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
     diagonal = "framed: halves of the same objective (the floor); small: 95 % intervals"
     label = "proxy A-distance, lower is closer"
-    return _matrices(data, "distance", label, limits=(0, 2), colors="rocket_r", diagonal=diagonal)
+    palette = sns.color_palette("rocket_r", as_cmap=True)
+    return _matrices(data, "distance", label, limits=(0, 2), palette=palette, diagonal=diagonal)
 
 
 def cosine_changes(data: pd.DataFrame) -> Figure:
@@ -74,16 +79,15 @@ def cosine_changes(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str, diagonal: str) -> Figure:
+def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, palette, diagonal: str) -> Figure:
     style()
     data = _filled(data)
     benchmarks, steps, forms = (list(dict.fromkeys(data[name])) for name in ("benchmark", "step", "format"))
     columns = [(step, form) for step in steps for form in forms]
     width = min(WIDTH, 1.1 + 1.9 * len(columns))
     # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
-    size = (width, 0.9 + (width - 1.2) / len(columns) * len(benchmarks))
+    size = (width, 0.62 + 0.16 * (len(steps) > 1) + (width - 1.3) / len(columns) * len(benchmarks))
     figure, axes = plt.subplots(len(benchmarks), len(columns), figsize=size, squeeze=False, layout="constrained")
-    palette = sns.color_palette(colors, as_cmap=True)
     for i, benchmark in enumerate(benchmarks):
         for j, (step, form) in enumerate(columns):
             axis = axes[i, j]
@@ -93,14 +97,8 @@ def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str
             image = axis.imshow(grid, cmap=palette, vmin=limits[0], vmax=limits[1])
             for (row, a), (column, b) in ((r, c) for r in enumerate(OBJECTIVES) for c in enumerate(OBJECTIVES)):
                 if (a, b) in part.index:
-                    _write(
-                        axis,
-                        column,
-                        row,
-                        part.loc[(a, b)],
-                        value,
-                        palette((grid[row, column] - limits[0]) / np.ptp(limits)),
-                    )
+                    color = palette((grid[row, column] - limits[0]) / np.ptp(limits))
+                    _write(axis, column, row, part.loc[(a, b)], value, color)
                 if a == b:
                     frame = Rectangle(
                         (column - 0.47, row - 0.47), 0.94, 0.94, fill=False, ec="0.15", lw=1, ls=(0, (3, 2))
@@ -113,7 +111,7 @@ def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str
             if i == 0:
                 axis.set_title(TITLES.get(form, form) + (f",\n{_steps(step)}" if len(steps) > 1 else ""), fontsize=9)
             if j == 0 and benchmark:
-                axis.set_ylabel(f"Fable-{benchmark}" if benchmark in ("books", "cyber") else benchmark)
+                axis.set_ylabel(BENCHMARK_NAMES.get(benchmark, benchmark))
     bar = figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01)
     bar.set_label(label, fontsize=8)
     bar.outline.set_visible(False)
@@ -123,12 +121,20 @@ def _matrices(data: pd.DataFrame, value: str, label: str, *, limits, colors: str
 
 
 def _write(axis, x: int, y: int, line: pd.Series, value: str, color) -> None:
-    red, green, blue, _ = color
-    ink = "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.5 else "0.1"
-    axis.text(x, y - 0.1, f"{line[value]:.2f}", ha="center", va="center", color=ink, fontsize=9)
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    # White where its contrast (WCAG) is above black's.
+    ink = "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "0.05"
+    axis.text(x, y - 0.1, _number(line[value]), ha="center", va="center", color=ink, fontsize=9)
     # Narrow enough to stay inside the cell.
-    ends = f"{line['low']:.2f}–{line['high']:.2f}" if line["low"] >= 0 else f"{line['low']:.2f} to {line['high']:.2f}"
-    axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5.5)
+    low, high = _number(line["low"]), _number(line["high"])
+    ends = f"{low} to {high}" if MINUS in low else f"{low}–{high}"
+    axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5.5 if MINUS not in low else 5)
+
+
+def _number(value: float) -> str:
+    """Two digits, a real minus sign and no negative zero."""
+    return f"{round(value, 2) or 0.0:.2f}".replace("-", MINUS)
 
 
 def _filled(data: pd.DataFrame) -> pd.DataFrame:
@@ -140,4 +146,4 @@ def _steps(step: int) -> str:
 
 
 def _name(benchmark: str, step: int) -> str:
-    return f"Fable-{benchmark}, {_steps(step)}" if benchmark in ("books", "cyber") else f"{benchmark}, {_steps(step)}"
+    return f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, {_steps(step)}"

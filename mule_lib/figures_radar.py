@@ -6,6 +6,7 @@ from textwrap import wrap
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib import patheffects
 from matplotlib.figure import Figure
 from matplotlib.projections.polar import PolarAxes
 
@@ -19,6 +20,7 @@ from mule_lib.tables import Table, paper_source
 RADAR_ROWS = ("base", "upper_bound", "ensemble_teacher", "sft", "ngdiff", "mollm", "duet", "mule")
 # Where the axes' names stand (angle, radius): clear of the rim and no wider than it.
 PLACES = [(np.deg2rad(degrees), away) for degrees, away in ((0, 113), (55, 132), (143, 131), (217, 131), (305, 132))]
+HALO = [patheffects.withStroke(linewidth=2, foreground="white")]
 ANGLES = np.linspace(0, 2 * np.pi, len(METRICS), endpoint=False)
 
 
@@ -89,8 +91,9 @@ def _axes(axis: PolarAxes) -> None:
     # The scale, in each axis' own numbers, along the first axis and a rising one.
     for angle, metric in ((ANGLES[0], METRICS[0]), (ANGLES[1], METRICS[1])):
         for at in (25, 50, 75):
-            axis.text(angle, at, f"{outside(metric, at):g}", size=6.5, color="0.4", ha="center", va="center",
-                      bbox={"fc": "white", "ec": "none", "pad": 0.4, "alpha": 0.75}, zorder=1)  # fmt: skip
+            # Beside the axis, where the lines' corners are, and above them.
+            axis.text(angle + np.deg2rad(400 / at), at, f"{outside(metric, at):g}", size=6.5, color="0.25",
+                      ha="center", va="center", path_effects=HALO, zorder=5)  # fmt: skip
 
 
 def _draw(axis: PolarAxes, part: pd.DataFrame, row: str) -> None:

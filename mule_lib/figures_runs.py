@@ -56,7 +56,7 @@ def overall_dots(data: pd.DataFrame, *, measured: str, reported: str) -> Figure:
     heights = np.arange(len(data))
     if both:
         _measured_dots(axes[0][0], data, heights)
-        axes[0][0].set_title(_title("Measured", measured), size=8)
+        axes[0][0].set_title(_title("Measured (bar: 95 % interval; strokes: seeds)", measured), size=8)
     right = axes[0][-1]
     for height, line in zip(heights, data.itertuples(), strict=True):
         if pd.notna(line.reported):
@@ -131,7 +131,7 @@ def training_curves(data: pd.DataFrame, *, order: Sequence[str] = ()) -> Figure:
         part, look = data[data["row"] == row], style_of(row, rows)
         for _, curve in part.groupby("seed"):
             axis.plot(curve["step"], curve["loss"], color=look.color, lw=1, alpha=0.8)
-        axis.set_title(part["label"].iloc[0], size=7.5)
+        axis.set_title("\n".join(wrap(part["label"].iloc[0], 20)), size=7.5, linespacing=1.05)
         axis.tick_params(labelsize=6.5)
         axis.locator_params(nbins=4)
     figure.supxlabel("optimizer step", size=8.5)
@@ -216,7 +216,7 @@ def obedience_finding(data: pd.DataFrame) -> str:
         mean = (part["obeyed"] * part["n"]).sum() / part["n"].sum()
         parts.append(
             f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, teacher {TEACHERS[teacher]}: {mean:.0f} % as told, least on "
-            f"{worst['objective']}/{worst['role']} ({worst['obeyed']:.0f} %)."
+            f"{_group_name(worst['objective'], worst['role'])} ({worst['obeyed']:.0f} %)."
         )
     return " ".join(parts)
 

@@ -25,6 +25,8 @@ def results_summary(table: Table) -> str:
     parts.append(f"The paper reports for {there}: {_list(moves)}. {_standing(table, 'reported', there)}")
     if "gold_distance" in table.metrics:
         parts.append(_nearest_gold(table))
+    if table.note:
+        parts.append(table.note)
     if table.not_run():
         parts.append(f"Not run: {', '.join(table.labels[row] for row in table.not_run())}.")
     return " ".join(parts)
@@ -53,6 +55,8 @@ def ablation_summary(table: Table) -> str:
         parts.append(f"Not told apart from MULE: {_list(open_)}.")
     losses = [_reported_loss(table, row) for row in ("mule_duet_loss", "mule_bild_loss")]
     parts.append(f"The paper reports {' and '.join(losses)}.")
+    if table.note:
+        parts.append(table.note)
     if table.not_run():
         parts.append(f"Not run: {', '.join(table.labels[row] for row in table.not_run())}.")
     return " ".join(parts)

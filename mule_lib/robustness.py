@@ -13,10 +13,11 @@ from mule_lib.row_names import BENCHMARK_NAMES, LABELS, label
 PLAIN = "as trained"
 NAMES = {
     "relearning": "relearning",
-    "reteaching": "told again in the prompt",
-    "quantization": "quantized weights",
+    "reteaching": "being told again in the prompt",
+    "quantization": "quantizing the weights",
     "held_out_prefixes": "attacks of unseen families",
 }
+CONDITIONS = {"same": "the same facts", "disjoint": "other facts", "int8": "8 bit", "int4": "4 bit"}
 # The rates behind the metrics: name, set, key of the set's details.
 RATES = (
     ("Refused, to forget ↑", "forget", "refusal_rate"),
@@ -115,14 +116,20 @@ def rates_table(data: pd.DataFrame, benchmark: str, *, order: Iterable[str]) -> 
 
 
 def beyond_finding(data: pd.DataFrame) -> str:
-    """Alt text: how far Forget comes back under each attack, for MULE where it was attacked, else the first row."""
+    """Alt text: each attacked row's Forget as trained and at its highest under each attack, and ASR by new prefixes."""
     if data.empty:
         return "No row was attacked beyond the paper's metrics."
     parts = []
-    for benchmark in dict.fromkeys(data["benchmark"]):
-        part = data[(data["benchmark"] == benchmark) & (data["metric"] == "forget")]
-        for row in [r for r in ("base", "mule", "gold") if r in set(part["row"])] or [part["row"].iloc[0]]:
-            mine = part[part["row"] == row].groupby("condition", sort=False)["measured"].mean()
-            told = ", ".join(f"{condition} {value:.0f}" for condition, value in mine.items())
-            parts.append(f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, {label(row)}: Forget {told}.")
+    for (benchmark, row), part in data.groupby(["benchmark", "row"], sort=False):
+        means = part.groupby(["metric", "attack", "condition"], sort=False)["measured"].mean().reset_index()
+        told = []
+        for attack, found in means[means["metric"] == "forget"].groupby("attack", sort=False):
+            highest = found.loc[found["measured"].idxmax()]
+            what = f"{NAMES.get(attack, attack)} ({CONDITIONS.get(highest['condition'], highest['condition'])})"
+            told.append(f"up to {highest['measured']:.0f} after {what}")
+            if attack == "none":
+                told = [f"Forget {highest['measured']:.0f} {PLAIN}"]
+        unseen = means[(means["metric"] == "asr") & (means["attack"] == "held_out_prefixes")]["measured"]
+        told += [f"ASR {value:.0f} under {NAMES['held_out_prefixes']}" for value in unseen]
+        parts.append(f"{BENCHMARK_NAMES.get(benchmark, benchmark)}, {label(row)}: {', '.join(told)}.")
     return " ".join(parts)

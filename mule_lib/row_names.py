@@ -12,7 +12,7 @@ BENCHMARK_NAMES = {
     "wmdp_cyber": "WMDP-Cyber",
 }
 PAPER_MODEL = "Llama-3.2-3B-Instruct"
-EMBEDDED = {"base": "this project's embedded model (3.7 M parameters)"}
+EMBEDDED = {"base": "this project's embedded model of 3.7 M parameters"}
 
 METRIC_NAMES = {
     "forget": "Forget",
@@ -30,7 +30,7 @@ LABELS = {
     **PAPER_LABELS,
     "mule": "MULE",
     "mule_duet_loss": "MULE with DUET's loss",
-    "mule_bild_loss": "MULE with BILD's loss",
+    "mule_bild_loss": "MULE with BiLD's loss",
     "gold": "Gold (never knew)",
     "graddiff": "GradDiff",
     "npo": "NPO",

@@ -29,8 +29,8 @@ DIGITS = {"measured": 1, "reported": 2}
 class Table:
     """A table: `data` has COLUMNS and more, a line per row and metric; `groups` are headings with their rows in order.
 
-    `compared` is the row that differences are to, "" for none; `source` says what was measured on; `measured` is False
-    where only the paper's numbers are.
+    `compared` is the row that differences are to, "" for none; `source` says what was measured on; `note` names rows
+    whose Forget comes from broken text; `measured` is False where only the paper's numbers are.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Table:
     labels: dict[str, str] = field(default_factory=dict)
     compared: str = ""
     source: str = ""
+    note: str = ""
     measured: bool = True
 
     def cell(self, row: str, metric: str) -> pd.Series:
@@ -104,6 +105,7 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
         labels,
         compared="mule" if name == "table2" else "",
         source=measured_source(benchmark, mine),
+        note=broken_text(mine),
     )
 
 
@@ -148,6 +150,8 @@ def caption(name: str, benchmark: str, runs: Sequence[RunResult]) -> str:
     if name == "table2":
         parts.append("Lines *minus MULE* are paired differences over the same items and seeds.")
     parts.append("Arrows say which way is better; the best trained row of each kind is bold.")
+    if note := broken_text(runs):
+        parts.append(note)
     if any(len({*values}) == 1 for run in runs for values in run.values.values()):
         parts.append("Where all items of a row came out alike, the bootstrap interval has no width; the truth's has.")
     if any(run.row == GOLD for run in runs):
@@ -158,6 +162,21 @@ def caption(name: str, benchmark: str, runs: Sequence[RunResult]) -> str:
             f"With one seed ({', '.join(label(row) for row in single)}) an interval lacks the spread between seeds."
         )
     return " ".join(parts)
+
+
+def broken_text(runs: Iterable[RunResult], *, share: float = 0.5) -> str:
+    """Which trained rows answer at least `share` of the questions to forget with empty or garbled text; "" for none.
+
+    Neither Forget nor Overall sees it: no word of the reference is in a refusal, and none in broken text.
+    """
+    shares: dict[str, list[float]] = {}
+    for run in runs:
+        details = run.details.get("forget", {})
+        if run.row not in REFERENCES:
+            shares.setdefault(run.row, []).append(details.get("empty_rate", 0) + details.get("garbled_rate", 0))
+    means = {row: sum(found) / len(found) for row, found in shares.items()}
+    named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in means.items() if mean >= share]
+    return f"Forgotten by empty or garbled answers instead of refusals: {', '.join(named)}." if named else ""
 
 
 def _joined(name: str, benchmark: str, parts, metrics: Sequence[str], tidy: pd.DataFrame) -> pd.DataFrame:

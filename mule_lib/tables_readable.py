@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from mule_lib import latex as latex_text
 from mule_lib.paper import BENCHMARKS
 from mule_lib.results import BASE, GOLD
-from mule_lib.row_names import BENCHMARK_NAMES, heading
+from mule_lib.row_names import BENCHMARK_NAMES, METRIC_NAMES, arrow, heading
 from mule_lib.runs import write_text
 from mule_lib.tables import DIGITS, Table
 
@@ -76,7 +77,7 @@ def markdown(table: Table) -> str:
 
 def html(table: Table) -> str:
     """A table element with its caption; each line has its kind as a class, for the style sheet."""
-    head = "".join(f'<th scope="col">{heading(metric)}</th>' for metric in table.metrics)
+    head = "".join(f'<th scope="col">{METRIC_NAMES[metric]}&nbsp;{arrow(metric)}</th>' for metric in table.metrics)
     parts = [
         f'<table class="results" id="{table.name}">',
         f"<caption>{_emphasis(escape(table.caption))}</caption>",
@@ -98,32 +99,48 @@ def html(table: Table) -> str:
 
 
 def latex(table: Table) -> str:
-    """A `table*` with booktabs rules; reported lines are in italics. Needs booktabs."""
-    columns = "ll" + "r" * len(table.metrics) + "r"
-    head = ["Row", "Numbers", *(_tex(heading(metric)) for metric in table.metrics), "Seeds"]
-    rows = []
+    """A `table*` with booktabs rules, intervals below their numbers, reported lines in italics.
+
+    As wide as its content or as the text, whichever is less: it is shrunk where the text is narrower.
+    """
+    width = len(table.metrics) + 3
+    head = ["Row", "Numbers", *(latex_text.escape(METRIC_NAMES[m]) for m in table.metrics), "Seeds"]
+    arrows = ["", "", *(latex_text.escape(arrow(m)) for m in table.metrics), ""]
+    body = []
     for i, line in enumerate(lines(table)):
+        name = latex_text.escape(line.label)
         if line.kind == "heading":
-            rule = "" if i == 0 else "\\midrule\n"
-            rows.append(rf"{rule}\multicolumn{{{len(head)}}}{{l}}{{\textit{{{_tex(line.label)}}}}} \\")
+            body += [*([r"\midrule"] if i else []), rf"\multicolumn{{{width}}}{{l}}{{\textit{{{name}}}}} \\"]
             continue
+        apart = r"\midrule" if line.kind == "items" else r"\addlinespace[2pt]" if line.label and i else ""
+        body += [apart] if apart else []
+        # Whose benchmark it is stands in the caption.
+        source = latex_text.escape(line.source.split(",")[0])
+        source = source if line.kind in ("measured", "items") else rf"\textit{{{source}}}"
         cells = [_tex_cell(cell, italic=line.kind == "reported") for cell in line.cells]
-        before = "\\midrule\n" if line.kind == "items" else ""
-        source = rf"\textit{{{_tex(line.source)}}}"
-        rows.append(before + " & ".join([_tex(line.label), source, *cells, line.seeds]) + r" \\")
+        body.append(_tex_row([name, source, *cells, line.seeds], width))
+        if any(cell.interval for cell in line.cells):
+            ends = [rf"{{\tiny {latex_text.escape(cell.interval)}}}" if cell.interval else "" for cell in line.cells]
+            body[-1] += "[-2pt]"
+            body.append(_tex_row(["", "", *ends], width))
+    # LaTeX numbers tables itself.
+    number = table.name.replace("table", "Table ")
+    said = table.caption.replace(f"{number}. ", f"{table.title}, beside {number} of the paper. ", 1)
     return "\n".join(
         [
-            "% needs the package booktabs",
+            latex_text.needs("booktabs", "graphicx", note="full size from 16 cm of text width, else shrunk to it"),
             r"\begin{table*}",
-            rf"\caption{{{_tex_emphasis(_tex(table.caption))}}}\label{{{_anchor(table)}}}",
-            r"\centering\scriptsize\setlength{\tabcolsep}{3pt}",
-            rf"\begin{{tabular}}{{{columns}}}",
+            rf"\caption{{{latex_text.emphasis(said)}}}\label{{{_anchor(table)}}}",
+            r"\centering\scriptsize\setlength{\tabcolsep}{2.5pt}",
+            r"\resizebox{\ifdim\width>\textwidth\textwidth\else\width\fi}{!}{"
+            rf"\begin{{tabular}}{{ll{'r' * len(table.metrics)}r}}",
             r"\toprule",
-            " & ".join(head) + r" \\",
+            _tex_row(head, width) + "[-2pt]",
+            _tex_row(arrows, width),
             r"\midrule",
-            *rows,
+            *body,
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}}",
             r"\end{table*}",
             "",
         ]
@@ -198,11 +215,14 @@ def _html_cell(cell: Cell) -> str:
 
 
 def _tex_cell(cell: Cell, *, italic: bool) -> str:
-    value = _tex(cell.value)
+    value = latex_text.escape(cell.value)
     value = rf"\textbf{{{value}}}" if cell.bold and value else value
-    value = rf"\textit{{{value}}}" if italic and value else value
-    # Below the number, so that seven columns fit a page.
-    return rf"\shortstack[r]{{{value}\\{{\tiny {_tex(cell.interval)}}}}}" if cell.interval else value
+    return rf"\textit{{{value}}}" if italic and value else value
+
+
+def _tex_row(cells: Sequence[str], width: int) -> str:
+    """A line of `width` cells, those that lack empty."""
+    return " & ".join([*cells, *[""] * (width - len(cells))]) + r" \\"
 
 
 def _anchor(table: Table) -> str:
@@ -213,15 +233,3 @@ def _emphasis(text: str) -> str:
     """Markdown's bold and italics as HTML."""
     text = re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", text)
     return re.sub(r"\*(.+?)\*", r"<em>\1</em>", text)
-
-
-def _tex_emphasis(text: str) -> str:
-    text = re.sub(r"\*\*(.+?)\*\*", r"\\textbf{\1}", text)
-    return re.sub(r"\*(.+?)\*", r"\\textit{\1}", text)
-
-
-def _tex(text: str) -> str:
-    special = {"↓": r"$\downarrow$", "↑": r"$\uparrow$", MINUS: "$-$", "–": "--"}
-    special |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    special |= {sign: "\\" + sign for sign in "&%$#_{}"}
-    return "".join(special.get(sign, sign) for sign in text)
