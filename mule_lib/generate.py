@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from transformers import GenerationConfig
 
+from mule_lib import shared_prefix
+
 Ids = Sequence[int]
 
 
@@ -41,8 +43,8 @@ def greedy(
     )
     answers: list[list[int]] = [[] for _ in prompts]
     with _evaluating(model), _plain_generation(model):
-        for rows in _batches([len(p) for p in prompts], batch_size):
-            inputs = _left_padded(model, [prompts[i] for i in rows], pad_id)
+        for rows in shared_prefix.batches(prompts, batch_size):
+            inputs, _ = _inputs(model, [prompts[i] for i in rows], pad_id)
             width = inputs["input_ids"].shape[1]
             output = model.generate(**inputs, generation_config=config)[:, width:].tolist()
             for i, ids in zip(rows, output, strict=True):
@@ -82,43 +84,53 @@ def option_log_likelihoods(
     # A batch holds as many prompts as their options fit into it.
     most = max((len(each) for each in heads), default=1)
     with _evaluating(model):
-        for rows in _batches(
-            [len(p) + more for p, more in zip(prompts, longest, strict=True)], max(1, batch_size // most)
-        ):
-            passes = [(b, i, head) for b, i in enumerate(rows) for head in heads[i]]
-            inputs = _left_padded(model, [prompts[i] for i in rows], pad_id=0)
-            log_probs = _after_prompts(model, inputs, [(b, head) for b, _, head in passes])
-            for row, (_, i, head) in enumerate(passes):
-                members = heads[i][head]
-                ids = torch.tensor([options[i][j] for j in members], device=log_probs.device)
-                picked = log_probs[row, : len(head) + 1].gather(1, ids.T).sum(0).tolist()
-                for j, value in zip(members, picked, strict=True):
-                    scores[i][j] = value
+        for rows in shared_prefix.batches(prompts, max(1, batch_size // most), more=longest):
+            passes = sorted(((b, i, head) for b, i in enumerate(rows) for head in heads[i]), key=lambda p: -len(p[2]))
+            inputs, shared = _inputs(model, [prompts[i] for i in rows], pad_id=0)
+            # forward, unlike generate, takes only what the cache does not hold yet.
+            inputs |= {name: inputs[name][:, shared:] for name in ("input_ids", "position_ids") if name in inputs}
+            for start, log_probs in _along(model, inputs, [(b, head) for b, _, head in passes]):
+                n, width = log_probs.shape[:2]
+                wanted = [
+                    (row, place, token, i, j)
+                    for row, (_, i, head) in enumerate(passes[:n])
+                    for j in heads[i][head]
+                    for place, token in enumerate(options[i][j][start : start + width])
+                ]
+                at = torch.tensor([each[:3] for each in wanted], device=log_probs.device)
+                picked = log_probs[at[:, 0], at[:, 1], at[:, 2]].tolist()
+                for (*_, i, j), value in zip(wanted, picked, strict=True):
+                    scores[i][j] += value
     return scores
 
 
-def _after_prompts(model, inputs: dict[str, torch.Tensor], passes: Sequence[tuple[int, Ids]]) -> torch.Tensor:
-    """Log-probabilities [passes, longest head + 1, V] after prompt `b` and along each head, for passes of (b, head).
+def _along(model, inputs: dict, passes: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, torch.Tensor]]:
+    """Log-probabilities after prompt `b` and along each head, for passes of (b, head), the longest head first.
 
-    Each prompt is read once; its keys and values are then shared by all of its heads.
+    Yields (start, [n, width, V]): what follows the heads' first `start`, `start + 1`, ... ids, for the n passes whose
+    heads are that long. Each prompt is read once; its keys and values are shared by all of its heads. Heads are read
+    in pieces of growing width, so that a short one costs little beside a long one.
     """
     rows = torch.tensor([b for b, _ in passes], device=inputs["input_ids"].device)
-    width = max(len(head) for _, head in passes)
+    lengths = [len(head) for _, head in passes]
     keep = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
-    read = model(**inputs, **keep, use_cache=width > 0)
-    first = read.logits[:, -1:].float().log_softmax(-1)[rows]
-    if not width:
-        return first
-    cache = read.past_key_values
-    cache.batch_select_indices(rows)
-    ids = torch.tensor([[*head, *[0] * (width - len(head))] for _, head in passes], device=rows.device)
-    real = torch.tensor([[1] * len(head) + [0] * (width - len(head)) for _, head in passes], device=rows.device)
-    mask = inputs["attention_mask"][rows]
-    more = {"attention_mask": torch.cat([mask, real], 1)}
-    if "position_ids" in inputs:
-        more["position_ids"] = mask.sum(1, keepdim=True) + torch.arange(width, device=rows.device)
-    along = model(input_ids=ids, past_key_values=cache, **more).logits.float().log_softmax(-1)
-    return torch.cat([first, along], 1)
+    read = model(**inputs, **keep, use_cache=lengths[0] > 0)
+    yield 0, read.logits[:, -1:].float().log_softmax(-1)[rows]
+    cache, mask, done = read.past_key_values, inputs["attention_mask"], 0
+    while n := sum(length > done for length in lengths):
+        width = min(max(1, done), lengths[0] - done)
+        # The first selection gives each pass the keys and values of its prompt, later ones drop the heads that ended.
+        chosen = rows[:n] if not done else torch.arange(n, device=rows.device)
+        cache.batch_select_indices(chosen)
+        pieces = [list(head[done : done + width]) for _, head in passes[:n]]
+        ids = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=rows.device)
+        real = [[1] * len(piece) + [0] * (width - len(piece)) for piece in pieces]
+        positions = mask[chosen].sum(1, keepdim=True) + torch.arange(width, device=rows.device)
+        mask = torch.cat([mask[chosen], torch.tensor(real, device=rows.device)], 1)
+        more = {"position_ids": positions} if "position_ids" in inputs else {}
+        read = model(input_ids=ids, past_key_values=cache, attention_mask=mask, **more)
+        yield done + 1, read.logits.float().log_softmax(-1)
+        done += width
 
 
 def decode(tokenizer, answers: Sequence[Ids]) -> list[str]:
@@ -173,25 +185,20 @@ def _check(model, sequences: Sequence[Ids], new_tokens: int) -> None:
             raise ValueError(f"prompt {i}: {len(ids)} + {new_tokens} new tokens exceed the context window of {window}")
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    # Equal lengths side by side keep padding small; the longest first shows a lack of memory at once.
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}, should be at least 1")
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def _left_padded(model, sequences: Sequence[Ids], pad_id: int) -> dict[str, torch.Tensor]:
-    width = max(len(ids) for ids in sequences)
+def _inputs(model, sequences: Sequence[Ids], pad_id: int) -> tuple[dict, int]:
+    """What `generate` takes for a batch, and how many leading ids of all its cache holds; padding follows those."""
+    shared, width = shared_prefix.shared_length(sequences), max(len(ids) for ids in sequences)
     device = next(model.parameters()).device
-    input_ids = torch.tensor([[pad_id] * (width - len(ids)) + list(ids) for ids in sequences], device=device)
-    mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in sequences], device=device)
-    inputs = {"input_ids": input_ids, "attention_mask": mask}
+    padded = [[*ids[:shared], *[pad_id] * (width - len(ids)), *ids[shared:]] for ids in sequences]
+    real = [[1] * shared + [0] * (width - len(ids)) + [1] * (len(ids) - shared) for ids in sequences]
+    mask = torch.tensor(real, device=device)
+    inputs = {"input_ids": torch.tensor(padded, device=device), "attention_mask": mask}
+    if shared:
+        inputs["past_key_values"] = shared_prefix.read(model, sequences[0][:shared], len(sequences))
     if _accepts(model, "position_ids"):
         # Models with absolute positions give other logits when padding shifts them.
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
-    return inputs
+    return inputs, shared
 
 
 def _stop_ids(model, tokenizer, stop_ids: int | Ids | None) -> set[int]:

@@ -34,7 +34,7 @@ class NotebookParams(BaseModel):
 class EvaluatedParams(NotebookParams):
     """What notebooks that ask a model take."""
 
-    batch_size: int = Field(256, ge=1)
+    batch_size: int = Field(128, ge=1)
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: str = "texts"
 

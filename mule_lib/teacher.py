@@ -59,7 +59,7 @@ def thought_ends(tokenizer) -> list[int]:
 
 
 def contexts(
-    model, tokenizer, queries: Sequence[Query], how: Steering, *, batch_size: int = 256, max_thought_tokens: int = 48
+    model, tokenizer, queries: Sequence[Query], how: Steering, *, batch_size: int = 128, max_thought_tokens: int = 48
 ) -> list[Context]:
     """Render every query up to its answer, letting the model think first where `how.cot`.
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from mule_lib import shared_prefix
 from mule_lib.losses import answer_targets
 from mule_lib.output_head import answers_only, full_logits, head_logits
 from mule_lib.targets import frozen
@@ -111,7 +112,8 @@ def build_cache(
     empty = [key for key, (context, answer) in sequences.items() if not context or not answer]
     if empty:
         raise ValueError(f"sequences: {empty[0]!r} has an empty context or answer")
-    order = sorted(sequences, key=lambda key: -sum(map(len, sequences[key])))
+    keys = list(sequences)
+    more = [len(answer) for _, answer in sequences.values()]
     head = model.get_output_embeddings()
     bias = getattr(head, "bias", None)
     parts: dict[str, list[Tensor]] = {"hidden": [], "nll": [], "ids": [], "logits": []}
@@ -119,11 +121,10 @@ def build_cache(
     start = 0
     with frozen(model):
         weight, bias = (t.detach().clone() if copy_head and t is not None else t for t in (head.weight, bias))
-        for first in range(0, len(order), batch_size):
-            keys = order[first : first + batch_size]
-            for key in keys:
-                spans[key] = range(start, start := start + len(sequences[key][1]))
-            _keep(model, [sequences[key] for key in keys], (weight, bias), top_k, layer, dtype, parts)
+        for rows in shared_prefix.batches([context for context, _ in sequences.values()], batch_size, more=more):
+            for i in rows:
+                spans[keys[i]] = range(start, start := start + more[i])
+            _keep(model, [sequences[keys[i]] for i in rows], (weight, bias), top_k, layer, dtype, parts)
     hidden, nll, ids, logits = (torch.cat(values) for values in parts.values())
     return AnswerCache(spans, hidden, weight.detach(), bias, nll, ids, logits, layer)
 
@@ -144,9 +145,18 @@ def padded(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: 
 def _keep(model, sequences, head, top_k: int, layer: int | None, dtype, parts: dict[str, list[Tensor]]) -> None:
     device = next(model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in padded(sequences).items()}
-    labels, kept = batch.pop("labels"), []
+    # What all contexts begin with is read once; the mask goes over it, ids and labels begin after it.
+    shared = shared_prefix.shared_length([context for context, _ in sequences])
+    ids, labels, kept = batch["input_ids"][:, shared:], batch["labels"][:, shared:], []
+    cache = shared_prefix.read(model, sequences[0][0][:shared], len(sequences)) if shared else None
     with answers_only(model, labels, kept):
-        output = model(**batch, output_hidden_states=layer is not None, use_cache=False)
+        output = model(
+            input_ids=ids,
+            attention_mask=batch["attention_mask"],
+            past_key_values=cache,
+            output_hidden_states=layer is not None,
+            use_cache=cache is not None,
+        )
     supervised = labels[:, 1:] != -100
     packed = torch.arange(kept[0].shape[1], device=device) < supervised.sum(1, keepdim=True)
     states = kept[0][packed]

@@ -38,6 +38,8 @@ class TrainingParams(EvaluatedParams):
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
     beyond: bool = False
+    harness_tasks: list[str] = Field([])
+    harness_limit: int = Field(0, ge=0)
     overwrite: bool = False
     out_dir: str = "outputs/fable/runs/books/mule/seed-0"
 
@@ -109,6 +111,18 @@ class TrainingParams(EvaluatedParams):
     @classmethod
     def _precision(cls, value: str) -> str:
         return _known(value, PRECISIONS)
+
+    @field_validator("harness_tasks")
+    @classmethod
+    def _harness(cls, value: list[str]) -> list[str]:
+        if value:
+            from mule_lib.evaluate import harness_tasks  # seconds of imports, for the few runs that ask for tasks
+
+            try:
+                harness_tasks.check(value)
+            except RuntimeError as error:
+                raise ValueError(str(error)) from error
+        return value
 
 
 def _known(value: str, allowed) -> str:

@@ -195,6 +195,14 @@ def beyond(p: TrainingParams, trained: Trained, tokenizer, data: Loaded, how: St
     )
 
 
+def harness(p: TrainingParams, trained: Trained, tokenizer) -> dict[str, Any]:
+    """The tasks of lm-evaluation-harness that `harness_tasks` names, asked as the harness does, without steering."""
+    from mule_lib.evaluate.harness_tasks import run_tasks  # an optional package behind it
+
+    sizes = {"limit": p.harness_limit or None, "batch_size": p.batch_size}
+    return run_tasks(trained.model, tokenizer, p.harness_tasks, **sizes)
+
+
 def summary(p: TrainingParams, before: pd.DataFrame, after: pd.DataFrame, evaluation: Evaluation) -> str:
     """What was seen, in Markdown, from the numbers themselves."""
     changed = int((before["answer"] != after["answer"]).sum())
@@ -219,6 +227,7 @@ def write_run(
     started: float,
     evaluate_seconds: float,
     beyond: Mapping[str, Any] | None = None,
+    harness: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the run folder whole: parameters, metrics, item values, samples, curve, obedience and provenance.
 
@@ -240,6 +249,7 @@ def write_run(
             name: {k: v for k, v in detail.items() if k != "items"} for name, detail in evaluation.details.items()
         },
         "beyond": beyond,
+        "harness": harness,
         "timing": {
             "train_seconds": round(trained.seconds, 2),
             "evaluate_seconds": round(evaluate_seconds, 2),

@@ -47,7 +47,7 @@ class BeyondSettings:
     group_size: int = 64
     quantized_sets: tuple[str, ...] = ("forget", "general", "neighbor", "attack")
     held_out_prefixes: bool = True
-    batch_size: int = 256
+    batch_size: int = 128
     max_new_tokens: int = 24
     max_thought_tokens: int = 48
     choice_style: str = "texts"

@@ -2,12 +2,14 @@
 
 import difflib
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 MISSING = "full harness tasks need `pip install lm-eval==0.4.13` (the extra `harness`)"
 
@@ -31,18 +33,12 @@ def run_tasks(
     states are left as they were. Raises ValueError for no task or an unknown one, with the nearest name, and
     RuntimeError where the package is not installed, both before the model is asked.
     """
-    if not tasks:
-        raise ValueError("tasks: empty; name at least one task of lm-evaluation-harness")
     if limit is not None and limit < 1:
         raise ValueError(f"limit is {limit}, should be at least 1, or None for all items")
-    try:
-        from lm_eval import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise RuntimeError(MISSING) from error
-    manager = TaskManager(include_path=None if include_path is None else str(include_path))
-    _check_names(tasks, manager.task_index)
+    manager = check(tasks, include_path=include_path)
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
+
     with _random_states_kept():
         found = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
@@ -66,18 +62,41 @@ def run_tasks(
     }
 
 
-def _check_names(tasks: Sequence[str], known) -> None:
+def check(tasks: Sequence[str], *, include_path: str | Path | None = None):
+    """The harness's task manager, which knows all of `tasks`.
+
+    Raises ValueError for no task or an unknown one, with the nearest name, RuntimeError without the package.
+    """
+    if not tasks:
+        raise ValueError("tasks: empty; name at least one task of lm-evaluation-harness")
+    try:
+        from lm_eval import tasks as harness
+    except ImportError as error:
+        raise RuntimeError(MISSING) from error
+    manager = harness.TaskManager(include_path=None if include_path is None else str(include_path))
+    known = manager.task_index
     for name in tasks:
         if name in known or Path(name).is_file():
             continue
         near = difflib.get_close_matches(name, list(known), n=1)
         hint = f"did you mean {near[0]!r}?" if near else "`lm-eval ls tasks` lists those of the harness"
         raise ValueError(f"tasks: {name!r} is neither a harness task nor a YAML file; {hint}")
+    return manager
+
+
+def table(found: Mapping[str, Any]) -> pd.DataFrame:
+    """What `run_tasks` returns as lines of task, metric, value and number of items (of a group: its tasks')."""
+    lines = [
+        (task, metric, value, found["n"].get(task))
+        for task, numbers in found["results"].items()
+        for metric, value in numbers.items()
+    ]
+    return pd.DataFrame(lines, columns=["task", "metric", "value", "n"])
 
 
 def _numbers(values) -> dict[str, float]:
-    # A standard error that was not computed is the text "N/A".
-    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+    # Metrics are named "acc,none", with their filter; a standard error that was not computed is the text "N/A".
+    return {name: value for name, value in values.items() if "," in name and isinstance(value, int | float)}
 
 
 @contextmanager
