@@ -100,6 +100,8 @@ def test_words_follow_the_numbers(measured):
     said = tables.verdicts(tables.tidy(turned), tables.gains(turned)).splitlines()
     assert "0 of 6 near zero" in said[0] and "0 of 6 above 0.5" in said[0] and "raises 0 of 6 and lowers 6" in said[0]
     assert "raises 6 of 6" in tables.finding(table, change)
+    plain = tables.change_finding(table, change)
+    assert plain.startswith("Before training: raw formats") and ". After 10 steps: " in plain and "*" not in plain
 
 
 def test_spread_between_trainings_widens_the_interval():
@@ -130,7 +132,8 @@ def test_heat_maps_hold_every_value(measured, tmp_path):
     panels = [axis for axis in figure.axes if axis.get_images() and len(axis.texts) == 18]
     assert len(panels) == 8
     written = {text.get_text() for axis in panels for text in axis.texts}
-    assert {f"{value:.2f}" for value in table["cosine"]} <= written
+    assert {f"{round(value, 2) or 0.0:.2f}".replace("-", "−") for value in table["cosine"]} <= written
+    assert not any("-" in text or "−0.00" in text for text in written)
     assert figure.get_size_inches()[0] <= figures.WIDTH
     figures.save(figure, tmp_path, "figure2", data=table, alt="x")
     assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".pdf", ".csv", ".txt"}
