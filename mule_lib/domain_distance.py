@@ -16,6 +16,7 @@ from mule_lib.records import OBJECTIVES, REFUSED, Record
 FEATURES = ("words", "hidden")
 READS = ("question", "question and prefix")
 ROLES = ("all", "to refuse")
+FOLDS = 5
 # What one number per pair is read from: what the model makes of the questions, all roles together. An attacker's prefix
 # stands before one objective's answers only, in every format, so it would hide what the format changes.
 MAIN = {"features": "hidden", "reads": "question", "roles": "all"}
@@ -23,7 +24,7 @@ COLUMNS = "features reads roles format objective_a objective_b distance low high
 
 
 def proxy_a_distance(
-    left, right, groups: tuple[Sequence, Sequence], *, repeats: int = 3, folds: int = 5, seed: int = 0
+    left, right, groups: tuple[Sequence, Sequence], *, repeats: int = 3, folds: int = FOLDS, seed: int = 0
 ) -> Interval:
     """2 (1 - 2 err) of a linear classifier that tells two corpora apart, on texts it was not trained on.
 
@@ -50,7 +51,8 @@ def distances(
     """Distances between each two objectives, in each format of `corpora` (format to records), as a tidy table.
 
     An objective against itself is the floor: its facts divided into two random halves. Columns are `COLUMNS`;
-    `MAIN` selects one line per format and pair; the others rest on one partition. `n` counts texts of both corpora.
+    `MAIN` selects one line per format and pair; the others rest on one partition. `n` counts texts of both corpora. A
+    corpus of fewer facts than `FOLDS` is held out in as many folds as it has facts; one of a single fact has no line.
     """
     lines = []
     for form, records in corpora.items():
@@ -64,10 +66,13 @@ def distances(
                 if reads != "question" and "obj3" not in (a, b):
                     continue  # the others have no prefix
                 sides, facts = _sides(used, a, b, seed)
-                if not all(len(side) for side in sides):
-                    continue
+                fewest = min(len(set(side)) for side in facts)
+                if fewest < 2:
+                    continue  # nothing could be held out
                 often = repeats if (what, reads, roles) == tuple(MAIN.values()) else 1
-                found = proxy_a_distance(table[sides[0]], table[sides[1]], facts, repeats=often, seed=seed)
+                found = proxy_a_distance(
+                    table[sides[0]], table[sides[1]], facts, repeats=often, folds=min(FOLDS, fewest), seed=seed
+                )
                 lines += [(what, reads, roles, form, *pair, *found) for pair in dict.fromkeys([(a, b), (b, a)])]
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -1,5 +1,7 @@
 """The proxy A-distance on corpora whose distance is known, and on Fable's formats with a random model."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tiny
@@ -54,6 +56,16 @@ def test_facts_are_never_on_both_sides():
 def test_too_few_facts_are_refused():
     with pytest.raises(ValueError, match="3 facts in a corpus cannot be held out in 5 folds"):
         distance.proxy_a_distance(_cloud(9, 0, 0), _cloud(9, 1, 1), ([0, 1, 2] * 3, range(9)))
+
+
+def test_small_corpora_are_held_out_in_fewer_folds(monkeypatch):
+    """Four facts an objective, two in each half: every pair has its line; a corpus of one fact has none."""
+    monkeypatch.setattr(distance, "FEATURES", ("words",))
+    records = [replace(record, source=record.id.rsplit("/", 1)[1]) for record in tiny.records()]
+    table = distance.distances({"raw": records}, None, None, repeats=1)
+    assert len(table[(table["reads"] == "question") & (table["roles"] == "all")]) == 9
+    lonely = distance.distances({"raw": [replace(record, source="one") for record in records]}, None, None, repeats=1)
+    assert lonely.empty
 
 
 def test_words_see_words_and_their_order():

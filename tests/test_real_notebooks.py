@@ -1,53 +1,167 @@
-"""The suite's notebooks on the published benchmarks' rows with a small random model: only size differs."""
+"""The paper's suite, notebooks 01 to 07, on the published benchmarks' rows with a small random model: size differs."""
 
+import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import test_real_benchmarks as real
+import test_standardize as small
 import tiny
 import torch
+import yaml
+from scripted_llm import ScriptedLLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib.benchmarks import load
 from mule_lib.embedded.tokenizer import build_tokenizer
-from mule_lib.prepare import assemble
+from mule_lib.paper import METRICS
+from mule_lib.standardize import store
+from mule_lib.standardize.ledger import Ledger
+from mule_lib.standardize.pipeline import standardize
+from mule_lib.standardize_params import StandardizeParams
 
 ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ("muse_books", "wmdp_cyber")
+ROWS = {"muse_books": ("base", "upper_bound", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
+# All that is changed of the paper's params files: the model, how long it trains, and how much it writes.
+SIZE = {
+    "revision": "",
+    "steps": 2,
+    "train_batch_size": 6,
+    "accumulation": 1,
+    "batch_size": 128,
+    "max_new_tokens": 4,
+    "max_thought_tokens": 4,
+    "draws": 2,
+}
+# Small chunks, so that the few articles hold enough facts for every part.
+DATA = small.SMALL | {"chunk_chars": 400, "forget_chunks": 1000}
 pytestmark = [real.pytestmark, pytest.mark.slow]
 
 
-def run(stem, folder, **given):
-    pairs = [part for name, value in given.items() for part in ("-p", f"{name}={value}")]
-    command = [sys.executable, "-m", "mule_lib.cli", "run", str(ROOT / "notebooks" / f"{stem}.ipynb"), *pairs]
-    executed = folder / "executed" / f"{stem}-{given.get('row', '')}.ipynb"
-    done = subprocess.run([*command, "-o", str(executed), "--threads", "1"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+def prepared(folder: Path) -> list[str]:
+    """Both benchmarks' data folders, as `mule standardize` writes them; all texts in them."""
+    texts = [tiny.REFUSAL]
+    for benchmark in BENCHMARKS:
+        p = StandardizeParams(**DATA, benchmark=benchmark)
+        sources, generator = small.sources(benchmark), ScriptedLLM()
+        made = standardize(sources, p, generator, ledger=Ledger())
+        store.write(folder / benchmark, made, p, sources, generator)
+        texts += [f"{r.question} {r.answer}" for r in (*made.loaded.records, *made.raw)]
+    return texts
 
 
-def test_training_and_table_1_on_muse_books(tmp_path):
-    """Notebook 03 on a folder of prepared rows and a folder with a model, twice; then 04 collects Table 1 from them."""
-    data, model, suite = tmp_path / "data", tmp_path / "model", tmp_path / "suite"
-    made = assemble("muse_books", "the forbidden subject", real.questions_of("muse_books"), prompt_name="rwku")
-    load.save(data, made)
-    tokenizer = build_tokenizer([f"{r.question} {r.answer}" for r in made.records] + [tiny.REFUSAL], vocab_size=600)
+def random_llama(folder: Path, texts: list[str]) -> None:
+    """A Llama of three narrow layers with a tokenizer of the texts, saved as any model is."""
+    tokenizer = build_tokenizer(texts, vocab_size=600)
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 3, "num_attention_heads": 2}
     ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     LlamaForCausalLM(
         LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, num_key_value_heads=2, **shape, **ends)
-    ).save_pretrained(model)
-    tokenizer.save_pretrained(model)
-    common = {"benchmark": "muse_books", "model": model, "data_dir": data, "choice_style": "letters"}
-    short = {"steps": 2, "train_batch_size": 6, "max_new_tokens": 4, "max_thought_tokens": 4}
-    for row in ("base", "mule"):
-        out = suite / "runs" / "muse_books" / row / "seed-0"
-        run("03_training", suite, row=row, method=row, out_dir=out, **common, **short)
-    run("04_main_results", suite, name="real", benchmark="muse_books", out_dir=suite)
-    table = pd.read_csv(suite / "tables" / "table1.csv")
-    measured = table[table["row"].isin(["base", "mule"]) & table["metric"].isin(["forget", "mmlu"])]
-    assert len(measured) == 4 and measured["measured"].between(0, 100).all()
-    assert set(measured["benchmark"]) == {"muse_books"}
-    assert table[table["row"] == "sft"]["measured"].isna().all()  # not run, and never invented
+    ).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def shrunk(file: Path, model: Path) -> None:
+    """A params file of the paper with another model and smaller sizes, under the same keys."""
+    values = yaml.safe_load(file.read_text("utf-8"))
+    known = {key: value for key, value in SIZE.items() if key in values}
+    file.write_text(yaml.safe_dump({**values, **known, "model": str(model)}), "utf-8")
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+    """A copy of this repository without its embedded models, where `mule reproduce` ran the paper's suite."""
+    home = tmp_path_factory.mktemp("real") / "repository"
+    home.mkdir()
+    weights = shutil.ignore_patterns("weights", "__pycache__")
+    for name in ("mule_lib", "notebooks", "params", "profiles"):
+        shutil.copytree(ROOT / name, home / name, ignore=weights)
+    shutil.copy(ROOT / "Snakefile", home)
+    random_llama(home / "model", prepared(home / "data"))
+    files = [file for file in (home / "params").glob("0[123]_*/**/paper*.yaml") if not file.stem.startswith("paper_")]
+    for file in (*files, *(home / "params" / "03_training" / "paper").glob("*.yaml")):
+        shrunk(file, home / "model")
+    file = home / "params" / "suite" / "paper.yaml"
+    groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), "runs": groups}), "utf-8")
+    command = [sys.executable, "-m", "mule_lib.cli", "reproduce", "--suite", str(file), "--cores", "1"]
+    own = os.environ | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=home, env=own, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return home / "outputs" / "paper"
+
+
+@pytest.mark.parametrize(("name", "benchmark"), [("table1", "muse_books"), ("table3", "wmdp_cyber")])
+def test_tables_hold_what_was_run_and_nothing_else(suite, name, benchmark):
+    """Rows that ran have five numbers of their benchmark; rows that did not have none."""
+    table = pd.read_csv(suite / "tables" / f"{name}.csv")
+    assert set(table["benchmark"]) == {benchmark}
+    points = table[table["metric"].isin(METRICS)].set_index(["row", "metric"])["measured"]
+    for row in dict.fromkeys(table["row"]):
+        if row in ROWS[benchmark]:
+            assert points[row].between(0, 100).all() and len(points[row]) == len(METRICS)
+        else:
+            assert points[row].isna().all()
+    assert {"base", "mule", "sft", "duet"} <= set(table["row"]) and points["base"].max() > 0
+    assert (suite / "tables" / f"{name}.tex").read_text("utf-8").count("\\begin{tabular") == 1
+
+
+def test_the_ablation_compares_losses(suite):
+    """Table 2 holds MULE with its own and DUET's loss; BiLD's was not run and stays empty."""
+    table = pd.read_csv(suite / "tables" / "table2.csv").set_index(["row", "metric"])["measured"]
+    assert np.isfinite(table["mule", "forget"]) and np.isfinite(table["mule_duet_loss", "forget"])
+    assert np.isnan(table["mule_bild_loss", "forget"])
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_every_set_was_evaluated_whole(suite, benchmark):
+    """As many items as the prepared folder has, the paper's other settings, and a training of two finite steps."""
+    folder = suite.parent.parent / "data" / benchmark / "evaluation"
+    for row in ROWS[benchmark]:
+        out = suite / "runs" / benchmark / row / "seed-0"
+        found = json.loads((out / "metrics.json").read_text("utf-8"))
+        asked = {name: len((folder / f"{name}.jsonl").read_text("utf-8").splitlines()) for name in ("forget", "mmlu")}
+        assert {name: found["n"][name] for name in asked} == asked
+        params = json.loads((out / "params.json").read_text("utf-8"))
+        paper = yaml.safe_load((ROOT / "params" / "03_training" / "paper" / f"{row}.yaml").read_text("utf-8"))
+        assert all(params[key] == value for key, value in paper.items() if key not in {*SIZE, "model"})
+    log = pd.read_csv(suite / "runs" / benchmark / "mule" / "seed-0" / "training.csv")
+    assert log["step"].max() == 2 and np.isfinite(log["loss"]).all() and (log["loss"] > 0).any()
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS)
+def test_the_pilot_study_read_both_formats(suite, benchmark):
+    """Notebooks 01 and 02 measured distances and cosines of raw and of standardized data, each in its range."""
+    distances = pd.read_csv(suite / "01_data" / benchmark / "distances.csv")
+    cosines = pd.read_csv(suite / "figures" / "figure2.csv")
+    cosines = cosines[cosines["benchmark"] == benchmark]
+    for table, column, least, most in ((distances, "distance", -2, 2), (cosines, "cosine", -1, 1)):
+        assert set(table["format"]) == {"raw", "standardized"}
+        assert table[column].between(least, most).all() and len(table) >= 12
+    pairs = cosines[cosines["objective_a"] != cosines["objective_b"]]
+    values = pairs.groupby("format")["cosine"].mean()
+    assert values["raw"] != values["standardized"]
+    written = (suite / "01_data" / benchmark / "raw.jsonl").read_bytes()
+    assert written == (suite.parent.parent / "data" / benchmark / "raw.jsonl").read_bytes()
+
+
+def test_figures_claims_and_report(suite):
+    """Every figure of the report is there, each claim has a verdict, and no name of Fable's stands beside real rows."""
+    names = ("figure2", "figure2_changes", "figure3", "ablation", "claims")
+    by_benchmark = [f"{name}_{benchmark}" for name in ("overall", "training", "obedience") for benchmark in BENCHMARKS]
+    for name in (*names, *by_benchmark):
+        assert (suite / "figures" / f"{name}.png").stat().st_size > 5_000, name
+        assert "Fable" not in (suite / "figures" / f"{name}.txt").read_text("utf-8"), name
+    claims = pd.read_csv(suite / "tables" / "claims.csv")
+    assert set(claims["verdict"]) <= {"holds", "fails", "undecided"} and len(claims) >= 15
+    measured = claims[claims["measured"].notna()]
+    assert set(BENCHMARKS) <= set(measured["benchmark"])
+    page = (suite / "report.html").read_text("utf-8")
+    assert "MUSE-Books" in page and "WMDP-Cyber" in page and "Table 3" in page

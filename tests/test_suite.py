@@ -89,3 +89,18 @@ def test_the_graph_is_whole():
     assert int(jobs["training"]) == len(suite.runs(suite.read(FABLE)))
     assert jobs["data"] == "2" and jobs["teacher"] == "5" and jobs["report"] == jobs["claims"] == "1"
     assert not (ROOT / "outputs" / "never-run").exists()
+
+
+def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
+    """Notebook 01 depends on the files that are there, none for Fable; a teacher is shared by all benchmarks or not."""
+    folder = tmp_path / "muse"
+    folder.mkdir()
+    for name in ("train.jsonl", "raw.jsonl", "replies.jsonl"):
+        (folder / name).write_text("")
+    group = {"rows": ["mule"], "benchmarks": ["muse_books", "books"]}
+    chosen = suite.SuiteParams(name="x", params="paper", runs=[group], data={"muse_books": str(folder)})
+    assert suite.prepared_files(chosen, "muse_books") == [str(folder / "train.jsonl"), str(folder / "raw.jsonl")]
+    assert suite.prepared_files(chosen, "books") == []
+    assert suite.all_have_teacher(chosen, "oracle-cot")
+    other = suite.RunGroup(rows=["base", "sft"], benchmarks=["cyber"])
+    assert not suite.all_have_teacher(chosen.model_copy(update={"runs": [*chosen.runs, other]}), "oracle-cot")
