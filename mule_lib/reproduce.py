@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from mule_lib import run_folder, stale_runs, suite
 from mule_lib.closure import ROOT
 from mule_lib.params import ParameterError
 from mule_lib.run import THREADS
+from mule_lib.warm_kernels import warm_kernels
 
 NOTHING = "Nothing to be done"
 
@@ -121,7 +122,9 @@ def reproduce(
         for place in stale_runs.set_aside(out, wanted):
             print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
         progress = Progress(cores or _cores(), begun)
-        status = _follow(command, out / "logs" / "snakemake.txt", progress)
+        # A graphics driver does not survive a fork, so jobs with a GPU start cold.
+        with nullcontext(_environment()) if chosen.gpus_per_run else warm_kernels(_environment()) as environment:
+            status = _follow(command, out / "logs" / "snakemake.txt", progress, environment)
     _conclude(status, progress, out, time.monotonic() - begun)
 
 
@@ -154,12 +157,12 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _follow(command: Sequence[str], log: Path, progress: Progress) -> int:
+def _follow(command: Sequence[str], log: Path, progress: Progress, environment: dict[str, str]) -> int:
     """Run Snakemake, keep all it says in `log`, and print a line per finished step; its exit status."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8", buffering=1) as kept:
         process = subprocess.Popen(
-            command, cwd=ROOT, env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         try:
             for line in process.stdout:

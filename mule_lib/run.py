@@ -80,6 +80,9 @@ def _execute(notebook: Path, executed: Path, params: NotebookParams) -> None:
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
 
+    from mule_lib import warm_kernels
+
+    warm_kernels.use()
     try:
         papermill.execute_notebook(
             str(notebook),
