@@ -71,7 +71,8 @@ def random_llama(folder: Path, texts: list[str]) -> None:
 def shrunk(file: Path, model: Path) -> None:
     """A params file of the paper with another model and smaller sizes, under the same keys."""
     values = yaml.safe_load(file.read_text("utf-8"))
-    known = {key: value for key, value in SIZE.items() if key in values}
+    # The pilot study's steps are a list: the places where it measures, and no length.
+    known = {key: value for key, value in SIZE.items() if isinstance(values.get(key), type(value))}
     file.write_text(yaml.safe_dump({**values, **known, "model": str(model)}), "utf-8")
 
 
