@@ -27,12 +27,12 @@ from mule_lib import models, prompts
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import load
 from mule_lib.evaluate.beyond import only
-from mule_lib.evaluate.suite import evaluate_sets, query
-from mule_lib.generate import decode
+from mule_lib.evaluate.suite import query
+from mule_lib.generate import decode, greedy, option_log_likelihoods
 from mule_lib.teacher import contexts, steering
 
 KINDS = {"generation": ("forget", "general", "attack", "controls"), "choices": ("neighbor", "mmlu")}
-MAX_NEW_TOKENS, BATCH_SIZE, REPEATS = 24, 256, 3
+MAX_NEW_TOKENS, BATCH_SIZE, REPEATS = 24, 128, 3
 
 
 @torch.inference_mode()
@@ -62,11 +62,18 @@ def one_by_one(model, tokenizer, sets: EvaluationSets, how) -> list[str]:
 
 
 def batched(model, tokenizer, sets: EvaluationSets, how) -> list[str]:
-    asked = {"batch_size": BATCH_SIZE, "max_new_tokens": MAX_NEW_TOKENS, "choice_style": "texts"}
-    samples = evaluate_sets(model, tokenizer, sets, how, **asked).samples
-    return [
-        sample["output"] for names in KINDS.values() for name in names for sample in samples if sample["set"] == name
-    ]
+    """The same outputs as the evaluation of a row asks for them; scoring them is left out on both sides."""
+    written = [item for name in KINDS["generation"] for item in getattr(sets, name)]
+    chosen = [item for name in KINDS["choices"] for item in getattr(sets, name)]
+    queries = [query(item, "texts") for item in (*written, *chosen)]
+    made = [context.input_ids for context in contexts(model, tokenizer, queries, how, batch_size=BATCH_SIZE)]
+    limits = {"max_new_tokens": MAX_NEW_TOKENS, "batch_size": BATCH_SIZE}
+    outputs = decode(tokenizer, greedy(model, tokenizer, made[: len(written)], **limits))
+    offered = [prompts.answers(item.options, style="texts") for item in chosen]
+    encoded = [[prompts.encode_text(tokenizer, option) for option in options] for options in offered]
+    scores = option_log_likelihoods(model, made[len(written) :], encoded, batch_size=BATCH_SIZE)
+    best = (max(range(len(row)), key=row.__getitem__) for row in scores)
+    return outputs + [options[at] for options, at in zip(offered, best, strict=True)]
 
 
 def timed(work) -> tuple[list[str], float, float]:
