@@ -103,7 +103,8 @@ def main() -> None:
     few = replace(sets, **{name: getattr(sets, name)[:8] for name in names})
     batched(model, tokenizer, few, how), one_by_one(model, tokenizer, few, how)  # warm-up
     print(
-        f"{os.cpu_count()} cores, {args.threads} thread(s), {args.dtype}, load {os.getloadavg()[0]:.1f}; {sets.benchmark}, {how.cot=}"
+        f"{os.cpu_count()} cores, {args.threads} thread(s), {args.dtype}, load {os.getloadavg()[0]:.1f}; "
+        f"{sets.benchmark}, {how.cot=}"
     )
     total = [0.0] * 4
     for kind, members in KINDS.items():
