@@ -1,13 +1,13 @@
 """What notebooks 01 and 02 take: the pilot study of Section 3.1, checked without importing torch."""
 
+from typing import Annotated
+
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from mule_lib.benchmarks.load import BENCHMARKS, FABLE, PREPARED
-from mule_lib.method_catalogue import catalogue, nearest, options_of
+from mule_lib.benchmarks.load import FABLE, PREPARED
 from mule_lib.notebook_params import NotebookParams
-from mule_lib.runs import repository_path
+from mule_lib.param_types import Benchmark, Folder, MethodName, ModelName, Options, Precision, one_of
 
-PRECISIONS = ("fp32", "bf16")
 TEACHER_READS = ("questions", "own format")
 
 
@@ -16,25 +16,15 @@ class DataParams(NotebookParams):
 
     model_config = ConfigDict(validate_default=True)
 
-    benchmark: str = "books"
-    data_dir: str = ""
-    model: str = "base"
+    benchmark: Benchmark = "books"
+    data_dir: Folder = ""
+    model: ModelName = "base"
     revision: str = ""
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     near_duplicate: float = Field(0.8, gt=0, le=1)
     repeats: int = Field(3, ge=1)
     batch_size: int = Field(64, ge=1)
     out_dir: str = "outputs/fable/01_data/books"
-
-    @field_validator("benchmark")
-    @classmethod
-    def _benchmark(cls, value: str) -> str:
-        return _known(value, BENCHMARKS)
-
-    @field_validator("precision")
-    @classmethod
-    def _precision(cls, value: str) -> str:
-        return _known(value, PRECISIONS)
 
     @field_validator("data_dir")
     @classmethod
@@ -47,15 +37,15 @@ class GradientParams(NotebookParams):
 
     model_config = ConfigDict(validate_default=True)
 
-    benchmarks: list[str] = Field(["books", "cyber"])
-    data_dir: str = ""
-    model: str = "base"
+    benchmarks: list[Benchmark] = Field(["books", "cyber"])
+    data_dir: Folder = ""
+    model: ModelName = "base"
     revision: str = ""
-    precision: str = "fp32"
-    method: str = "mule"
-    options: dict = Field({})
-    teacher_reads: str = "questions"
-    teacher_dir: str = ""
+    precision: Precision = "fp32"
+    method: MethodName = "mule"
+    options: Options = Field({})
+    teacher_reads: Annotated[str, one_of(lambda: TEACHER_READS)] = "questions"
+    teacher_dir: Folder = ""
     max_thought_tokens: int = Field(48, ge=1)
     steps: list[int] = Field([0, 5])
     batches: int = Field(6, ge=3)
@@ -72,42 +62,18 @@ class GradientParams(NotebookParams):
     def _benchmarks(cls, value: list[str]) -> list[str]:
         if not value:
             raise ValueError("name at least one benchmark")
-        return [_known(name, BENCHMARKS) for name in value]
-
-    @field_validator("precision")
-    @classmethod
-    def _precision(cls, value: str) -> str:
-        return _known(value, PRECISIONS)
+        return value
 
     @field_validator("data_dir")
     @classmethod
     def _data(cls, value: str, info: ValidationInfo) -> str:
         return _prepared(value, info.data.get("benchmarks", []))
 
-    @field_validator("method")
-    @classmethod
-    def _method(cls, value: str) -> str:
-        return _known(value, catalogue())
-
-    @field_validator("options")
-    @classmethod
-    def _options(cls, value: dict, info: ValidationInfo) -> dict:
-        if "method" in info.data:
-            options_of(info.data["method"], value)
-        return value
-
-    @field_validator("teacher_reads")
-    @classmethod
-    def _reads(cls, value: str) -> str:
-        return _known(value, TEACHER_READS)
-
     @field_validator("teacher_dir")
     @classmethod
     def _teacher(cls, value: str, info: ValidationInfo) -> str:
         if value and info.data.get("teacher_reads") == TEACHER_READS[1]:
             raise ValueError("files hold answers to questions; leave it empty for teacher_reads 'own format'")
-        if value and not repository_path(value).is_dir():
-            raise ValueError("no such folder")
         return value
 
     @field_validator("steps")
@@ -120,16 +86,8 @@ class GradientParams(NotebookParams):
         return sorted(value)
 
 
-def _known(value: str, known) -> str:
-    if value not in known:
-        raise ValueError(f"no such name; {nearest(value, list(known))}")
-    return value
-
-
 def _prepared(value: str, benchmarks: list[str]) -> str:
     lacking = [name for name in benchmarks if name not in FABLE] if not value else []
     if lacking:
         raise ValueError(f"{lacking[0]} has to be prepared first: {PREPARED[lacking[0]]}")
-    if value and not repository_path(value).is_dir():
-        raise ValueError("no such folder")
     return value

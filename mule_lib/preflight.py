@@ -3,8 +3,9 @@
 import torch
 
 from mule_lib import memory, methods
+from mule_lib.param_types import EMBEDDED
 from mule_lib.runs import repository_path
-from mule_lib.training_params import EMBEDDED, TrainingParams
+from mule_lib.training_params import TrainingParams
 
 GROUPS = ("obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign")
 

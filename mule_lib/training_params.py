@@ -1,17 +1,17 @@
 """What notebook 03 takes: one row on one benchmark with one seed, checked without importing torch."""
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 
-from mule_lib.benchmarks.load import BENCHMARKS, PREPARED
-from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_name
+from mule_lib.benchmarks.load import PREPARED
+from mule_lib.method_catalogue import options_of, teacher_name
 from mule_lib.notebook_params import EvaluatedParams
+from mule_lib.param_types import Benchmark, Folder, MethodName, ModelName, Options, Precision, one_of
 from mule_lib.runs import repository_path
 
-PRECISIONS = ("fp32", "bf16")
 DATA_FORMATS = ("unified", "raw")
-EMBEDDED = ("base", "gold")
 
 
 class TrainingParams(EvaluatedParams):
@@ -19,21 +19,21 @@ class TrainingParams(EvaluatedParams):
 
     model_config = ConfigDict(validate_default=True)
 
-    benchmark: str = "books"
+    benchmark: Benchmark = "books"
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
-    method: str = "mule"
-    options: dict = Field({})
-    model: str = "base"
+    method: MethodName = "mule"
+    options: Options = Field({})
+    model: ModelName = "base"
     revision: str = ""
-    data_dir: str = ""
-    data_format: str = "unified"
+    data_dir: Folder = ""
+    data_format: Annotated[str, one_of(lambda: DATA_FORMATS)] = "unified"
     teacher_file: str = ""
     steps: int = Field(40, ge=0)
     train_batch_size: int = Field(18, ge=1)
     accumulation: int = Field(1, ge=1)
     learning_rate: float = Field(1e-3, ge=0)
     lora_rank: int = Field(0, ge=0)
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     max_thought_tokens: int = Field(48, ge=1)
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
@@ -43,45 +43,12 @@ class TrainingParams(EvaluatedParams):
     overwrite: bool = False
     out_dir: str = "outputs/fable/runs/books/mule/seed-0"
 
-    @field_validator("benchmark")
-    @classmethod
-    def _benchmark(cls, value: str) -> str:
-        return _known(value, BENCHMARKS)
-
-    @field_validator("method")
-    @classmethod
-    def _method(cls, value: str) -> str:
-        return _known(value, catalogue())
-
-    @field_validator("options")
-    @classmethod
-    def _options(cls, value: dict, info: ValidationInfo) -> dict:
-        if "method" in info.data:
-            options_of(info.data["method"], value)
-        return value
-
-    @field_validator("model")
-    @classmethod
-    def _model(cls, value: str) -> str:
-        if value in EMBEDDED or (repository_path(value) / "config.json").is_file():
-            return value
-        if repository_path(value).is_dir():
-            raise ValueError("the folder has no config.json; it should hold a model that transformers can load")
-        parts = value.split("/")
-        if len(parts) == 2 and all(parts) and parts[0][0] not in ".~":  # the form of a hub id
-            return value
-        if len(parts) > 1:
-            raise ValueError(f"no such model folder ({repository_path(value)})")
-        raise ValueError(f"{nearest(value, EMBEDDED)} Else give a folder or a hub id (organisation/name)")
-
     @field_validator("data_dir")
     @classmethod
     def _data(cls, value: str, info: ValidationInfo) -> str:
         benchmark = info.data.get("benchmark")
         if not value and benchmark in PREPARED:
             raise ValueError(f"{benchmark} has to be prepared first: {PREPARED[benchmark]}")
-        if value and not repository_path(value).is_dir():
-            raise ValueError("no such folder")
         return value
 
     @field_validator("data_format")
@@ -90,7 +57,7 @@ class TrainingParams(EvaluatedParams):
         folder = info.data.get("data_dir", "")
         if value == "raw" and folder and not (repository_path(folder) / "raw.jsonl").is_file():
             raise ValueError(f"{folder} has no raw.jsonl; `mule standardize`, `mule prepare` and notebook 01 write one")
-        return _known(value, DATA_FORMATS)
+        return value
 
     @field_validator("teacher_file")
     @classmethod
@@ -107,11 +74,6 @@ class TrainingParams(EvaluatedParams):
                 raise ValueError(f"the options of this run ask for {wanted}.jsonl")
         return value
 
-    @field_validator("precision")
-    @classmethod
-    def _precision(cls, value: str) -> str:
-        return _known(value, PRECISIONS)
-
     @field_validator("harness_tasks")
     @classmethod
     def _harness(cls, value: list[str]) -> list[str]:
@@ -123,9 +85,3 @@ class TrainingParams(EvaluatedParams):
             except RuntimeError as error:
                 raise ValueError(str(error)) from error
         return value
-
-
-def _known(value: str, allowed) -> str:
-    if value not in allowed:
-        raise ValueError(nearest(value, allowed))
-    return value

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mule_lib import method_catalogue, settings, training_params
+from mule_lib import method_catalogue, param_types, settings
 from mule_lib.closure import ROOT
 from mule_lib.method_catalogue import catalogue, options_of, teacher_name
 from mule_lib.methods import METHODS
@@ -71,8 +71,8 @@ def test_refusing_takes_no_torch():
 
 def test_names_agree_with_the_modules_that_own_them():
     """What is repeated here to spare an import is the same there."""
-    assert training_params.PRECISIONS == settings.PRECISIONS
-    assert training_params.EMBEDDED == EMBEDDED
+    assert param_types.PRECISIONS == settings.PRECISIONS
+    assert param_types.EMBEDDED == EMBEDDED
 
 
 def test_stored_table_is_the_table(tmp_path, monkeypatch):
