@@ -2,7 +2,11 @@
 
 import os
 
+from mule_lib.run import THREADS
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Two workers on two cores: kernels and other processes that tests start take one each, or they wait for each other.
+os.environ.update({name: os.environ.get(name, "1") for name in THREADS})
 
 import pytest
 import torch
