@@ -32,7 +32,6 @@ PACKAGES = (
     *("pandas", "scipy.optimize", "rouge_score.rouge_scorer", "matplotlib.pyplot", "seaborn", "pydantic", "yaml"),
     *("ipykernel.ipkernel", "ipykernel.zmqshell", "IPython.core.completer", "matplotlib_inline.backend_inline"),
 )
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 LAUNCHER = ["-m", "ipykernel_launcher"]
 LONGEST = 2**20  # bytes of a request
 
@@ -152,10 +151,11 @@ def _cold(request: dict, descriptors: list[int]) -> str | None:
     command = request["cmd"]
     if LAUNCHER[1] not in command or Path(command[0]).resolve() != Path(sys.executable).resolve():
         return "another interpreter or kernel"
-    if any(request["env"].get(name) != os.environ.get(name) for name in THREADS):
-        return "another number of threads"
-    if request["env"].get("PYTHONPATH") != os.environ.get("PYTHONPATH"):
-        return "another PYTHONPATH"
+    # Read when packages and interpreter start: too late for a fork to heed.
+    asked = {**os.environ, **request["env"]}
+    for name in (name for name in asked if name == "PYTHONPATH" or name.endswith("_NUM_THREADS")):
+        if request["env"].get(name) != os.environ.get(name):
+            return f"another {name}"
     return None if len(descriptors) == 2 else "no descriptors"
 
 
