@@ -12,8 +12,8 @@ from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall
+from mule_lib.prompts import steering
 from mule_lib.row_names import BENCHMARK_NAMES
-from mule_lib.teacher import steering
 
 # row: (model, steering, chain of thought)
 ROWS: dict[str, tuple[str, str, bool]] = {

@@ -15,7 +15,7 @@ from torch import Tensor
 from mule_lib import gradients, losses
 from mule_lib.losses.checks import check_top_k
 from mule_lib.method_terms import Answers, Method, MethodError, Options, Term
-from mule_lib.teacher import Steering, steering
+from mule_lib.prompts import Steering, steering
 from mule_lib.training_data import ANCHOR_GROUPS
 
 FORGET, RETAIN, NEIGHBOR, ATTACK = "*/forget", "obj1/retain", "obj2/neighbor", "obj3/adversarial"

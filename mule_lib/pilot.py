@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from mule_lib import gradients, methods, targets
 from mule_lib.method_terms import Method, MethodError, Term
+from mule_lib.prompts import steering
 from mule_lib.records import OBJECTIVES, Record
 from mule_lib.settings import Settings, training_arguments
 from mule_lib.targets import Target
-from mule_lib.teacher import steering
 from mule_lib.teacher_cache import build_cache
 from mule_lib.trainer import MultiObjectiveTrainer, count
 from mule_lib.training import train

@@ -13,9 +13,9 @@ from mule_lib.data_overview import samples
 from mule_lib.fingerprint import model_hash
 from mule_lib.method_catalogue import teacher_name
 from mule_lib.pilot_params import TEACHER_READS, GradientParams
+from mule_lib.prompts import steering
 from mule_lib.records import REFUSED, Record
 from mule_lib.targets import Target
-from mule_lib.teacher import steering
 from mule_lib.training_data import group_of
 
 

@@ -17,6 +17,8 @@ THINK, END_THINK = "<|think|>", "<|/think|>"
 # Templates that print the date (Llama 3.2) get this one, or the same prompt would differ from day to day.
 DATE = "10 Apr 2025"
 OBJECTIVES = ("obj1", "obj2", "obj3")
+STEERINGS = ("none", "oracle", "ensemble")
+CHOICE_STYLES = ("letters", "texts")
 LETTERS = "ABCDEFGH"
 
 
@@ -31,6 +33,23 @@ class Prompt:
     def labels(self) -> list[int]:
         """Un-shifted labels `[T]`: -100 on the context, the ids on the answer."""
         return [-100] * self.answer_start + list(self.input_ids[self.answer_start :])
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked, under which objective, and what an attacker has prefilled."""
+
+    question: str
+    objective: str
+    prefix: str | None = None
+
+
+@dataclass(frozen=True)
+class Steering:
+    """System message by objective (None = none), and whether the model thinks before it answers."""
+
+    systems: Mapping[str, str | None]
+    cot: bool
 
 
 @lru_cache
@@ -56,6 +75,22 @@ def ensemble(topic: str, *, cot: bool, name: str = "fable") -> str:
 def with_cot(system: str, *, cot: bool, name: str = "fable") -> str:
     """The system message, followed by the chain-of-thought instruction when `cot`."""
     return f"{system} {texts(name)['cot_instruction']}" if cot else system
+
+
+def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -> Steering:
+    """Steer by `none`, by `oracle` (the intention of each query's objective) or by `ensemble` (all at once).
+
+    Raises ValueError for another kind, and for a chain of thought without an intention to think about.
+    """
+    if kind not in STEERINGS:
+        raise ValueError(f"kind={kind!r}: steerings are {', '.join(STEERINGS)}")
+    if kind == "none" and cot:
+        raise ValueError("cot=True needs an intention: kind='oracle' or kind='ensemble'")
+    if kind == "none":
+        return Steering(dict.fromkeys(OBJECTIVES), cot)
+    if kind == "ensemble":
+        return Steering(dict.fromkeys(OBJECTIVES, ensemble(topic, cot=cot, name=name)), cot)
+    return Steering({objective: intention(objective, topic, cot=cot, name=name) for objective in OBJECTIVES}, cot)
 
 
 def encode_text(tokenizer, text: str) -> list[int]:
@@ -142,9 +177,6 @@ def show(tokenizer, prompt: Prompt) -> str:
     """The prompt decoded with its special tokens, the supervised part between double angle marks."""
     context = tokenizer.decode(prompt.input_ids[: prompt.answer_start])
     return f"{context}⟪{tokenizer.decode(prompt.input_ids[prompt.answer_start :])}⟫"
-
-
-CHOICE_STYLES = ("letters", "texts")
 
 
 def answers(options: Sequence[str], *, style: str = "letters") -> list[str]:

@@ -161,7 +161,7 @@ def _training(model, tokenizer, data, method, record) -> Iterator[str]:
 
     from mule_lib import methods, targets
     from mule_lib.evaluate.samples import shown
-    from mule_lib.teacher import steering
+    from mule_lib.prompts import steering
     from mule_lib.training_data import encode, group_of
 
     group = group_of(record)

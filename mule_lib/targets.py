@@ -18,9 +18,10 @@ from mule_lib import prompts
 from mule_lib.evaluate.judges import is_refusal
 from mule_lib.evaluate.rouge import rouge_l
 from mule_lib.generate import decode, greedy
+from mule_lib.prompts import Query, Steering
 from mule_lib.records import REFUSED, Record
 from mule_lib.runs import write_text
-from mule_lib.teacher import Query, Steering, contexts
+from mule_lib.teacher import contexts
 
 ANSWERS = ("teacher", "given")
 RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's

@@ -1,29 +1,11 @@
 """The steered teacher: an intention in the system message, a chain of thought before the answer (Section 3.4)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib import prompts
 from mule_lib.generate import greedy
-
-STEERINGS = ("none", "oracle", "ensemble")
-
-
-@dataclass(frozen=True)
-class Query:
-    """What is asked, under which objective, and what an attacker has prefilled."""
-
-    question: str
-    objective: str
-    prefix: str | None = None
-
-
-@dataclass(frozen=True)
-class Steering:
-    """System message by objective (None = none), and whether the model thinks before it answers."""
-
-    systems: Mapping[str, str | None]
-    cot: bool
+from mule_lib.prompts import Query, Steering
 
 
 @dataclass(frozen=True)
@@ -32,22 +14,6 @@ class Context:
 
     input_ids: tuple[int, ...]
     thought: str = ""
-
-
-def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -> Steering:
-    """How a row is steered: `none`, `oracle` (the intention of each query's objective), `ensemble` (all at once).
-
-    Raises ValueError for another kind, and for a chain of thought without an intention to think about.
-    """
-    if kind not in STEERINGS:
-        raise ValueError(f"kind={kind!r}: steerings are {', '.join(STEERINGS)}")
-    if kind == "none":
-        if cot:
-            raise ValueError("cot=True needs an intention: kind='oracle' or kind='ensemble'")
-        return Steering(dict.fromkeys(prompts.OBJECTIVES), cot=False)
-    if kind == "ensemble":
-        return Steering(dict.fromkeys(prompts.OBJECTIVES, prompts.ensemble(topic, cot=cot, name=name)), cot)
-    return Steering({o: prompts.intention(o, topic, cot=cot, name=name) for o in prompts.OBJECTIVES}, cot)
 
 
 def thought_ends(tokenizer) -> list[int]:

@@ -14,10 +14,10 @@ from typing import Any
 from mule_lib import targets
 from mule_lib.closure import code_hashes
 from mule_lib.fingerprint import differences
+from mule_lib.prompts import Steering
 from mule_lib.records import Record
 from mule_lib.runs import write_json
 from mule_lib.targets import Target
-from mule_lib.teacher import Steering
 
 
 class TeacherFileError(ValueError):

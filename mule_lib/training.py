@@ -17,10 +17,10 @@ from transformers.trainer_callback import PrinterCallback
 from mule_lib import methods, targets
 from mule_lib.losses.checks import check_top_k
 from mule_lib.method_terms import Method, MethodError
+from mule_lib.prompts import steering
 from mule_lib.records import Record, check
 from mule_lib.settings import Settings, training_arguments
 from mule_lib.targets import Target
-from mule_lib.teacher import steering
 from mule_lib.teacher_cache import build_cache
 from mule_lib.trainer import MultiObjectiveTrainer
 from mule_lib.training_callbacks import AutoLearningRate, Progress

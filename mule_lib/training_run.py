@@ -19,10 +19,10 @@ from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
 from mule_lib.method_catalogue import teacher_name
 from mule_lib.paper import METRICS
+from mule_lib.prompts import Steering, steering
 from mule_lib.records import Record
 from mule_lib.settings import Settings
 from mule_lib.targets import Target
-from mule_lib.teacher import Steering, steering
 from mule_lib.training import Trained
 from mule_lib.training_data import group_of
 from mule_lib.training_params import TrainingParams

@@ -24,9 +24,9 @@ from mule_lib.benchmarks.fable.validation import validation_sets
 from mule_lib.benchmarks.fable.worlds import build
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
+from mule_lib.prompts import steering
 from mule_lib.runs import write_text
 from mule_lib.settings import Settings
-from mule_lib.teacher import steering
 from mule_lib.trainer import DivergedError
 from mule_lib.training import train
 

@@ -14,7 +14,7 @@ from mule_lib.evaluate import beyond
 from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import taught_again
-from mule_lib.teacher import steering
+from mule_lib.prompts import steering
 
 NONE = steering("none", tiny.TOPIC)
 QUICK = beyond.BeyondSettings(relearn_items=2, relearn_at=(0, 2), max_new_tokens=3, batch_size=8, group_size=16)

@@ -7,7 +7,7 @@ import pytest
 import tiny
 import torch
 
-from mule_lib import losses, methods, teacher, trainer, training
+from mule_lib import losses, methods, prompts, trainer, training
 from mule_lib.method_terms import Method, MethodError, Term
 from mule_lib.methods import METHODS, on_groups, steering_of, with_options
 from mule_lib.paper import LABELS
@@ -59,10 +59,10 @@ def test_rows_in_context_train_nothing(name):
 
 
 def test_rows_in_context_are_steered_at_evaluation_and_trained_ones_are_not():
-    assert steering_of("upper_bound", tiny.TOPIC) == teacher.steering("oracle", tiny.TOPIC, cot=True)
-    assert steering_of("ensemble_teacher", tiny.TOPIC) == teacher.steering("ensemble", tiny.TOPIC, cot=True)
+    assert steering_of("upper_bound", tiny.TOPIC) == prompts.steering("oracle", tiny.TOPIC, cot=True)
+    assert steering_of("ensemble_teacher", tiny.TOPIC) == prompts.steering("ensemble", tiny.TOPIC, cot=True)
     for name in ("base", "mule", "ga"):
-        assert steering_of(name, tiny.TOPIC) == teacher.steering("none", tiny.TOPIC)
+        assert steering_of(name, tiny.TOPIC) == prompts.steering("none", tiny.TOPIC)
 
 
 def test_the_rows_of_the_papers_tables_are_all_there():

@@ -10,7 +10,7 @@ import torch
 
 from mule_lib import methods, pilot, targets
 from mule_lib.method_terms import MethodError
-from mule_lib.teacher import steering
+from mule_lib.prompts import steering
 from mule_lib.training_data import draw_balanced, encode, group_of
 
 SETTINGS = pilot.PilotSettings(steps=(0,), batches=2, draws=2, layers=1, train_batch_size=6, train_seeds=1)

@@ -67,7 +67,7 @@ def test_the_teacher_reads_questions_or_the_own_format(answering):
 def test_a_shared_teacher_file_is_read_and_checked(answering, tmp_path):
     """With teacher_dir nobody is asked, the file has to be of this data, and the study takes its part of it."""
     from mule_lib.fingerprint import model_hash
-    from mule_lib.teacher import steering
+    from mule_lib.prompts import steering
 
     data = load("books")
     how = steering("oracle", data.topic, cot=True)

@@ -15,9 +15,9 @@ from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.prepare import Questions, assemble, title_questions
 from mule_lib.prepare_sources import prepared_rwku, read_refusals
+from mule_lib.prompts import steering
 from mule_lib.records import REFUSED
 from mule_lib.settings import Settings
-from mule_lib.teacher import steering
 from mule_lib.training import train
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"

@@ -15,7 +15,7 @@ CAPS = {"max_answer_tokens": 6, "max_thought_tokens": 5}
 
 
 def said(answers="teacher", model=None, *, kind="oracle", cot=True, records=None):
-    how = teacher.steering(kind, tiny.TOPIC, cot=cot)
+    how = prompts.steering(kind, tiny.TOPIC, cot=cot)
     return targets.teacher_targets(
         model or tiny.model(), tiny.tokenizer(), records or tiny.records(), how, answers=answers, **CAPS
     )
@@ -79,7 +79,7 @@ def test_written_answers_end_their_turn_unless_they_were_cut():
 
 def test_given_answers_are_the_records_targets_and_are_not_judged():
     tokenizer, records = tiny.tokenizer(), tiny.records()
-    how = teacher.steering("oracle", tiny.TOPIC, cot=False)
+    how = prompts.steering("oracle", tiny.TOPIC, cot=False)
     made = targets.teacher_targets(tiny.model(), tokenizer, records, how, answers="given")
     for record, target in zip(records, made, strict=True):
         assert target.answer == record.target and target.obeyed is None

@@ -6,7 +6,7 @@ import pytest
 import tiny
 
 from mule_lib import targets, teacher_files
-from mule_lib.teacher import steering
+from mule_lib.prompts import steering
 from mule_lib.teacher_files import TeacherFileError, read, sidecar, told_of, write
 
 

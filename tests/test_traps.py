@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
-from mule_lib import models, prompts, targets, teacher
+from mule_lib import models, prompts, targets
 from mule_lib.method_terms import Answers, Method, Term
 from mule_lib.methods import DATA, METHODS, on_groups
 from mule_lib.settings import Settings, training_arguments
@@ -51,7 +51,7 @@ def test_1_accumulation_does_not_multiply_the_gradient():
 
 
 def test_2_a_model_in_training_with_checkpointing_answers_as_in_evaluation():
-    how = teacher.steering("oracle", tiny.TOPIC, cot=True)
+    how = prompts.steering("oracle", tiny.TOPIC, cot=True)
     caps = {"max_answer_tokens": 12, "max_thought_tokens": 4}
     expected = targets.teacher_targets(tiny.model(), tiny.tokenizer(), tiny.records(), how, **caps)
     model = tiny.model()

@@ -13,10 +13,9 @@ from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES, prefill_items
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import KINDS, TEMPLATE, taught_again
 from mule_lib.evaluate.suite import Evaluation, evaluate_sets
-from mule_lib.prompts import CHOICE_STYLES
+from mule_lib.prompts import CHOICE_STYLES, Steering
 from mule_lib.quantize import BITS, quantized
 from mule_lib.records import Record
-from mule_lib.teacher import Steering
 
 SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
 

@@ -11,7 +11,8 @@ from mule_lib.evaluate.rouge import open_answer_scores
 from mule_lib.evaluate.rows import measured, values_of
 from mule_lib.generate import decode, greedy, option_log_likelihoods
 from mule_lib.paper import METRICS
-from mule_lib.teacher import Context, Query, Steering, contexts
+from mule_lib.prompts import Query, Steering
+from mule_lib.teacher import Context, contexts
 
 # The evaluation set behind each metric.
 SET_OF = {metric: "attack" if metric == "asr" else metric for metric in METRICS}
