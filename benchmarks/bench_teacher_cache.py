@@ -50,7 +50,7 @@ def main() -> None:
 
     def cached() -> None:
         held = cache.at(positions)
-        held.top(TOP_K), held.logits_of(moving)
+        held.top(TOP_K), held.at(moving)
 
     def every_row() -> None:
         cache.at(positions).logits().gather(1, moving)

@@ -29,7 +29,6 @@ EXPECTED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "simnpo": (FORGETS, KEEPS),
     "idk_dpo": (FORGETS, KEEPS),
     "flat": (FORGETS, KEEPS),
-    "rmu": (FORGETS, KEEPS),
     "sft": (FORGETS + RESISTS, ()),
     "ngdiff": (FORGETS + RESISTS, KEEPS_NEAR),
     "mollm": (FORGETS + RESISTS, KEEPS_NEAR),

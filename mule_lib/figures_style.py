@@ -38,7 +38,6 @@ STYLES: dict[str, RowStyle] = {
     "graddiff": RowStyle(GREEN, ":", "p"),
     "npo": RowStyle(ORANGE, "-", "h"),
     "idk_dpo": RowStyle(RED, ":", "d"),
-    "rmu": RowStyle(PINK, "-", "8"),
     "mule_duet_loss": RowStyle(ORANGE, (0, (8, 2)), "s"),
     "mule_bild_loss": RowStyle(RED, (0, (2, 1)), "D"),
     "mule_no_standardization": RowStyle(BROWN, "--", "s"),

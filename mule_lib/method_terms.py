@@ -7,11 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mule_lib import losses
-from mule_lib.losses.answers import sum_over_rows
+from mule_lib.losses import sum_over_rows
 from mule_lib.teacher_cache import CachedAnswers
 
 Options = Mapping[str, Any]
@@ -22,15 +21,12 @@ Rule = Callable[[Sequence[Tensor], Sequence[Tensor], Options], Tensor]
 class Answers:
     """What a loss sees of one continuation of B records: logits [B, A + 1, V] and labels [B, A + 1] of answers only.
 
-    `frozen` is the teacher (or the base) at the same tokens, where the term asks for it; `states` [B, T, H] with
-    `state_labels` [B, T] are one layer's outputs, where the term asks for those.
+    `frozen` is the teacher (or the base) at the same tokens, where the term asks for it.
     """
 
     logits: Tensor
     labels: Tensor
     frozen: CachedAnswers | None = None
-    states: Tensor | None = None
-    state_labels: Tensor | None = None
 
     @property
     def student(self) -> Tensor:
@@ -42,13 +38,6 @@ class Answers:
         """Frozen model's NLL of each row's answer, [B], in nats."""
         return sum_over_rows(self.frozen.nll, self.labels)
 
-    @property
-    def frozen_logits(self) -> Tensor:
-        """Frozen model's logits of the whole vocabulary in the places of `logits`, float32 [B, A + 1, V]."""
-        placed = torch.zeros(self.logits.shape, device=self.logits.device)
-        placed[:, :-1][self.labels[:, 1:] != -100] = self.frozen.logits()
-        return placed
-
 
 @dataclass(frozen=True)
 class Term:
@@ -57,7 +46,7 @@ class Term:
     `groups` are patterns such as "*/forget". `loss` takes one `Answers` per name in `continuations`, then the options,
     and returns a mean over `unit` (answer tokens, or rows), which is what accumulation weighs by. `weight` is a number
     or the name of an option. `keeps` tells gradient rules which side the term is on; `frozen` asks for the frozen
-    model's answers, `states` for the hidden states of layer `layer` (an option).
+    model's answers.
     """
 
     name: str
@@ -68,7 +57,6 @@ class Term:
     weight: float | str = 1.0
     keeps: bool = False
     frozen: bool = False
-    states: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,8 +64,8 @@ class Method:
     """A row. No terms: nothing is trained and `teacher` steers the model in context at evaluation.
 
     `options` are this row's switches with their defaults, `learning_rate` those of full tuning and of LoRA; `rule`
-    combines the gradients of the terms (None: their losses are added up); `trains` limits what is trained by parameter
-    name; `auto_learning_rate` follows the loss of the terms that keep.
+    combines the gradients of the terms (None: their losses are added up); `auto_learning_rate` follows the loss of the
+    terms that keep.
     """
 
     label: str
@@ -85,7 +73,6 @@ class Method:
     options: Options = field(default_factory=dict)
     learning_rate: tuple[float, float] = (1e-5, 1e-4)
     rule: Rule | None = None
-    trains: Callable[[str, Options], bool] | None = None
     auto_learning_rate: bool = False
     source: str = ""
 

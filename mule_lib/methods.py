@@ -7,13 +7,10 @@ import difflib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
-from typing import Any
 
-import torch
 from torch import Tensor
 
 from mule_lib import gradients, losses
-from mule_lib.losses.checks import check_top_k
 from mule_lib.method_terms import Answers, Method, MethodError, Options, Term
 from mule_lib.prompts import Steering, steering
 from mule_lib.training_data import ANCHOR_GROUPS
@@ -34,8 +31,7 @@ def _likelihood(answer: Answers, o: Options) -> Tensor:
 
 
 def _npo(answer: Answers, o: Options) -> Tensor:
-    nll = losses.sequence_nll(answer.logits, answer.labels)
-    return losses.npo_from_nll(nll, answer.frozen_nll, beta=o["beta"])
+    return losses.npo(answer.logits, answer.frozen_nll, answer.labels, beta=o["beta"])
 
 
 def _simnpo(answer: Answers, o: Options) -> Tensor:
@@ -43,8 +39,8 @@ def _simnpo(answer: Answers, o: Options) -> Tensor:
 
 
 def _idk_dpo(refusal: Answers, answer: Answers, o: Options) -> Tensor:
-    idk, forget = (losses.sequence_nll(side.logits, side.labels) for side in (refusal, answer))
-    return losses.idk_dpo_from_nll(idk, refusal.frozen_nll, forget, answer.frozen_nll, beta=o["beta"])
+    idk, forget = ((side.logits, side.frozen_nll, side.labels) for side in (refusal, answer))
+    return losses.idk_dpo(*idk, *forget, beta=o["beta"])
 
 
 def _flat(refusal: Answers, answer: Answers, o: Options) -> Tensor:
@@ -56,46 +52,22 @@ def _unlearning_cross_entropy(answer: Answers, o: Options) -> Tensor:
 
 
 def _likelihood_and_kl(answer: Answers, o: Options) -> Tensor:
-    kl = losses.kl_retain(answer.logits, answer.frozen_logits, answer.labels)
+    kl = losses.kl_retain(answer.logits, answer.frozen.logits(), answer.labels)
     return _likelihood(answer, o) + o["kl_weight"] * kl
 
 
-def _rmu_forget(answer: Answers, o: Options) -> Tensor:
-    control = losses.control_vector(answer.states.shape[2], seed=o["control_seed"])
-    return losses.rmu_forget(answer.states, answer.state_labels, control=control, coefficient=o["coefficient"])
-
-
-def _rmu_retain(answer: Answers, o: Options) -> Tensor:
-    supervised = (answer.state_labels != -100).unsqueeze(2)
-    reference = torch.zeros_like(answer.states, dtype=torch.float32)
-    reference = reference.masked_scatter(supervised, answer.frozen.hidden.float())
-    return losses.rmu_retain(answer.states, reference.to(answer.states.dtype), answer.state_labels)
-
-
-def _on_sets(answer: Answers, o: Options, sets: Collection[str], loss: Callable[..., Tensor], **how: Any) -> Tensor:
-    """Add up a top-K loss on the teacher's own set (stored once) and on the student's (moving, gathered exactly)."""
-    student = answer.student
-    check_top_k(o["top_k"], student.shape[1], smallest=2 if loss is losses.pairwise_kl_at else 1)
-    total = student.new_zeros(())
-    if "teacher" in sets:
-        ids, logits = answer.frozen.top(o["top_k"])
-        total = total + loss(student, ids, logits, **how)
-    if "student" in sets:
-        ids = student.detach().topk(o["top_k"], dim=1).indices
-        total = total + loss(student, ids, answer.frozen.logits_of(ids), **how)
-    return total
-
-
 def _mule(answer: Answers, o: Options) -> Tensor:
-    return _on_sets(answer, o, ("teacher", "student"), losses.smooth_l1_at, beta=o["beta"], over_k=o["over_k"])
+    return losses.bidirectional_topk(
+        answer.student, answer.frozen, top_k=o["top_k"], beta=o["beta"], over_k=o["over_k"]
+    )
 
 
 def _duet(answer: Answers, o: Options) -> Tensor:
-    return _on_sets(answer, o, ("teacher",), losses.smooth_l1_at, beta=o["beta"], over_k=o["over_k"])
+    return losses.duet(answer.student, answer.frozen, top_k=o["top_k"], beta=o["beta"], over_k=o["over_k"])
 
 
 def _bild(answer: Answers, o: Options) -> Tensor:
-    return _on_sets(answer, o, ("teacher", "student"), losses.pairwise_kl_at, temperature=o["temperature"])
+    return losses.bild(answer.student, answer.frozen, top_k=o["top_k"], temperature=o["temperature"])
 
 
 def _ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor], o: Options) -> Tensor:
@@ -104,11 +76,6 @@ def _ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor], o: Options) -> Ten
 
 def _min_norm(keep: Sequence[Tensor], forget: Sequence[Tensor], o: Options) -> Tensor:
     return gradients.min_norm_direction([*keep, *forget], normalize=o["normalize"])
-
-
-def _control_layers(name: str, o: Options) -> bool:
-    near = (f".layers.{layer}." for layer in range(o["layer"] - 2, o["layer"] + 1))
-    return "down_proj" in name and any(part in name for part in near)
 
 
 def _retain(weight: float | str = "retain_weight") -> Term:
@@ -187,17 +154,6 @@ METHODS: dict[str, Method] = {
         {**DATA, "kl_weight": 1.0, "normalize": False},
         rule=_min_norm,
         source="Pan 2025, to three objectives",
-    ),
-    "rmu": Method(
-        "RMU",
-        (
-            Term("forget", (FORGET,), ("answer",), _rmu_forget, "rows", "forget_weight", states=True),
-            Term("retain", (RETAIN,), ("answer",), _rmu_retain, "rows", "retain_weight", True, True, states=True),
-        ),
-        {**DATA, **WEIGHTS, "coefficient": 2.0, "control_seed": 0, "layer": None},
-        learning_rate=(5e-5, 5e-4),
-        trains=_control_layers,
-        source="Li 2024, values of open-unlearning",
     ),
     "duet": Method(
         "DUET",

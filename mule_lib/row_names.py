@@ -35,7 +35,6 @@ LABELS = {
     "graddiff": "GradDiff",
     "npo": "NPO",
     "idk_dpo": "IdkDPO",
-    "rmu": "RMU",
     "mule_no_standardization": "MULE on raw formats",
     "mule_no_anchors": "MULE without anchors",
     "mule_no_cot": "MULE without thought",
@@ -55,7 +54,7 @@ SWITCHES = (
     "mule_k50",
 )
 # Rows of the tables beside the paper's, in this order where they were run.
-FURTHER = ("gold", "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "rmu")
+FURTHER = ("gold", "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat")
 
 
 def label(row: str, known: Mapping[str, str] | None = None) -> str:

@@ -29,10 +29,9 @@ class CacheError(RuntimeError):
 class AnswerCache:
     """Hidden states of M answer positions and the head as it was.
 
-    hidden [M, H] is what the head multiplies, or with `layer` a layer's output at the answer tokens themselves; weight
-    [V, H] and bias [V] belong to the head; nll [M] is each token's negative log-likelihood in nats; top_ids and
-    top_logits [M, K] are the model's own largest logits in descending order. `spans` says which positions belong to
-    which sequence.
+    hidden [M, H] is what the head multiplies; weight [V, H] and bias [V] belong to the head; nll [M] is each token's
+    negative log-likelihood in nats; top_ids and top_logits [M, K] are the model's own largest logits in descending
+    order. `spans` says which positions belong to which sequence.
     """
 
     spans: dict[Hashable, range]
@@ -42,7 +41,6 @@ class AnswerCache:
     nll: Tensor
     top_ids: Tensor
     top_logits: Tensor
-    layer: int | None = None
 
     def at(self, positions: Tensor) -> "CachedAnswers":
         """The positions of a batch, in the order of its answer tokens; positions [N], indices below M."""
@@ -50,8 +48,6 @@ class AnswerCache:
 
     def teacher_logits(self, hidden: Tensor, rows: Tensor | None = None) -> Tensor:
         """Logits of the tokens `rows` [N, K], or of all, for hidden states [N, H]; returns float32 [N, K] or [N, V]."""
-        if self.layer is not None:
-            raise CacheError(f"hidden states of layer {self.layer} are kept, which the output head does not multiply")
         if rows is None:
             return full_logits(hidden, self.weight, self.bias)
         return head_logits(hidden, self.weight, rows, self.bias)
@@ -71,7 +67,7 @@ class CachedAnswers:
             raise ValueError(f"top_k={top_k}: {stored} were stored; build the cache with top_k={top_k}")
         return self.cache.top_ids[self.positions, :top_k], self.cache.top_logits[self.positions, :top_k]
 
-    def logits_of(self, rows: Tensor) -> Tensor:
+    def at(self, rows: Tensor) -> Tensor:
         """Its logits of any tokens, rows [N, K]; returns [N, K]."""
         return self.cache.teacher_logits(self.hidden, rows)
 
@@ -95,7 +91,6 @@ def build_cache(
     sequences: Mapping[Hashable, tuple[Sequence[int], Sequence[int]]],
     *,
     top_k: int = 0,
-    layer: int | None = None,
     dtype: torch.dtype | None = None,
     copy_head: bool = True,
     batch_size: int = 32,
@@ -103,7 +98,7 @@ def build_cache(
     """Run the frozen base once over (context ids, answer ids) and keep what losses ask of it at the answer tokens.
 
     `dtype` of the kept states, the model's own by default. `copy_head=False` shares the head's weight, right only while
-    nothing trains it. With `layer`, that decoder layer's outputs are kept in place of the head's input (RMU).
+    nothing trains it.
     Raises ValueError for no sequence or an empty answer, CacheError where head times states are not the live logits
     (soft-capped or scaled heads).
     """
@@ -124,9 +119,9 @@ def build_cache(
         for rows in shared_prefix.batches([context for context, _ in sequences.values()], batch_size, more=more):
             for i in rows:
                 spans[keys[i]] = range(start, start := start + more[i])
-            _keep(model, [sequences[keys[i]] for i in rows], (weight, bias), top_k, layer, dtype, parts)
+            _keep(model, [sequences[keys[i]] for i in rows], (weight, bias), top_k, dtype, parts)
     hidden, nll, ids, logits = (torch.cat(values) for values in parts.values())
-    return AnswerCache(spans, hidden, weight.detach(), bias, nll, ids, logits, layer)
+    return AnswerCache(spans, hidden, weight.detach(), bias, nll, ids, logits)
 
 
 def padded(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int = 0) -> dict[str, Tensor]:
@@ -142,7 +137,7 @@ def padded(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: 
     return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
 
 
-def _keep(model, sequences, head, top_k: int, layer: int | None, dtype, parts: dict[str, list[Tensor]]) -> None:
+def _keep(model, sequences, head, top_k: int, dtype, parts: dict[str, list[Tensor]]) -> None:
     device = next(model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in padded(sequences).items()}
     # What all contexts begin with is read once; the mask goes over it, ids and labels begin after it.
@@ -154,7 +149,6 @@ def _keep(model, sequences, head, top_k: int, layer: int | None, dtype, parts: d
             input_ids=ids,
             attention_mask=batch["attention_mask"],
             past_key_values=cache,
-            output_hidden_states=layer is not None,
             use_cache=cache is not None,
         )
     supervised = labels[:, 1:] != -100
@@ -169,8 +163,6 @@ def _keep(model, sequences, head, top_k: int, layer: int | None, dtype, parts: d
             "soft-capping, scaling or an adapter on the head; such a teacher cannot be cached"
         )
     top = logits.topk(min(top_k, logits.shape[1]), dim=1)
-    if layer is not None:
-        states = output.hidden_states[layer + 1][:, 1:][supervised]  # index 0 is the embedding
     parts["hidden"].append(states if dtype is None else states.to(dtype))
     parts["nll"].append(cross_entropy(logits, answer_targets(labels), reduction="none"))
     parts["ids"].append(top.indices)

@@ -135,14 +135,12 @@ class MultiObjectiveTrainer(Trainer):
     def term_losses(self, model, inputs: Batch, terms: Sequence[Term]) -> list[Tensor]:
         """Losses of some terms from one forward over all they need; means over what the micro-batch holds."""
         keys = list(dict.fromkeys((g, name) for term in terms for name in term.continuations for g in term.groups))
-        layer = self.method.options["layer"] if any(term.states for term in terms) else None
         rows = [inputs[group][name] for group, name in keys]
         joint = {name: join([row[name] for row in rows], pad) for name, pad in PADDING.items()}
         labels = joint.pop("labels")
         core = self.accelerator.unwrap_model(model)
         with answers_only(core, labels):
-            output = model(**joint, use_cache=False, output_hidden_states=layer is not None)
-        states = output.hidden_states[layer + 1] if layer is not None else None
+            output = model(**joint, use_cache=False)
         packed_labels = pack_answers(labels.unsqueeze(2), labels)[1]
         places, start = {}, 0
         for key, row in zip(keys, rows, strict=True):
@@ -158,8 +156,6 @@ class MultiObjectiveTrainer(Trainer):
                         take(output.logits, spans),
                         take(packed_labels, spans),
                         self.cache.at(torch.cat(positions)) if positions else None,
-                        None if states is None else take(states, spans),
-                        None if states is None else take(labels, spans),
                     )
                 )
             found.append(term.loss(*sides, self.method.options))

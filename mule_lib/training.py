@@ -15,7 +15,7 @@ from transformers import set_seed
 from transformers.trainer_callback import PrinterCallback
 
 from mule_lib import methods, targets
-from mule_lib.losses.checks import check_top_k
+from mule_lib.losses import check_top_k
 from mule_lib.method_terms import Method, MethodError
 from mule_lib.prompts import steering
 from mule_lib.records import Record, check
@@ -133,7 +133,7 @@ def train(
 
 
 def _checked(model, tokenizer, records, row: Method, topic: str, teacher, teacher_tokenizer) -> Method:
-    """The row with its groups and layer resolved, after everything that can be wrong with the input was looked at."""
+    """The row with its groups resolved, after everything that can be wrong with the input was looked at."""
     check([replace(record, anchor=None) for record in records])  # partners may have been left out on purpose
     row = methods.on_groups(row, {group_of(record) for record in records})
     vocabulary = model.get_output_embeddings().weight.shape[0]
@@ -147,9 +147,6 @@ def _checked(model, tokenizer, records, row: Method, topic: str, teacher, teache
         if row.options["answers"] not in targets.ANSWERS:
             raise ValueError(f"answers: {row.options['answers']!r}; use one of {', '.join(targets.ANSWERS)}")
         steering(row.options["teacher"], topic, cot=row.options["cot"])
-    if row.options.get("layer", 0) is None:
-        layers = model.config.num_hidden_layers
-        row = replace(row, options={**row.options, "layer": min(7, layers // 2)})
     if teacher_tokenizer is not None and teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
         raise ValueError("teacher: its tokenizer is not the student's; logits are compared token by token")
     if teacher is not None and teacher.get_output_embeddings().weight.shape[0] != vocabulary:
@@ -176,9 +173,6 @@ def _trainable(model, row: Method, settings: Settings):
                 task_type="CAUSAL_LM",
             ),
         )
-    if row.trains is not None:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and row.trains(name, row.options))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trained:
         raise MethodError(f"{row.label} finds no parameter to train in {type(model).__name__}")
@@ -227,7 +221,6 @@ def _cache(source, examples: Sequence[Example], row: Method, settings: Settings,
         source,
         sequences,
         top_k=row.options.get("top_k", 0),
-        layer=row.options.get("layer"),
         copy_head=copy_head,
         batch_size=settings.teacher_batch_size,
     )

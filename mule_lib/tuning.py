@@ -40,7 +40,6 @@ OWN: dict[str, tuple[str, tuple]] = {
     "flat": ("divergence", ("kl", "jensen_shannon", "pearson")),
     "ngdiff": ("auto_learning_rate_every", (5, 20, 40)),
     "mollm": ("kl_weight", (0.1, 0.3, 3.0)),
-    "rmu": ("coefficient", (5.0, 20.0, 80.0)),
     "duet": ("top_k", (20, 50, 200)),
     "mule": ("top_k", (20, 50, 200)),
     "mule_duet_loss": ("top_k", (20, 50, 200)),

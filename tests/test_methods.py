@@ -41,14 +41,8 @@ def test_every_row_trains_and_changes_the_model(name):
     before = tiny.model()
     trained = run(name)
     assert trained.steps == 3 and len(trained.log) == 3 and not trained.model.training
-    moved = [
-        n
-        for (n, old), new in zip(before.named_parameters(), trained.model.parameters(), strict=True)
-        if not torch.equal(old, new)
-    ]
-    assert moved
-    if name == "rmu":
-        assert all("down_proj" in n for n in moved)
+    pairs = zip(before.parameters(), trained.model.parameters(), strict=True)
+    assert any(not torch.equal(old, new) for old, new in pairs)
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in TRAINED])

@@ -34,7 +34,7 @@ def test_equal_to_the_live_teacher_at_any_token(tied):
         answers = cache.at(torch.tensor(span))
         torch.testing.assert_close(answers.logits(), live, atol=1e-5, rtol=1e-5)
         rows = torch.randint(0, live.shape[1], (len(span), 7), generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(answers.logits_of(rows), live.gather(1, rows), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(answers.at(rows), live.gather(1, rows), atol=1e-5, rtol=1e-5)
         ids, values = answers.top(3)
         assert torch.equal(ids, live.topk(3).indices)
         torch.testing.assert_close(values, live.topk(3).values, atol=1e-5, rtol=1e-5)
@@ -58,9 +58,8 @@ def test_eq3_from_the_cache_equals_eq3_on_full_logits():
     span = torch.tensor(cache.spans["long"])
     teacher = live_logits(model, "long")
     student = (teacher + torch.randn(teacher.shape, generator=torch.Generator().manual_seed(1))).requires_grad_()
-    ids = student.detach().topk(4).indices
     held = cache.at(span)
-    gathered = losses.smooth_l1_at(student, *held.top(4)) + losses.smooth_l1_at(student, ids, held.logits_of(ids))
+    gathered = losses.bidirectional_topk(student, held, top_k=4)
     whole = losses.bidirectional_topk(student, teacher, top_k=4)
     torch.testing.assert_close(gathered, whole, atol=1e-5, rtol=1e-5)
     gradients = [torch.autograd.grad(loss, student)[0] for loss in (gathered, whole)]
@@ -90,18 +89,6 @@ def test_kept_in_half_precision_it_is_the_live_teacher_up_to_rounding():
     torch.testing.assert_close(kept, live, atol=2e-2 * float(live.abs().max()), rtol=0)
 
 
-def test_a_layers_states_are_those_of_the_answer_tokens_themselves():
-    model = tiny.model()
-    cache = build_cache(model, SEQUENCES, layer=0)
-    context, answer = SEQUENCES["short"]
-    with torch.no_grad():
-        states = model(input_ids=torch.tensor([[*context, *answer]]), output_hidden_states=True).hidden_states[1][0]
-    answers = cache.at(torch.tensor(cache.spans["short"]))
-    torch.testing.assert_close(answers.hidden, states[len(context) :], atol=1e-5, rtol=1e-5)
-    with pytest.raises(CacheError, match=r"^hidden states of layer 0 are kept"):
-        answers.logits()
-
-
 def test_a_head_that_is_not_a_plain_product_is_refused():
     class Capped(nn.Linear):
         def forward(self, hidden):
@@ -122,7 +109,7 @@ def test_a_bias_on_the_head_is_kept():
     answers = build_cache(model, SEQUENCES, top_k=3)
     found = answers.at(torch.tensor(answers.spans["one"]))
     torch.testing.assert_close(found.logits(), live_logits(model, "one"), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found.logits_of(found.top(3)[0]), found.top(3)[1], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found.at(found.top(3)[0]), found.top(3)[1], atol=1e-5, rtol=1e-5)
 
 
 def test_bad_input_is_refused():

@@ -1,0 +1,428 @@
+"""Every loss of the suite as a pure function: float32 inside whatever dtype comes in, gradients to the student only.
+
+Distillation losses take aligned answer logits [N, V], from `answer_logits`; sequence losses take un-shifted logits [B,
+T, V] and labels [B, T], -100 where a token is not supervised. Each returns a scalar to be minimised.
+"""
+
+import math
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+IGNORED = -100  # label of a token without supervision, as in transformers; logits at t predict the label at t + 1
+OVER_K = ("mean", "sum")
+MAX_PAIR_VALUES = 2**24  # 64 MiB of float32 per tensor of pairwise differences
+
+Distance = Callable[[Tensor, Tensor], Tensor]
+
+
+class TeacherLogits(Protocol):
+    """A teacher at N answer positions whose logits are read token by token, such as an exact cache."""
+
+    def top(self, top_k: int) -> tuple[Tensor, Tensor]:
+        """Its own top-K in descending order: token ids [N, K] and their logits [N, K]."""
+
+    def at(self, ids: Tensor) -> Tensor:
+        """Its logits [N, K] of any tokens, ids [N, K]."""
+
+
+def bidirectional_topk(
+    student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int, beta: float = 1.0, over_k: str = "mean"
+) -> Tensor:
+    """Pull the student's raw logits to the teacher's on the teacher's top-K and on the student's own top-K.
+
+    Shapes: student [N, V], teacher [N, V] or a `TeacherLogits` of N positions; returns a float32 scalar. Smooth-L1 with
+    its quadratic part below `beta` (in logits), mean or sum over K (`over_k`; Eq. 3 is printed as a sum), the two terms
+    added with weight 1, mean over the N positions. A token in both sets counts twice. The sets are chosen anew at each
+    call and not differentiated; the teacher is detached. The gradient per logit is at most 1 / (N K), 2 / (N K) in the
+    overlap (without the K for a sum).
+    Raises ValueError on unequal shapes, no position, K outside 1 to V, beta <= 0, or an unknown `over_k`.
+    Source: MULE Eq. 3.
+    """
+    return _on_sets(student, teacher, top_k, _smooth_l1(beta, over_k), both=True)
+
+
+def duet(
+    student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int, beta: float = 1.0, over_k: str = "mean"
+) -> Tensor:
+    """Pull the student's raw logits to the teacher's on the teacher's top-K only.
+
+    Shapes, reductions and errors as in `bidirectional_topk`. DUET itself trains on the first answer position only.
+    Source: DUET Eq. 3, Zhong 2026.
+    """
+    return _on_sets(student, teacher, top_k, _smooth_l1(beta, over_k), both=False)
+
+
+def bild(student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int = 8, temperature: float = 3.0) -> Tensor:
+    """Match the softmax over pairwise logit differences on the teacher's top-K (t-LD) and on the student's (s-LD).
+
+    Shapes as in `bidirectional_topk`; returns a float32 scalar: KL(teacher || student) of both sets added, mean over
+    the N positions. No factor temperature^2 and no KL on prompt positions (the authors' trainer adds the latter).
+    Memory grows with N K (K - 1) / 2 up to `MAX_PAIR_VALUES`, above which positions are worked off in recomputed
+    pieces.
+    Raises ValueError on unequal shapes, no position, K outside 2 to V, or temperature <= 0.
+    Source: BiLD, Li 2025 (arXiv 2406.13555).
+    """
+    _check_number("temperature", temperature, above_zero=True)
+
+    def pairwise_kl(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+        first, second = torch.triu_indices(top_k, top_k, offset=1, device=of_student.device)
+
+        def summed(student_part: Tensor, teacher_part: Tensor) -> Tensor:
+            log_q = F.log_softmax((student_part[:, first] - student_part[:, second]) / temperature, dim=1)
+            log_p = F.log_softmax((teacher_part[:, first] - teacher_part[:, second]) / temperature, dim=1)
+            return F.kl_div(log_q, log_p, reduction="sum", log_target=True)
+
+        rows = max(1, MAX_PAIR_VALUES // len(first))
+        if len(of_student) <= rows:
+            return summed(of_student, of_teacher) / len(of_student)
+        pieces = zip(of_student.split(rows), of_teacher.split(rows), strict=True)
+        total = sum(checkpoint(summed, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces)
+        return total / len(of_student)
+
+    return _on_sets(student, teacher, top_k, pairwise_kl, both=True, smallest=2)
+
+
+def _on_sets(student: Tensor, teacher, top_k: int, distance: Distance, *, both: bool, smallest: int = 1) -> Tensor:
+    """Distance of the logits [N, K] on the teacher's top-K, plus (`both`) that on the student's; descending order."""
+    _check_logits("student", student, "[N, V]")
+    whole = isinstance(teacher, Tensor)
+    if whole:
+        _check_logits("teacher", teacher, "[N, V]")
+        if teacher.shape[1] != student.shape[1]:
+            raise ValueError(
+                f"teacher: vocabulary of {teacher.shape[1]} tokens, the student's has {student.shape[1]}; "
+                "both need the same tokenizer"
+            )
+    check_top_k(top_k, student.shape[1], smallest=smallest)
+    ids, logits = teacher.topk(top_k, dim=1)[::-1] if whole else teacher.top(top_k)
+    if len(ids) != len(student):
+        raise ValueError(
+            f"teacher: {len(ids)} answer tokens, the student has {len(student)}; both must score the same answer ids"
+        )
+    if len(student) == 0:
+        raise ValueError("student, teacher: no supervised token; give at least one row of answer logits")
+    total = distance(student.gather(1, ids).float(), logits.detach().float())
+    if both:
+        ids = student.detach().topk(top_k, dim=1).indices
+        logits = teacher.gather(1, ids) if whole else teacher.at(ids)
+        total = total + distance(student.gather(1, ids).float(), logits.detach().float())
+    return total
+
+
+def _smooth_l1(beta: float, over_k: str) -> Distance:
+    _check_number("beta", beta, above_zero=True)
+    _check_choice("over_k", over_k, OVER_K)
+
+    def distance(of_student: Tensor, of_teacher: Tensor) -> Tensor:
+        each = F.smooth_l1_loss(of_student, of_teacher, beta=beta, reduction="none")
+        return (each.mean(dim=1) if over_k == "mean" else each.sum(dim=1)).mean()
+
+    return distance
+
+
+def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each supervised token, row after row.
+
+    Shapes: logits [B, T, V], labels [B, T]; returns float32 [N], in nats. Raises ValueError as `answer_logits`.
+    """
+    return F.cross_entropy(answer_logits(logits, labels), answer_targets(labels), reduction="none")
+
+
+def sequence_nll(logits: Tensor, labels: Tensor, *, names: tuple[str, str] = ("logits", "labels")) -> Tensor:
+    """Negative log-likelihood of each row's answer, summed over its supervised tokens.
+
+    Shapes: logits [B, T, V], labels [B, T]; returns float32 [B], in nats. `names` are used in error messages.
+    Raises ValueError as `answer_logits`, and if a row has no supervised token.
+    """
+    _check_sequence(logits, labels, names)
+    _check_every_row(labels, names[1])
+    return sum_over_rows(token_nll(logits, labels), labels)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood over all supervised tokens of the batch; also the loss of SFT refusal tuning.
+
+    Shapes: logits [B, T, V], labels [B, T]; returns a float32 scalar, in nats. Raises ValueError as `answer_logits`.
+    Source: the loss of causal language models; for SFT, refusals and retain answers in one batch as TOFU's `idk`.
+    """
+    return token_nll(logits, labels).mean()
+
+
+def gradient_ascent(logits: Tensor, labels: Tensor) -> Tensor:
+    """Negated cross-entropy on forget answers, unbounded below.
+
+    Shapes, units and errors as in `cross_entropy`. Source: GA, Jang 2023.
+    """
+    return -cross_entropy(logits, labels)
+
+
+def unlearning_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of -log(1 - p / 2) over supervised tokens, to be minimised: it falls as p(label) goes to 0.
+
+    Shapes: logits [B, T, V], labels [B, T]; returns a float32 scalar in 0 to log 2. Raises ValueError as
+    `answer_logits`.
+    Source: MOLLM, Pan 2025 (arXiv 2412.20412).
+    """
+    return -torch.log1p(-torch.exp(-token_nll(logits, labels)) / 2).mean()
+
+
+def kl_retain(logits: Tensor, reference_logits: Tensor, labels: Tensor) -> Tensor:
+    """KL(reference || model) over the whole vocabulary, mean over the supervised tokens of the batch.
+
+    Shapes: logits [B, T, V], labels [B, T], reference_logits [B, T, V] or aligned answer logits [N, V]; returns a
+    float32 scalar, in nats. The reference is detached. Peers average over prompt and padding too, or divide by B; this
+    one is masked to answers.
+    Raises ValueError as `answer_logits`, and on unequal shapes. Source: the retain term R of GradDiff.
+    """
+    student, reference = answer_logits(logits, labels), reference_logits.detach()
+    if reference.dim() == 2:
+        _check_same_shape("reference_logits", reference, "the answer logits", student)
+    else:
+        _check_same_shape("reference_logits", reference, "logits", logits)
+        reference = answer_logits(reference, labels)
+    log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(reference.float(), dim=1)
+    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def npo(logits: Tensor, reference_logits: Tensor, labels: Tensor, *, beta: float = 0.1) -> Tensor:
+    """Lower the likelihood of forget answers below the reference's, with a gradient that fades once it is done.
+
+    -(2 / beta) log sigmoid(beta (NLL - NLL_ref)) with per-row sums, mean over rows.
+    Shapes: logits [B, T, V], labels [B, T], reference_logits [B, T, V] or, from a reference that was scored once and
+    kept, its NLL of each row [B] in nats; returns a float32 scalar. The reference is detached.
+    Raises ValueError on unequal shapes, a row without supervised token, or beta <= 0.
+    Source: NPO as in open-unlearning.
+    """
+    _check_number("beta", beta, above_zero=True)
+    return -2 / beta * F.logsigmoid(beta * -_gain(logits, reference_logits, labels)).mean()
+
+
+def simnpo(logits: Tensor, labels: Tensor, *, beta: float, margin: float = 0.0) -> Tensor:
+    """NPO without a reference: the per-row token mean of the NLL inside the log-sigmoid, less a margin.
+
+    -(2 / beta) log sigmoid(beta (NLL / |y| - margin)), mean over rows. Authors' beta: 4.5 on TOFU forget10 (with forget
+    weight 0.125), 2.5 on forget05, 0.7 to 0.75 on MUSE; margin 0. At beta 4.5 the gradient is about 1e-6 above NLL 3.
+    Shapes: logits [B, T, V], labels [B, T]; returns a float32 scalar. Raises ValueError on shapes that do not fit, a
+    row without supervised token, beta <= 0, or a margin that is not finite.
+    Source: SimNPO, Fan 2025, as in the authors' TOFU code.
+    """
+    _check_number("beta", beta, above_zero=True)
+    _check_number("margin", margin)
+    mean_nll = sequence_nll(logits, labels) / answer_lengths(labels)
+    return -2 / beta * F.logsigmoid(beta * (mean_nll - margin)).mean()
+
+
+def idk_dpo(
+    idk_logits: Tensor,
+    idk_reference_logits: Tensor,
+    idk_labels: Tensor,
+    forget_logits: Tensor,
+    forget_reference_logits: Tensor,
+    forget_labels: Tensor,
+    *,
+    beta: float = 0.1,
+) -> Tensor:
+    """Prefer a refusal to the forget answer of the same question, measured against the reference model.
+
+    Shapes: logits [B, T, V], labels [B, T]; refusals and forget answers have their own T and the same B, row by row.
+    Per-row sums inside the log-sigmoid, factor 2 / beta, mean over rows; references as in `npo`; a float32 scalar.
+    Raises ValueError on unequal shapes, a row without supervised token, or beta <= 0.
+    Source: IdkDPO as in open-unlearning.
+    """
+    _check_number("beta", beta, above_zero=True)
+    _check_rows_pair("idk_logits", idk_logits, forget_logits)
+    idk_gain = _gain(idk_logits, idk_reference_logits, idk_labels, "idk_")
+    forget_gain = _gain(forget_logits, forget_reference_logits, forget_labels, "forget_")
+    return -2 / beta * F.logsigmoid(beta * (idk_gain - forget_gain)).mean()
+
+
+def _gain(logits: Tensor, reference: Tensor, labels: Tensor, prefix: str = "") -> Tensor:
+    """By how many nats each row's answer is likelier than under the reference, [B]."""
+    nll = sequence_nll(logits, labels, names=(f"{prefix}logits", f"{prefix}labels"))
+    reference = reference.detach()
+    if reference.dim() == 1:
+        _check_same_shape(f"{prefix}reference_logits", reference, f"one NLL per row of {prefix}logits", nll)
+        return reference.float() - nll
+    _check_same_shape(f"{prefix}reference_logits", reference, f"{prefix}logits", logits)
+    return sequence_nll(reference, labels) - nll
+
+
+# Per divergence, as functions of mean probabilities: the template's term -g*(P_e) and the forget term f*(g*(P_f)).
+DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "total_variation": (lambda p: -torch.tanh(p) / 2, lambda p: torch.tanh(p) / 2),
+    "kl": (lambda p: -p, lambda p: torch.exp(p - 1)),
+    "jensen_shannon": (lambda p: F.softplus(-p) - math.log(2), lambda p: p + F.softplus(-p) - math.log(2)),
+    "pearson": (lambda p: -p, lambda p: p + p.square() / 4),
+}
+REFUSED = {
+    "reverse_kl": "its released form lowers the template's probability and raises the forget answer's",
+    "squared_hellinger": "its released form lowers the template's probability and raises the forget answer's",
+    "neyman": "its released form lowers the template's probability",
+}
+
+
+def flat(
+    template_logits: Tensor,
+    template_labels: Tensor,
+    forget_logits: Tensor,
+    forget_labels: Tensor,
+    *,
+    divergence: str = "total_variation",
+    official: bool = False,
+) -> Tensor:
+    """Exchange the forget answer for a template answer to the same question, without retain data or reference model.
+
+    Shapes: logits [B, T, V], labels [B, T]; templates and forget answers have their own T and the same B, row by row;
+    returns a float32 scalar. P is the arithmetic mean of token probabilities over a row's supervised tokens, the
+    divergence is taken per row, then the mean over rows. `official=True` follows the released code instead: one P over
+    all B (T - 1) positions of the batch, prompt and padding adding 0 to the sum and 1 to the count (so it depends on
+    padding).
+    Raises ValueError on shapes that do not fit, unpaired rows, a row without supervised token, an unknown divergence,
+    and on one whose released form pushes the wrong way.
+    Source: FLAT, Wang 2025 (arXiv 2410.11143).
+    """
+    if divergence in REFUSED:
+        raise ValueError(f"divergence: {divergence!r} is refused, {REFUSED[divergence]}; use {', '.join(DIVERGENCES)}")
+    _check_choice("divergence", divergence, tuple(DIVERGENCES))
+    _check_rows_pair("template_logits", template_logits, forget_logits)
+
+    template_term, forget_term = DIVERGENCES[divergence]
+    template = _mean_probability(template_logits, template_labels, "template", official)
+    forget = _mean_probability(forget_logits, forget_labels, "forget", official)
+    return (template_term(template) + forget_term(forget)).mean()
+
+
+def _mean_probability(logits: Tensor, labels: Tensor, name: str, official: bool) -> Tensor:
+    """Mean probability of the labels: per row [B], or with `official` one number over all shifted positions."""
+    _check_sequence(logits, labels, (f"{name}_logits", f"{name}_labels"))
+    _check_every_row(labels, f"{name}_labels")
+    summed = sum_over_rows(torch.exp(-token_nll(logits, labels)), labels)
+    return summed.sum() / labels[:, 1:].numel() if official else summed / answer_lengths(labels)
+
+
+def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """Take the logits that predict the supervised tokens, row after row.
+
+    Shapes: logits [B, T, V], labels [B, T] with -100 where not supervised; returns float32 [N, V]. Teacher and student
+    prompts may differ in length: each side uses its own labels, and the i-th rows belong together.
+    Raises ValueError on shapes that do not fit, a label outside the vocabulary, or no supervised token.
+    Source: the alignment of teacher and student answers, MULE Section 3.4.
+    """
+    _check_sequence(logits, labels)
+    return logits[:, :-1][labels[:, 1:] != IGNORED].float()
+
+
+def answer_targets(labels: Tensor) -> Tensor:
+    """Take the supervised token ids in the order of `answer_logits`; labels [B, T], returns [N]."""
+    _check_labels(labels)
+    return labels[:, 1:][labels[:, 1:] != IGNORED]
+
+
+def answer_lengths(labels: Tensor) -> Tensor:
+    """Count the supervised tokens of each row; labels [B, T], returns [B].
+
+    The sum is the weight of a batch wherever token means of several batches or processes are averaged.
+    """
+    return (labels[:, 1:] != IGNORED).sum(dim=1)
+
+
+def pack_answers(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Drop prompt and padding positions, so that an output head is applied to answer positions only.
+
+    Shapes: values [B, T, H] (hidden states or logits), labels [B, T]; returns values [B, A + 1, H] and labels [B, A +
+    1], A the longest answer. Position and label keep their relation, so every sequence loss of the packed pair equals
+    that of the original one; the last position predicts nothing and is zero, as is padding.
+    Raises ValueError if there is no supervised token.
+    """
+    _check_labels(labels)
+    if values.dim() != 3 or values.shape[:2] != labels.shape:
+        raise ValueError(f"values: shape {list(values.shape)} is not [B, T, H] with the [B, T] of labels")
+    supervised = labels[:, 1:] != IGNORED
+    row, _ = supervised.nonzero(as_tuple=True)
+    slot = (supervised.cumsum(dim=1) - 1)[supervised]
+    width = int(supervised.sum(dim=1).max()) + 1
+    packed = values.new_zeros(len(values), width, values.shape[2]).index_put((row, slot), values[:, :-1][supervised])
+    packed_labels = labels.new_full((len(labels), width), IGNORED)
+    packed_labels[row, slot + 1] = labels[:, 1:][supervised]
+    return packed, packed_labels
+
+
+def sum_over_rows(values: Tensor, labels: Tensor) -> Tensor:
+    """Add up one value per supervised token within each row; values [N], labels [B, T], returns [B]."""
+    supervised = labels[:, 1:] != IGNORED
+    # A scatter into place instead of index_add: the order of summation is fixed on every device.
+    return torch.zeros_like(supervised, dtype=values.dtype).masked_scatter(supervised, values).sum(dim=1)
+
+
+def check_top_k(top_k: int, vocabulary: int, *, smallest: int = 1) -> None:
+    """Raise ValueError unless `top_k` is an integer from `smallest` to the vocabulary size."""
+    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not smallest <= top_k <= vocabulary:
+        raise ValueError(f"top_k: {top_k!r} is not an integer from {smallest} to {vocabulary} (the vocabulary size)")
+
+
+def _check_number(name: str, value: float, *, above_zero: bool = False) -> None:
+    if not isinstance(value, Real) or not math.isfinite(value) or (above_zero and value <= 0):
+        raise ValueError(f"{name}: {value!r} is not a finite number{' above 0' if above_zero else ''}")
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
+
+
+def _check_logits(name: str, logits: Tensor, axes: str) -> None:
+    if logits.dim() != axes.count(",") + 1:
+        raise ValueError(f"{name}: shape {list(logits.shape)} is not {axes}")
+    if not logits.is_floating_point():
+        raise ValueError(f"{name}: dtype {logits.dtype} is not floating point")
+
+
+def _check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
+    if tensor.shape != other.shape:
+        raise ValueError(f"{name}: shape {list(tensor.shape)} must equal that of {other_name}, {list(other.shape)}")
+
+
+def _check_rows_pair(name: str, logits: Tensor, forget_logits: Tensor) -> None:
+    if len(logits) != len(forget_logits):
+        raise ValueError(f"{name}: {len(logits)} rows must pair with {len(forget_logits)} rows of forget_logits")
+
+
+def _check_labels(labels: Tensor, name: str = "labels") -> None:
+    """Labels are integers [B, T] with a supervised token after the first column, which has no logits before it."""
+    if labels.dim() != 2:
+        raise ValueError(f"{name}: shape {list(labels.shape)} is not [B, T]")
+    if labels.is_floating_point() or labels.is_complex():
+        raise ValueError(f"{name}: dtype {labels.dtype} is not an integer type")
+    if not (labels[:, 1:] != IGNORED).any():
+        raise ValueError(
+            f"{name}: no supervised token; at least one label after the first column must not be {IGNORED}"
+        )
+
+
+def _check_sequence(logits: Tensor, labels: Tensor, names: tuple[str, str] = ("logits", "labels")) -> None:
+    """Un-shifted logits [B, T, V] go with labels [B, T] that hold token ids or -100."""
+    _check_logits(names[0], logits, "[B, T, V]")
+    _check_labels(labels, names[1])
+    if logits.shape[:2] != labels.shape:
+        raise ValueError(
+            f"{names[1]}: shape {list(labels.shape)} must equal the first two axes of {names[0]}, "
+            f"{list(logits.shape[:2])}"
+        )
+    outside = labels[(labels != IGNORED) & ((labels < 0) | (labels >= logits.shape[-1]))]
+    if len(outside):
+        raise ValueError(
+            f"{names[1]}: {int(outside[0])} is neither {IGNORED} nor a token id below {logits.shape[-1]} "
+            "(the vocabulary size)"
+        )
+
+
+def _check_every_row(labels: Tensor, name: str) -> None:
+    empty = (answer_lengths(labels) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"{name}: rows {empty} have no supervised token; each row needs at least one")

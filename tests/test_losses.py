@@ -1,0 +1,648 @@
+"""Every loss against loops in float64 that follow the formulas word by word, and what holds for all of them."""
+
+import math
+
+import pytest
+import torch
+
+from mule_lib import losses
+
+# Two rows, vocabulary 3; row 0 has two supervised tokens, row 1 one (its third label, then padding).
+LABELS = torch.tensor([[-100, -100, 2, 0], [-100, -100, 1, -100]])
+LOGITS = torch.tensor(
+    [
+        [[0.1, -0.4, 0.9], [1.3, 0.2, -0.5], [0.7, -1.1, 0.0], [2.0, 0.3, -0.8]],
+        [[-0.2, 0.5, 1.4], [0.6, 0.9, -1.7], [0.8, 0.1, -0.3], [1.0, -0.6, 0.4]],
+    ]
+)
+REFERENCE = torch.tensor(
+    [
+        [[0.5, 0.0, -0.3], [-0.8, 1.1, 0.4], [1.6, 0.2, -0.7], [0.0, 0.9, 0.3]],
+        [[1.2, -0.5, 0.6], [0.1, -0.2, 0.7], [-1.0, 0.4, 0.8], [0.3, 0.6, -0.9]],
+    ]
+)
+# Template answers of other lengths, for the same two questions.
+TEMPLATE_LABELS = torch.tensor([[-100, 1, 0], [-100, -100, 2]])
+TEMPLATE = torch.tensor(
+    [[[0.4, 0.3, -0.6], [0.2, -0.9, 1.1], [0.0, 0.5, 0.7]], [[-0.1, 1.2, 0.8], [0.9, -0.3, 0.6], [1.5, 0.4, -1.2]]]
+)
+TEMPLATE_REFERENCE = torch.tensor(
+    [[[-0.7, 0.8, 0.2], [1.0, 0.1, -0.4], [0.6, -0.2, 0.3]], [[0.9, 0.0, -0.5], [-0.4, 0.7, 1.3], [0.2, 1.1, 0.5]]]
+)
+
+
+def naive_rows(logits, labels):
+    """Log-probabilities of the supervised tokens, one list per row."""
+    rows = []
+    for row, row_labels in zip(logits, labels, strict=True):
+        positions = [t for t in range(len(row) - 1) if row_labels[t + 1] != -100]
+        rows.append([row[t][row_labels[t + 1]] - torch.log(sum(torch.exp(z) for z in row[t])) for t in positions])
+    return rows
+
+
+def values_and_gradients(loss, *tensors):
+    leaves = [tensor.clone().requires_grad_() for tensor in tensors]
+    value = loss(*leaves)
+    value.backward()
+    return value.detach(), [leaf.grad for leaf in leaves]
+
+
+def assert_agrees(loss, naive, *tensors):
+    value, gradients = values_and_gradients(loss, *tensors)
+    expected, expected_gradients = values_and_gradients(naive, *(tensor.double() for tensor in tensors))
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        assert expected_gradient.abs().max() > 1e-3  # a comparison of zeros would show nothing
+        torch.testing.assert_close(gradient.double(), expected_gradient, atol=1e-6, rtol=0)
+
+
+def reorder_and_pad(logits, labels):
+    """The same rows in the other order, with two more padding positions of arbitrary logits."""
+    padded = torch.cat([logits, logits.new_full((len(logits), 2, logits.shape[2]), 7.5)], dim=1)
+    padded_labels = torch.cat([labels, labels.new_full((len(labels), 2), -100)], dim=1)
+    return padded.flip(0), padded_labels.flip(0)
+
+
+def left_pad(logits, labels):
+    """The same rows with one position of arbitrary logits before each prompt."""
+    padded = torch.cat([logits.new_full((len(logits), 1, logits.shape[2]), -3.0), logits], dim=1)
+    return padded, torch.cat([labels.new_full((len(labels), 1), -100), labels], dim=1)
+
+
+STUDENT = torch.tensor(
+    [
+        [2.0, -1.0, 0.5, 3.1, 0.0, -2.2],
+        [-0.3, 1.7, 1.2, -0.9, 4.0, 0.1],
+        [0.6, 0.2, -1.5, 2.4, 1.1, -0.7],
+    ]
+)
+TEACHER = torch.tensor(
+    [
+        [1.2, -0.4, 2.6, 0.3, -1.1, 0.9],
+        [0.0, 2.1, 1.5, -1.3, 0.8, 3.3],
+        [2.2, 0.5, -0.9, 2.7, 0.4, -2.0],
+    ]
+)
+
+
+def naive_set(row, top_k):
+    return sorted(range(len(row)), key=lambda token: -row[token].item())[:top_k]
+
+
+def naive_smooth_l1(student, teacher, leaders, top_k, beta, over_k):
+    total = 0.0
+    for z_s, z_t, leader in zip(student, teacher, leaders, strict=True):
+        summed = 0.0
+        for token in naive_set(leader, top_k):
+            gap = abs(z_s[token] - z_t[token])
+            summed = summed + (gap**2 / (2 * beta) if gap < beta else gap - beta / 2)
+        total = total + (summed / top_k if over_k == "mean" else summed)
+    return total / len(student)
+
+
+def naive_bidirectional(student, teacher, top_k, beta, over_k):
+    return naive_smooth_l1(student, teacher, teacher, top_k, beta, over_k) + naive_smooth_l1(
+        student, teacher, student, top_k, beta, over_k
+    )
+
+
+def naive_bild(student, teacher, top_k, temperature):
+    total = 0.0
+    for z_s, z_t in zip(student, teacher, strict=True):
+        for leader in (z_t, z_s):
+            chosen = naive_set(leader, top_k)
+            pairs = [(chosen[i], chosen[j]) for i in range(top_k) for j in range(i + 1, top_k)]
+            weight_s = [torch.exp((z_s[i] - z_s[j]) / temperature) for i, j in pairs]
+            weight_t = [torch.exp((z_t[i] - z_t[j]) / temperature) for i, j in pairs]
+            for of_s, of_t in zip(weight_s, weight_t, strict=True):
+                p, q = of_t / sum(weight_t), of_s / sum(weight_s)
+                total = total + p * torch.log(p / q)
+    return total / len(student)
+
+
+def value_and_gradient(loss, student):
+    value, (gradient,) = values_and_gradients(loss, student)
+    return value, gradient
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 4, 6])
+@pytest.mark.parametrize("beta", [0.5, 1.0, 3.0])
+@pytest.mark.parametrize("over_k", ["mean", "sum"])
+def test_smooth_l1_losses_agree_with_the_formula(top_k, beta, over_k):
+    options = {"top_k": top_k, "beta": beta, "over_k": over_k}
+    teacher = TEACHER.double()
+    assert_agrees(
+        lambda s: losses.bidirectional_topk(s, TEACHER, **options),
+        lambda s: naive_bidirectional(s, teacher, **options),
+        STUDENT,
+    )
+    assert_agrees(
+        lambda s: losses.duet(s, TEACHER, **options),
+        lambda s: naive_smooth_l1(s, teacher, leaders=teacher, **options),
+        STUDENT,
+    )
+
+
+@pytest.mark.parametrize(("top_k", "temperature"), [(3, 3.0), (4, 3.0), (6, 1.0)])
+def test_bild_agrees_with_the_formula(top_k, temperature):
+    options = {"top_k": top_k, "temperature": temperature}
+    assert_agrees(
+        lambda s: losses.bild(s, TEACHER, **options), lambda s: naive_bild(s, TEACHER.double(), **options), STUDENT
+    )
+
+
+def test_values_worked_out_by_hand():
+    student, teacher = torch.tensor([[3.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.0, 1.5]])
+    # Teacher's top-2 is {2, 0}: 0.5 ** 2 / 2 and 2.5 - 0.5. The student's is {0, 2}, the same tokens once more.
+    assert losses.duet(student, teacher, top_k=2).item() == pytest.approx((0.125 + 2.0) / 2)
+    assert losses.bidirectional_topk(student, teacher, top_k=2).item() == pytest.approx(0.125 + 2.0)
+    assert losses.bidirectional_topk(student, teacher, top_k=1, over_k="sum").item() == pytest.approx(0.125 + 2.0)
+    # One pair has a softmax of 1 on both sides, whatever its difference.
+    assert losses.bild(student, teacher, top_k=2).item() == 0.0
+
+
+def test_defaults_are_the_documented_ones():
+    gen = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 4, 12, generator=gen)
+    explicit = losses.bild(student, teacher, top_k=8, temperature=3.0)
+    assert losses.bild(student, teacher) == explicit
+    for loss in (losses.duet, losses.bidirectional_topk):
+        assert loss(student, teacher, top_k=3) == loss(student, teacher, top_k=3, beta=1.0, over_k="mean")
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda s, t: losses.bidirectional_topk(s, t, top_k=3),
+        lambda s, t: losses.duet(s, t, top_k=3),
+        lambda s, t: losses.bild(s, t, top_k=3),
+    ],
+)
+class TestEveryDistillationLoss:
+    def test_equal_logits_cost_nothing_and_pull_nowhere(self, loss):
+        value, gradient = value_and_gradient(lambda s: loss(s, STUDENT), STUDENT)
+        assert value == 0
+        assert gradient.abs().max() < 1e-7
+
+    def test_teacher_receives_no_gradient(self, loss):
+        student, teacher = STUDENT.clone().requires_grad_(), TEACHER.clone().requires_grad_()
+        loss(student, teacher).backward()
+        assert teacher.grad is None
+        assert student.grad.abs().sum() > 0
+
+    def test_order_of_positions_changes_nothing(self, loss):
+        order = [2, 0, 1]
+        value, gradient = value_and_gradient(lambda s: loss(s, TEACHER), STUDENT)
+        shuffled, shuffled_gradient = value_and_gradient(lambda s: loss(s, TEACHER[order]), STUDENT[order])
+        torch.testing.assert_close(shuffled, value)
+        torch.testing.assert_close(shuffled_gradient, gradient[order])
+
+    def test_bf16_input_is_computed_in_float32(self, loss):
+        student, teacher = STUDENT.bfloat16(), TEACHER.bfloat16()
+        value, gradient = value_and_gradient(lambda s: loss(s, teacher), student)
+        expected, expected_gradient = value_and_gradient(lambda s: loss(s, teacher.float()), student.float())
+        assert value.dtype == torch.float32
+        assert gradient.dtype == torch.bfloat16
+        assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+        torch.testing.assert_close(gradient.float(), expected_gradient, atol=1e-3, rtol=1e-2)
+
+    def test_tokens_outside_both_sets_do_not_matter(self, loss):
+        lowest = STUDENT.argsort(dim=1)[:, :1]  # the last of six tokens on both sides in rows 0 and 2 only
+        row = 2
+        assert lowest[row] not in TEACHER[row].topk(3).indices
+        changed = STUDENT.clone()
+        changed[row, lowest[row]] -= 5
+        assert loss(changed[row : row + 1], TEACHER[row : row + 1]) == loss(
+            STUDENT[row : row + 1], TEACHER[row : row + 1]
+        )
+
+    def test_two_dimensions_and_equal_shapes_are_required(self, loss):
+        with pytest.raises(ValueError, match=r"^student: shape \[1, 3, 6\] is not \[N, V\]"):
+            loss(STUDENT[None], TEACHER[None])
+        with pytest.raises(ValueError, match=r"^teacher: shape"):
+            loss(STUDENT, TEACHER[0])
+        with pytest.raises(ValueError, match=r"^teacher: vocabulary of 5 tokens, the student's has 6.*same tokenizer"):
+            loss(STUDENT, TEACHER[:, :5])
+        with pytest.raises(ValueError, match=r"^teacher: 2 answer tokens, the student has 3"):
+            loss(STUDENT, TEACHER[:2])
+        with pytest.raises(ValueError, match=r"^student, teacher: no supervised token"):
+            loss(STUDENT[:0], TEACHER[:0])
+        with pytest.raises(ValueError, match=r"^student: dtype torch.int64 is not floating point"):
+            loss(STUDENT.long(), TEACHER)
+
+
+def test_gradient_is_bounded_and_doubles_in_the_overlap():
+    gen = torch.Generator().manual_seed(1)
+    positions, top_k = 5, 4
+    student, teacher = 50 * torch.randn(2, positions, 20, generator=gen)
+    _, gradient = value_and_gradient(lambda s: losses.bidirectional_topk(s, teacher, top_k=top_k), student)
+    unit = 1 / (positions * top_k)
+    of_student, of_teacher = (torch.zeros_like(z).scatter(1, z.topk(top_k).indices, 1.0) for z in (student, teacher))
+    assert (gradient.abs() <= unit * (of_student + of_teacher) + 1e-7).all()
+    overlap = (of_student + of_teacher) == 2
+    assert overlap.any()
+    # Gaps of some ten logits are on the linear part, where the bound is reached.
+    assert gradient[overlap].abs().max().item() == pytest.approx(2 * unit)
+    assert gradient[(of_student + of_teacher) == 1].abs().max().item() == pytest.approx(unit)
+
+
+def test_only_the_bidirectional_loss_pushes_down_what_the_student_alone_ranks_high():
+    student, teacher = torch.tensor([[8.0, 1.0, 0.0, 0.0]]), torch.tensor([[-3.0, 1.0, 2.0, 0.0]])
+    secret = 0
+    _, of_duet = value_and_gradient(lambda s: losses.duet(s, teacher, top_k=2), student)
+    _, of_mule = value_and_gradient(lambda s: losses.bidirectional_topk(s, teacher, top_k=2), student)
+    assert of_duet[0, secret] == 0
+    assert of_mule[0, secret] == pytest.approx(0.5)  # descent lowers the logit: 1 / (N K)
+
+
+def test_raw_logits_are_not_shift_invariant_but_bild_is():
+    assert losses.bidirectional_topk(STUDENT + 3, TEACHER, top_k=3) > losses.bidirectional_topk(
+        STUDENT, TEACHER, top_k=3
+    )
+    torch.testing.assert_close(losses.bild(STUDENT + 3, TEACHER, top_k=3), losses.bild(STUDENT, TEACHER, top_k=3))
+
+
+class Kept:
+    """A teacher that is read token by token, as the exact cache is."""
+
+    def top(self, top_k):
+        values, ids = TEACHER.topk(top_k)
+        return ids, values
+
+    def at(self, ids):
+        return TEACHER.gather(1, ids)
+
+
+@pytest.mark.parametrize("loss", [losses.bidirectional_topk, losses.duet, losses.bild])
+def test_a_teacher_read_token_by_token_gives_the_same(loss):
+    """One body serves full logits and a cache; too few answer tokens are refused for both."""
+    whole, kept = (value_and_gradient(lambda s, t=t: loss(s, t, top_k=3), STUDENT) for t in (TEACHER, Kept()))
+    assert whole[0] == kept[0] and torch.equal(whole[1], kept[1])
+    with pytest.raises(ValueError, match=r"^teacher: 3 answer tokens, the student has 2"):
+        loss(STUDENT[:2], Kept(), top_k=3)
+
+
+def test_bild_in_recomputed_pieces_is_the_same(monkeypatch):
+    value, gradient = value_and_gradient(lambda s: losses.bild(s, TEACHER, top_k=4), STUDENT)
+    for limit in (1, 13):  # one position, and two of six pairs each, at a time
+        monkeypatch.setattr(losses, "MAX_PAIR_VALUES", limit)
+        piecewise, piecewise_gradient = value_and_gradient(lambda s: losses.bild(s, TEACHER, top_k=4), STUDENT)
+        torch.testing.assert_close(piecewise, value)
+        torch.testing.assert_close(piecewise_gradient, gradient)
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 7, 2.0, True])
+@pytest.mark.parametrize("loss", [losses.bidirectional_topk, losses.duet, losses.bild])
+def test_impossible_k_is_refused(loss, top_k):
+    with pytest.raises(ValueError, match=r"^top_k: .* is not an integer from [12] to 6 \(the vocabulary size\)$"):
+        loss(STUDENT, TEACHER, top_k=top_k)
+
+
+def test_bild_needs_a_pair():
+    with pytest.raises(ValueError, match=r"^top_k: 1 is not an integer from 2 to 6"):
+        losses.bild(STUDENT, TEACHER, top_k=1)
+
+
+@pytest.mark.parametrize("bad", [0, -1.0, math.nan, math.inf])
+def test_impossible_scales_are_refused(bad):
+    for loss in (losses.bidirectional_topk, losses.duet):
+        with pytest.raises(ValueError, match=r"^beta: .* is not a finite number above 0$"):
+            loss(STUDENT, TEACHER, top_k=2, beta=bad)
+    with pytest.raises(ValueError, match=r"^temperature: .* is not a finite number above 0$"):
+        losses.bild(STUDENT, TEACHER, top_k=2, temperature=bad)
+
+
+def test_unknown_reduction_is_refused():
+    for loss in (losses.bidirectional_topk, losses.duet):
+        with pytest.raises(ValueError, match=r"^over_k: 'max' is unknown; use one of mean, sum$"):
+            loss(STUDENT, TEACHER, top_k=2, over_k="max")
+
+
+def naive_mean(rows, of_token):
+    values = [of_token(value) for row in rows for value in row]
+    return sum(values) / len(values)
+
+
+def naive_kl(logits, reference, labels):
+    total, count = 0.0, 0
+    for b, row in enumerate(logits):
+        for t in range(len(row) - 1):
+            if labels[b][t + 1] != -100:
+                p, q = torch.softmax(reference[b][t], 0), torch.softmax(row[t], 0)
+                total = total + sum(p[v] * (torch.log(p[v]) - torch.log(q[v])) for v in range(len(p)))
+                count += 1
+    return total / count
+
+
+def test_token_means_agree_with_the_formula():
+    assert_agrees(
+        lambda z: losses.cross_entropy(z, LABELS), lambda z: naive_mean(naive_rows(z, LABELS), lambda lp: -lp), LOGITS
+    )
+    assert_agrees(
+        lambda z: losses.gradient_ascent(z, LABELS), lambda z: naive_mean(naive_rows(z, LABELS), lambda lp: lp), LOGITS
+    )
+    assert_agrees(
+        lambda z: losses.unlearning_cross_entropy(z, LABELS),
+        lambda z: naive_mean(naive_rows(z, LABELS), lambda lp: -torch.log(1 - torch.exp(lp) / 2)),
+        LOGITS,
+    )
+    assert_agrees(
+        lambda z: losses.kl_retain(z, REFERENCE, LABELS), lambda z: naive_kl(z, REFERENCE.double(), LABELS), LOGITS
+    )
+
+
+def test_cross_entropy_is_the_loss_of_transformers():
+    from transformers.loss.loss_utils import ForCausalLMLoss
+
+    expected = ForCausalLMLoss(LOGITS, LABELS, vocab_size=3)
+    torch.testing.assert_close(losses.cross_entropy(LOGITS, LABELS), expected)
+
+
+def test_limits():
+    zero = torch.zeros(1, 2, 4)
+    labels = torch.tensor([[-100, 3]])
+    assert losses.cross_entropy(zero, labels).item() == pytest.approx(math.log(4))
+    assert losses.kl_retain(LOGITS, LOGITS, LABELS) == 0
+    # A policy equal to its reference: log sigmoid(0), and a gradient of plain ascent on the sum of log-probabilities.
+    value, (gradient,) = values_and_gradients(lambda z: losses.npo(z, LOGITS, LABELS), LOGITS)
+    assert value.item() == pytest.approx(2 / 0.1 * math.log(2), rel=1e-6)
+    _, (ascent,) = values_and_gradients(lambda z: -losses.sequence_nll(z, LABELS).mean(), LOGITS)
+    torch.testing.assert_close(gradient, ascent)
+    sure = torch.tensor([[[0.0, 0.0, 60.0], [0.0, 0.0, 0.0]]])
+    for token, bound in ((2, math.log(2)), (0, 0.0)):
+        value = losses.unlearning_cross_entropy(sure, torch.tensor([[-100, token]]))
+        assert value.item() == pytest.approx(bound, abs=1e-6)
+
+
+def test_answer_logits_are_those_that_predict_the_labels():
+    found = losses.answer_logits(LOGITS, LABELS)
+    torch.testing.assert_close(found, torch.stack([LOGITS[0, 1], LOGITS[0, 2], LOGITS[1, 1]]), atol=0, rtol=0)
+    assert losses.answer_logits(LOGITS.bfloat16(), LABELS).dtype == torch.float32
+    assert losses.answer_targets(LABELS).tolist() == [2, 0, 1]
+    assert losses.answer_lengths(LABELS).tolist() == [2, 1]
+
+
+def test_a_longer_teacher_prompt_pairs_answer_tokens_by_index():
+    longer, longer_labels = left_pad(*left_pad(LOGITS, LABELS))
+    student, teacher = losses.answer_logits(LOGITS, LABELS), losses.answer_logits(longer, longer_labels)
+    assert losses.bidirectional_topk(student, teacher, top_k=2) == 0
+
+
+def test_packing_keeps_gradients_and_refuses_what_does_not_fit():
+    packed, labels = losses.pack_answers(LOGITS, LABELS)
+    assert packed.shape == (2, 3, 3)
+    assert labels.tolist() == [[-100, 2, 0], [-100, 1, -100]]
+    _, (through_packed,) = values_and_gradients(lambda z: losses.cross_entropy(*losses.pack_answers(z, LABELS)), LOGITS)
+    _, (direct,) = values_and_gradients(lambda z: losses.cross_entropy(z, LABELS), LOGITS)
+    torch.testing.assert_close(through_packed, direct)
+    with pytest.raises(ValueError, match=r"^values: shape \[2, 3, 3\] is not"):
+        losses.pack_answers(LOGITS[:, 1:], LABELS)
+    with pytest.raises(ValueError, match=r"^labels: no supervised token"):
+        losses.pack_answers(LOGITS, torch.full_like(LABELS, -100))
+
+
+def log_sigmoid(x):
+    return -torch.log(1 + torch.exp(-x))
+
+
+def naive_npo(logits, reference, labels, beta):
+    rows = zip(naive_rows(logits, labels), naive_rows(reference, labels), strict=True)
+    terms = [log_sigmoid(beta * (-sum(row) + sum(of_reference))) for row, of_reference in rows]
+    return -2 / beta * sum(terms) / len(terms)
+
+
+def naive_simnpo(logits, labels, beta, margin):
+    terms = [log_sigmoid(beta * (-sum(row) / len(row) - margin)) for row in naive_rows(logits, labels)]
+    return -2 / beta * sum(terms) / len(terms)
+
+
+def naive_idk_dpo(template, logits, beta):
+    gain = [
+        [sum(now) - sum(before) for now, before in zip(naive_rows(z, y), naive_rows(ref.double(), y), strict=True)]
+        for z, ref, y in ((template, TEMPLATE_REFERENCE, TEMPLATE_LABELS), (logits, REFERENCE, LABELS))
+    ]
+    terms = [log_sigmoid(beta * (idk - forget)) for idk, forget in zip(*gain, strict=True)]
+    return -2 / beta * sum(terms) / len(terms)
+
+
+FORMULAS = {
+    "total_variation": lambda e, f: -torch.tanh(e) / 2 + torch.tanh(f) / 2,
+    "kl": lambda e, f: -e + torch.exp(f - 1),
+    "jensen_shannon": lambda e, f: (
+        torch.log(1 + torch.exp(-e)) - math.log(2) + f + torch.log(1 + torch.exp(-f)) - math.log(2)
+    ),
+    "pearson": lambda e, f: -e + f + f**2 / 4,
+}
+
+
+def naive_flat(template, logits, divergence, official):
+    if official:
+        e, f = (
+            sum(torch.exp(value) for row in naive_rows(z, y) for value in row) / (len(y) * (len(y[0]) - 1))
+            for z, y in ((template, TEMPLATE_LABELS), (logits, LABELS))
+        )
+        return FORMULAS[divergence](e, f)
+    e, f = (
+        [sum(torch.exp(value) for value in row) / len(row) for row in naive_rows(z, y)]
+        for z, y in ((template, TEMPLATE_LABELS), (logits, LABELS))
+    )
+    return sum(FORMULAS[divergence](*pair) for pair in zip(e, f, strict=True)) / len(e)
+
+
+@pytest.mark.parametrize("beta", [0.1, 1.0, 4.5])
+def test_preference_losses_agree_with_the_formula(beta):
+    assert_agrees(
+        lambda z: losses.npo(z, REFERENCE, LABELS, beta=beta),
+        lambda z: naive_npo(z, REFERENCE.double(), LABELS, beta),
+        LOGITS,
+    )
+    for margin in (0.0, 0.3):
+        assert_agrees(
+            lambda z, margin=margin: losses.simnpo(z, LABELS, beta=beta, margin=margin),
+            lambda z, margin=margin: naive_simnpo(z, LABELS, beta, margin),
+            LOGITS,
+        )
+    assert_agrees(
+        lambda t, z: losses.idk_dpo(t, TEMPLATE_REFERENCE, TEMPLATE_LABELS, z, REFERENCE, LABELS, beta=beta),
+        lambda t, z: naive_idk_dpo(t, z, beta),
+        TEMPLATE,
+        LOGITS,
+    )
+
+
+@pytest.mark.parametrize("official", [False, True])
+@pytest.mark.parametrize("divergence", list(FORMULAS))
+def test_flat_agrees_with_the_formula(divergence, official):
+    assert_agrees(
+        lambda t, z: losses.flat(t, TEMPLATE_LABELS, z, LABELS, divergence=divergence, official=official),
+        lambda t, z: naive_flat(t, z, divergence, official),
+        TEMPLATE,
+        LOGITS,
+    )
+
+
+@pytest.mark.parametrize("divergence", list(FORMULAS))
+def test_flat_raises_the_template_and_lowers_the_forget_answer(divergence):
+    _, (of_template, of_forget) = values_and_gradients(
+        lambda t, z: losses.flat(t, TEMPLATE_LABELS, z, LABELS, divergence=divergence), TEMPLATE, LOGITS
+    )
+    assert of_template[0, 0, TEMPLATE_LABELS[0, 1]] < 0  # descent raises this logit
+    assert of_forget[0, 1, LABELS[0, 2]] > 0
+
+
+def test_idk_dpo_freezes_both_references():
+    idk_reference, reference = TEMPLATE_REFERENCE.clone().requires_grad_(), REFERENCE.clone().requires_grad_()
+    _, gradients = values_and_gradients(
+        lambda t, z: losses.idk_dpo(t, idk_reference, TEMPLATE_LABELS, z, reference, LABELS), TEMPLATE, LOGITS
+    )
+    assert idk_reference.grad is None
+    assert reference.grad is None
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+    with pytest.raises(ValueError, match=r"^idk_reference_logits: shape"):
+        losses.idk_dpo(TEMPLATE, REFERENCE, TEMPLATE_LABELS, LOGITS, REFERENCE, LABELS)
+    with pytest.raises(ValueError, match=r"^forget_reference_logits: shape"):
+        losses.idk_dpo(TEMPLATE, TEMPLATE_REFERENCE, TEMPLATE_LABELS, LOGITS, TEMPLATE, LABELS)
+
+
+def test_a_reference_that_was_scored_once_gives_the_same_losses():
+    """One NLL per row stands in for the reference's logits, and its answer logits for kl_retain; both are frozen."""
+    nll, nll_idk = losses.sequence_nll(REFERENCE, LABELS), losses.sequence_nll(TEMPLATE_REFERENCE, TEMPLATE_LABELS)
+    kept = nll.requires_grad_()
+    assert losses.npo(LOGITS, kept, LABELS, beta=0.5) == losses.npo(LOGITS, REFERENCE, LABELS, beta=0.5)
+    assert losses.idk_dpo(TEMPLATE, nll_idk, TEMPLATE_LABELS, LOGITS, kept, LABELS) == losses.idk_dpo(
+        TEMPLATE, TEMPLATE_REFERENCE, TEMPLATE_LABELS, LOGITS, REFERENCE, LABELS
+    )
+    aligned = losses.answer_logits(REFERENCE, LABELS).requires_grad_()
+    assert losses.kl_retain(LOGITS, aligned, LABELS) == losses.kl_retain(LOGITS, REFERENCE, LABELS)
+    assert not losses.npo(LOGITS, kept, LABELS).requires_grad
+    assert not losses.kl_retain(LOGITS, aligned, LABELS).requires_grad
+    with pytest.raises(
+        ValueError, match=r"^reference_logits: shape \[1\] must equal that of one NLL per row of logits"
+    ):
+        losses.npo(LOGITS, kept[:1], LABELS)
+    with pytest.raises(ValueError, match=r"^reference_logits: shape \[1, 3\] must equal that of the answer logits"):
+        losses.kl_retain(LOGITS, aligned[:1], LABELS)
+
+
+@pytest.mark.parametrize("bad", [0.0, -0.1, math.nan])
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda beta: losses.npo(LOGITS, REFERENCE, LABELS, beta=beta),
+        lambda beta: losses.simnpo(LOGITS, LABELS, beta=beta),
+        lambda beta: losses.idk_dpo(LOGITS, REFERENCE, LABELS, LOGITS, REFERENCE, LABELS, beta=beta),
+    ],
+)
+def test_impossible_beta_is_refused(loss, bad):
+    with pytest.raises(ValueError, match=r"^beta: .* is not a finite number above 0$"):
+        loss(bad)
+
+
+def test_impossible_margin_is_refused():
+    with pytest.raises(ValueError, match=r"^margin: nan is not a finite number$"):
+        losses.simnpo(LOGITS, LABELS, beta=1.0, margin=math.nan)
+
+
+@pytest.mark.parametrize("divergence", ["reverse_kl", "squared_hellinger", "neyman"])
+def test_divergences_that_push_the_wrong_way_are_refused_with_the_reason(divergence):
+    with pytest.raises(
+        ValueError, match=rf"^divergence: '{divergence}' is refused, its released form lowers the template"
+    ):
+        losses.flat(TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS, divergence=divergence)
+
+
+def test_unknown_divergence_and_unpaired_rows_are_refused():
+    with pytest.raises(ValueError, match=r"^divergence: 'tv' is unknown; use one of total_variation, kl, "):
+        losses.flat(TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS, divergence="tv")
+    with pytest.raises(ValueError, match=r"^template_logits: 1 rows must pair with 2 rows of forget_logits$"):
+        losses.flat(TEMPLATE[:1], TEMPLATE_LABELS[:1], LOGITS, LABELS)
+    with pytest.raises(ValueError, match=r"^idk_logits: 1 rows must pair with 2 rows of forget_logits$"):
+        losses.idk_dpo(TEMPLATE[:1], TEMPLATE[:1], TEMPLATE_LABELS[:1], LOGITS, REFERENCE, LABELS)
+
+
+def test_defaults_of_preference_losses_are_the_documented_ones():
+    refusal = (TEMPLATE, TEMPLATE_REFERENCE, TEMPLATE_LABELS)
+    assert losses.npo(LOGITS, REFERENCE, LABELS) == losses.npo(LOGITS, REFERENCE, LABELS, beta=0.1)
+    assert losses.simnpo(LOGITS, LABELS, beta=2.5) == losses.simnpo(LOGITS, LABELS, beta=2.5, margin=0.0)
+    assert losses.idk_dpo(*refusal, LOGITS, REFERENCE, LABELS) == losses.idk_dpo(
+        *refusal, LOGITS, REFERENCE, LABELS, beta=0.1
+    )
+    assert losses.flat(TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS) == losses.flat(
+        TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS, divergence="total_variation", official=False
+    )
+
+
+SEQUENCE_LOSSES = {
+    "cross_entropy": lambda z, y, _: losses.cross_entropy(z, y),
+    "gradient_ascent": lambda z, y, _: losses.gradient_ascent(z, y),
+    "unlearning_cross_entropy": lambda z, y, _: losses.unlearning_cross_entropy(z, y),
+    "kl_retain": lambda z, y, ref: losses.kl_retain(z, ref, y),
+    "npo": lambda z, y, ref: losses.npo(z, ref, y, beta=1.0),
+    "simnpo": lambda z, y, _: losses.simnpo(z, y, beta=1.0),
+    "idk_dpo": lambda z, y, ref: losses.idk_dpo(z, ref, y, ref, z, y, beta=1.0),
+    "flat": lambda z, y, ref: losses.flat(z, y, ref, y),
+}
+
+
+@pytest.mark.parametrize("name", list(SEQUENCE_LOSSES))
+class TestEverySequenceLoss:
+    def test_padding_and_order_of_rows_change_nothing(self, name):
+        loss = SEQUENCE_LOSSES[name]
+        expected = loss(LOGITS, LABELS, REFERENCE)
+        for change in (reorder_and_pad, left_pad, losses.pack_answers):
+            logits, labels = change(LOGITS, LABELS)
+            reference, _ = change(REFERENCE, LABELS)
+            torch.testing.assert_close(loss(logits, labels, reference), expected, atol=1e-6, rtol=0)
+
+    def test_unsupervised_positions_get_no_gradient(self, name):
+        _, (gradient,) = values_and_gradients(lambda z: SEQUENCE_LOSSES[name](z, LABELS, REFERENCE), LOGITS)
+        supervised = torch.tensor([[False, True, True, False], [False, True, False, False]])
+        assert (gradient[~supervised] == 0).all()
+        assert (gradient[supervised].abs().sum(dim=-1) > 0).all()
+
+    def test_bf16_input_is_computed_in_float32(self, name):
+        loss, logits, reference = SEQUENCE_LOSSES[name], LOGITS.bfloat16(), REFERENCE.bfloat16()
+        value, (gradient,) = values_and_gradients(lambda z: loss(z, LABELS, reference), logits)
+        expected = loss(logits.float(), LABELS, reference.float())
+        assert (value.dtype, gradient.dtype) == (torch.float32, torch.bfloat16)
+        assert value.item() == pytest.approx(expected.item(), abs=1e-6)
+
+    def test_bad_sequences_are_refused(self, name):
+        loss = SEQUENCE_LOSSES[name]
+        with pytest.raises(ValueError, match=r"no supervised token"):
+            loss(LOGITS, torch.full_like(LABELS, -100), REFERENCE)
+        first_column_only = torch.full_like(LABELS, -100)
+        first_column_only[:, 0] = 1
+        with pytest.raises(ValueError, match=r"no supervised token"):
+            loss(LOGITS, first_column_only, REFERENCE)
+        with pytest.raises(
+            ValueError, match=r"labels: shape \[2, 3\] must equal the first two axes of .*logits, \[2, 4\]"
+        ):
+            loss(LOGITS, LABELS[:, 1:], REFERENCE)
+        with pytest.raises(ValueError, match=r"labels: 3 is neither -100 nor a token id below 3"):
+            loss(LOGITS, LABELS.masked_fill(LABELS == 0, 3), REFERENCE)
+        with pytest.raises(ValueError, match=r"labels: dtype torch.float32 is not an integer type"):
+            loss(LOGITS, LABELS.float(), REFERENCE)
+        with pytest.raises(ValueError, match=r"logits: shape \[2, 4\] is not \[B, T, V\]"):
+            loss(LOGITS[..., 0], LABELS, REFERENCE[..., 0])
+
+
+@pytest.mark.parametrize("name", ["npo", "simnpo", "idk_dpo", "flat"])
+def test_losses_of_whole_answers_need_one_in_each_row(name):
+    labels = LABELS.clone()
+    labels[1] = -100
+    with pytest.raises(ValueError, match=r"labels: rows \[1\] have no supervised token; each row needs at least one"):
+        SEQUENCE_LOSSES[name](LOGITS, labels, REFERENCE)
+
+
+@pytest.mark.parametrize("name", ["kl_retain", "npo"])
+def test_reference_is_frozen_and_must_have_the_same_shape(name):
+    reference = REFERENCE.clone().requires_grad_()
+    logits = LOGITS.clone().requires_grad_()
+    SEQUENCE_LOSSES[name](logits, LABELS, reference).backward()
+    assert reference.grad is None
+    with pytest.raises(
+        ValueError, match=r"^reference_logits: shape \[2, 4, 2\] must equal that of logits, \[2, 4, 3\]$"
+    ):
+        SEQUENCE_LOSSES[name](LOGITS, LABELS, REFERENCE[..., :2])
