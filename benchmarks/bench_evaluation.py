@@ -29,9 +29,8 @@ from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import load
 from mule_lib.evaluate.beyond import only
 from mule_lib.evaluate.suite import query
-from mule_lib.generate import decode, greedy, option_log_likelihoods
+from mule_lib.models import contexts, decode, greedy, option_log_likelihoods
 from mule_lib.prompts import steering
-from mule_lib.teacher import contexts
 
 KINDS = {"generation": ("forget", "general", "attack", "controls"), "choices": ("neighbor", "mmlu")}
 MAX_NEW_TOKENS, BATCH_SIZE, REPEATS = 24, 128, 3

@@ -54,7 +54,7 @@ class Tried:
 def model_target(model, tokenizer, *, max_new_tokens: int = 32, batch_size: int = 32) -> Target:
     """A causal LM as the target, without a system message, decoded greedily."""
     from mule_lib import prompts
-    from mule_lib.generate import decode, greedy
+    from mule_lib.models import decode, greedy
 
     def continue_all(asked: Sequence[tuple[str, str]]) -> list[str]:
         rendered = [prompts.render(tokenizer, question, prefix=prefix).input_ids for question, prefix in asked]

@@ -12,7 +12,7 @@ PACKAGE = "mule_lib"
 WITHOUT_RESULTS = frozenset(
     f"{PACKAGE}/{name}.py"
     for name in (
-        *("closure", "fingerprint", "run_folder", "curves", "preflight", "memory", "paper_claims"),
+        *("closure", "fingerprint", "run_folder", "curves", "paper_claims"),
         *("params", "notebook_params", "training_params", "method_catalogue"),
     )
 )

@@ -100,8 +100,8 @@ def mean_hidden_states(
     import torch
 
     from mule_lib import prompts
-    from mule_lib.targets import frozen
-    from mule_lib.teacher_cache import padded
+    from mule_lib.models import frozen
+    from mule_lib.models.head import padded
 
     contexts = [prompts.render(tokenizer, r.question, prefix=r.prefix if prefix else None).input_ids for r in records]
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))

@@ -9,6 +9,4 @@ from mule_lib.pilot_params import DataParams, GradientParams
 def load_model(p: DataParams | GradientParams):
     """Model and tokenizer at the commit and precision of `p`. Raises what `models.load` does."""
     dtype = torch.bfloat16 if p.precision == "bf16" else torch.float32
-    model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.to(device), tokenizer
+    return models.load(p.model, dtype=dtype, revision=p.revision)

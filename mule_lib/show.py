@@ -136,8 +136,7 @@ def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
     from mule_lib.benchmarks.items import ChoiceItem
     from mule_lib.evaluate.samples import shown
     from mule_lib.evaluate.suite import query
-    from mule_lib.generate import greedy, option_log_likelihoods
-    from mule_lib.teacher import contexts
+    from mule_lib.models import contexts, greedy, option_log_likelihoods
 
     context = contexts(model, tokenizer, [query(item, p.choice_style)], how, max_thought_tokens=p.max_thought_tokens)[0]
     text = shown(tokenizer, context.input_ids)

@@ -6,22 +6,17 @@ answer token of the teacher is the i-th of the student.
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-
-import torch
-from peft import PeftModel
 
 from mule_lib import prompts
 from mule_lib.evaluate.judges import is_refusal
 from mule_lib.evaluate.rouge import rouge_l
-from mule_lib.generate import decode, greedy
+from mule_lib.models import contexts, decode, frozen, greedy
 from mule_lib.prompts import Query, Steering
 from mule_lib.records import REFUSED, Record
 from mule_lib.runs import write_text
-from mule_lib.teacher import contexts
 
 ANSWERS = ("teacher", "given")
 RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's
@@ -46,25 +41,6 @@ class Target:
     obeyed: bool | None
     context_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
-
-
-@contextmanager
-def frozen(model) -> Iterator[None]:
-    """The base model within: adapters off, evaluation mode, no gradients; on leaving, every flag is as it was.
-
-    Leaving `disable_adapter` alone would make adapter weights trainable that were frozen by hand.
-    """
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext(), torch.no_grad():
-            yield
-    finally:
-        for parameter, flag in trainable:
-            parameter.requires_grad_(flag)
-        for module in training:
-            module.training = True
 
 
 def student_context(tokenizer, record: Record) -> prompts.Prompt:

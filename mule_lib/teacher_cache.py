@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mule_lib import shared_prefix
 from mule_lib.losses import answer_targets
-from mule_lib.output_head import answers_only, full_logits, head_logits
-from mule_lib.targets import frozen
+from mule_lib.models import frozen
+from mule_lib.models.generate import batches, read_shared, shared_length
+from mule_lib.models.head import answers_only, full_logits, head_logits, padded
 
 # Largest difference to the live logits, relative to the largest of them, by what the model computes in.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -116,7 +116,7 @@ def build_cache(
     start = 0
     with frozen(model):
         weight, bias = (t.detach().clone() if copy_head and t is not None else t for t in (head.weight, bias))
-        for rows in shared_prefix.batches([context for context, _ in sequences.values()], batch_size, more=more):
+        for rows in batches([context for context, _ in sequences.values()], batch_size, more=more):
             for i in rows:
                 spans[keys[i]] = range(start, start := start + more[i])
             _keep(model, [sequences[keys[i]] for i in rows], (weight, bias), top_k, dtype, parts)
@@ -124,26 +124,13 @@ def build_cache(
     return AnswerCache(spans, hidden, weight.detach(), bias, nll, ids, logits)
 
 
-def padded(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int = 0) -> dict[str, Tensor]:
-    """Pad (context, answer) ids on the right: input_ids, attention_mask and un-shifted labels, each [B, T]."""
-    width = max(len(context) + len(answer) for context, answer in sequences)
-    input_ids, labels = (torch.full((len(sequences), width), value) for value in (pad_id, -100))
-    mask = torch.zeros_like(input_ids)
-    for row, (context, answer) in enumerate(sequences):
-        end = len(context) + len(answer)
-        input_ids[row, :end] = torch.tensor([*context, *answer])
-        labels[row, len(context) : end] = torch.tensor(answer)
-        mask[row, :end] = 1
-    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}
-
-
 def _keep(model, sequences, head, top_k: int, dtype, parts: dict[str, list[Tensor]]) -> None:
     device = next(model.parameters()).device
     batch = {name: tensor.to(device) for name, tensor in padded(sequences).items()}
     # What all contexts begin with is read once; the mask goes over it, ids and labels begin after it.
-    shared = shared_prefix.shared_length([context for context, _ in sequences])
+    shared = shared_length([context for context, _ in sequences])
     ids, labels, kept = batch["input_ids"][:, shared:], batch["labels"][:, shared:], []
-    cache = shared_prefix.read(model, sequences[0][0][:shared], len(sequences)) if shared else None
+    cache = read_shared(model, sequences[0][0][:shared], len(sequences)) if shared else None
     with answers_only(model, labels, kept):
         output = model(
             input_ids=ids,

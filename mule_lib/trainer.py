@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from mule_lib import gradients
 from mule_lib.losses import pack_answers
 from mule_lib.method_terms import Answers, Method, Term
-from mule_lib.output_head import answers_only
+from mule_lib.models.head import answers_only
 from mule_lib.teacher_cache import AnswerCache
 from mule_lib.training_callbacks import mean_over_processes
 from mule_lib.training_data import Batch, Collator, Example

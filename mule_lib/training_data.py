@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
+from mule_lib.models.head import padded
 from mule_lib.records import REFUSED, Record
 from mule_lib.targets import Target, given_answer, student_context
-from mule_lib.teacher_cache import AnswerCache, padded
+from mule_lib.teacher_cache import AnswerCache
 
 CONTINUATIONS = ("answer", "refusal", "desired", "taught")
 POSITIONS = ("answer", "first")

@@ -9,15 +9,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mule_lib import methods, models, preflight, records, run_folder, runs, targets, teacher_files
-from mule_lib.ask import ask
-from mule_lib.benchmarks.item_files import SETS
+from mule_lib import methods, models, records, run_folder, runs, targets, teacher_files
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import FABLE, Loaded, load
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
 from mule_lib.method_catalogue import teacher_name
+from mule_lib.models import ask
 from mule_lib.paper import METRICS
 from mule_lib.prompts import Steering, steering
 from mule_lib.records import Record
@@ -48,18 +47,34 @@ def load_data(p: TrainingParams) -> Loaded:
 def load_model(p: TrainingParams, data: Loaded | None = None, *, frozen: bool = False):
     """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
 
-    With `data`, prints first what memory and time the run will need, for any model but the embedded ones. Raises
+    With `data`, prints first what memory the run will need, for any model but the embedded ones. Raises
     NotEnoughMemoryError before anything is loaded.
     """
-    if data is not None:
-        items = sum(len(getattr(data.sets, name)) for name in SETS)
-        if line := preflight.before_loading(p, records=len(data.records), items=items):
-            print(line)
+    if data is not None and (line := models.check_memory(p.model, workload(p, data.records), revision=p.revision)):
+        print(line)
     half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not methods.find(p.method).terms)
     dtype = torch.bfloat16 if half else torch.float32
-    model, tokenizer = models.load(p.model, dtype=dtype, revision=p.revision or None)
-    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-    return model.to(device), tokenizer
+    return models.load(p.model, dtype=dtype, revision=p.revision)
+
+
+def workload(p: TrainingParams, data: Sequence[Record]) -> models.Workload:
+    """How a run uses its model, for the check of memory; micro-batches are counted as the trainer cuts them."""
+    available = {group_of(record) for record in data}
+    row = methods.on_groups(methods.with_options(p.method, p.options), available)
+    groups = len({group for term in row.terms for group in term.groups}) or len(available)
+    continuations = max((len(term.continuations) for term in row.terms), default=1)
+    draws = max(1, round(p.train_batch_size / groups))
+    micro = next(n for n in range(min(p.accumulation, draws), draws + 1) if draws % n == 0)
+    return models.Workload(
+        trains=bool(row.terms),
+        precision=p.precision,
+        lora_rank=p.lora_rank,
+        checkpointing=p.activation_checkpointing,
+        held_gradients=len(row.terms) + 1 if row.rule else 0,
+        sequences=draws // micro * groups * continuations,
+        records=len(data),
+        batch_size=p.batch_size,
+    )
 
 
 def settings_of(p: TrainingParams) -> Settings:

@@ -1,14 +1,17 @@
-"""Generation and option scores: the same numbers for every batch size, padding and order, on models built in code."""
+"""Generation and option scores: the same numbers for every batch size, padding, order and shared beginning."""
 
 import warnings
 
 import pytest
+import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib import generate
+from mule_lib import prompts, teacher_cache
+from mule_lib.models import ask, generate
+from mule_lib.models.generate import batches, shared_length
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<sys>", "<user>", "<bot>"]
 
@@ -58,6 +61,11 @@ PROMPTS = [
 ]
 
 
+INTENTION = [1, *range(20, 60)]
+# Forty prompts that begin alike, and five that do not.
+ALIKE = [[*INTENTION, 70 + i, *range(100, 101 + i % 7)] for i in range(40)] + [[1, 9, 10 + i] for i in range(5)]
+
+
 @pytest.fixture(scope="module")
 def model():
     return tiny_llama()
@@ -101,12 +109,13 @@ def test_the_tokenizers_padding_side_is_not_asked(model, side):
     assert tokenizer.padding_side == side
 
 
-def test_absolute_positions_are_not_shifted_by_padding():
+@pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
+def test_absolute_positions_are_not_shifted_by_padding(sequences):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=262, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
     gpt2 = GPT2LMHeadModel(config).eval()
-    got = generate.greedy(gpt2, byte_tokenizer(), PROMPTS, max_new_tokens=6, batch_size=6, stop_ids=[])
-    assert got == [one_by_one(gpt2, prompt, 6) for prompt in PROMPTS]
+    got = generate.greedy(gpt2, byte_tokenizer(), sequences, max_new_tokens=4, batch_size=32, stop_ids=[])
+    assert got == [one_by_one(gpt2, prompt, 4) for prompt in sequences]
 
 
 def test_every_stop_token_of_a_list_cuts(tokenizer):
@@ -118,9 +127,6 @@ def test_every_stop_token_of_a_list_cuts(tokenizer):
     assert cut == [free[: min(3, free.index(second))]]
     model.generation_config.eos_token_id = [2, first]
     assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1) == [free[:3]]
-    assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1, stop_ids=first) == [
-        free[:3]
-    ]
 
 
 def test_stopping_at_once_is_an_empty_answer(model, tokenizer):
@@ -224,9 +230,52 @@ def test_option_scores_equal_the_definition(model, batch_size):
         assert reverse == pytest.approx(wanted, abs=1e-5)
 
 
-def test_single_token_options_share_one_forward_pass(model, monkeypatch):
-    seen = []
-    forward = model.forward
+@pytest.mark.parametrize("batch_size", [7, 32, 64])
+def test_a_shared_beginning_changes_no_answer(model, tokenizer, batch_size):
+    got = generate.greedy(model, tokenizer, ALIKE, max_new_tokens=5, batch_size=batch_size, stop_ids=[])
+    assert got == [one_by_one(model, prompt, 5) for prompt in ALIKE]
+
+
+@pytest.mark.parametrize("batch_size", [40, 200])
+def test_a_shared_beginning_changes_no_option_score(model, batch_size):
+    """Options of one to six ids: heads that end early and heads that go on."""
+    options = [[[5], [6, 7], [8, 9, 10], [11] * 6][: 2 + i % 3] for i in range(len(ALIKE))]
+    got = generate.option_log_likelihoods(model, ALIKE, options, batch_size=batch_size)
+    for prompt, row, candidates in zip(ALIKE, got, options, strict=True):
+        assert row == pytest.approx([score_alone(model, prompt, option) for option in candidates], abs=1e-4)
+
+
+def test_the_teachers_states_are_the_same_with_and_without(monkeypatch, model):
+    sequences = {i: (prompt, [5, 6 + i % 3, 2][: 1 + i % 3]) for i, prompt in enumerate(ALIKE)}
+    together = teacher_cache.build_cache(model, sequences, top_k=4)
+    monkeypatch.setattr(teacher_cache, "shared_length", lambda sequences: 0)
+    alone = teacher_cache.build_cache(model, sequences, top_k=4)
+    assert together.spans == alone.spans
+    for name in ("hidden", "nll", "top_logits"):
+        assert torch.allclose(getattr(together, name), getattr(alone, name), atol=1e-4)
+    assert torch.equal(together.top_ids, alone.top_ids)
+
+
+def test_each_prompt_is_in_one_batch_and_those_that_begin_alike_stand_together():
+    cut = list(batches(ALIKE, 32))
+    assert sorted(i for rows in cut for i in rows) == list(range(45))
+    assert [len(rows) for rows in cut] == [32, 8, 5]
+    assert set(cut[-1]) == set(range(40, 45))
+    lengths = [[len(ALIKE[i]) for i in rows] for rows in cut]
+    assert all(row == sorted(row, reverse=True) for row in lengths)
+    assert [rows[0] for rows in batches([[1, 2], [3, 4], [5]], 1, more=[0, 3, 9])] == [2, 1, 0]
+
+
+def test_what_is_shared_leaves_an_id_to_each_and_has_to_be_worth_it():
+    assert shared_length(ALIKE[:40]) == len(INTENTION)
+    assert shared_length([INTENTION] * 9) == len(INTENTION) - 1
+    assert shared_length(ALIKE[:2]) == shared_length(ALIKE) == 0
+
+
+@pytest.fixture
+def reads(model, monkeypatch) -> list:
+    """Shapes of what the model is asked to read."""
+    seen, forward = [], model.forward
 
     def counting(*args, **kwargs):
         seen.append(tuple(kwargs["input_ids"].shape))
@@ -234,8 +283,26 @@ def test_single_token_options_share_one_forward_pass(model, monkeypatch):
 
     monkeypatch.setattr(model, "forward", counting)
     monkeypatch.setattr(generate, "_accepts", lambda model, argument: True)
-    generate.option_log_likelihoods(model, PROMPTS[:2], [[[5], [6], [7], [8]]] * 2, batch_size=8)
-    assert seen == [(2, 3)]
+    return seen
+
+
+def test_the_beginning_is_read_once(model, tokenizer, reads):
+    generate.greedy(model, tokenizer, ALIKE[:40], max_new_tokens=1, batch_size=64, stop_ids=[])
+    assert reads == [(1, len(INTENTION)), (40, 8)]
+
+
+@pytest.mark.parametrize(
+    ("sequences", "options", "shapes"),
+    [
+        # Options of one token share one pass.
+        (PROMPTS[:2], [[5], [6], [7], [8]], [(2, 3)]),
+        # Heads of 0, 1, 2 and 5 ids: 1 + 1 + 2 + 1 ids, for three, two, one and one of them.
+        (PROMPTS[:1], [[5], [6, 7], [8, 9, 10], [11] * 6], [(1, 3), (3, 1), (2, 1), (1, 2), (1, 1)]),
+    ],
+)
+def test_short_heads_do_not_wait_for_long_ones(model, reads, sequences, options, shapes):
+    generate.option_log_likelihoods(model, sequences, [options] * len(sequences), batch_size=8)
+    assert reads == shapes
 
 
 def test_bfloat16_logits_are_normalised_in_float32():
@@ -261,3 +328,21 @@ def test_option_scores_refuse(model, prompts, options, message):
 def test_decode_drops_special_tokens_and_outer_blanks(tokenizer):
     ids = [*tokenizer.encode(" the Snitch "), 2]
     assert generate.decode(tokenizer, [ids, []]) == ["the Snitch", ""]
+
+
+def test_ask_stops_a_thought_at_real_tokens_where_none_is_made_for_it(monkeypatch):
+    """Without think tokens and an unknown token, a blank line ends the thought; nothing that is no id may stop it."""
+    template = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<bot>"
+    tokenizer, asked = byte_tokenizer(template), []
+
+    def answering(model, tokenizer, sequences, *, max_new_tokens, batch_size, stop_ids=None):
+        asked.append(stop_ids)
+        return [tokenizer("so")["input_ids"][1:]] * len(sequences)
+
+    monkeypatch.setattr(generate, "greedy", answering)
+    reply = ask(None, tokenizer, "Who?", system="Say nothing.", think=True, prefix="Sure:")
+    assert asked == [[tokenizer.eos_token_id], None]
+    assert reply.transcript.splitlines()[2:] == ["(thinks)   so", "assistant  [Sure:] so"]
+    marked = tiny.tokenizer()
+    ask(None, marked, "who lives in the house", think=True)
+    assert asked[2] == [marked.eos_token_id, marked.convert_tokens_to_ids(prompts.END_THINK)]

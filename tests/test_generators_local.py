@@ -13,8 +13,9 @@ import tiny
 from test_generators import PAIR, request
 from transformers.utils.import_utils import is_serve_available
 
-from mule_lib import generate, models, prompts
+from mule_lib import models, prompts
 from mule_lib.generators import BudgetError, GeneratorError, LocalModel, OpenAIEndpoint, load_local
+from mule_lib.models import generate
 
 QUESTIONS = [f"what does {name} see {'near the old tower ' * i}" for i, (name, _) in enumerate(tiny.FACTS)]
 

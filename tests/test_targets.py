@@ -8,7 +8,7 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mule_lib import prompts, targets, teacher
+from mule_lib import models, prompts, targets
 from mule_lib.training_data import encode
 
 CAPS = {"max_answer_tokens": 6, "max_thought_tokens": 5}
@@ -118,7 +118,7 @@ def test_the_teacher_is_the_base_and_not_the_adapter():
     )
     assert said(model=adapted) == plain
     ids = torch.tensor([plain[0].context_ids])
-    with targets.frozen(adapted):
+    with models.frozen(adapted):
         off = adapted(input_ids=ids).logits
     assert (adapted(input_ids=ids).logits - off).abs().max() > 1e-3
 
@@ -137,5 +137,5 @@ def test_a_tokenizer_without_thought_tokens_ends_a_thought_at_a_blank_line():
         def decode(self, ids):
             return next(text for text, number in self.get_vocab().items() if number == ids[0])
 
-    assert teacher.thought_ends(Plain()) == [7]
-    assert teacher.thought_ends(tiny.tokenizer()) == [tiny.tokenizer().convert_tokens_to_ids(prompts.END_THINK)]
+    assert models.thought_ends(Plain()) == [7]
+    assert models.thought_ends(tiny.tokenizer()) == [tiny.tokenizer().convert_tokens_to_ids(prompts.END_THINK)]

@@ -7,8 +7,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from mule_lib import losses
-from mule_lib.output_head import answers_only, full_logits, head_logits
-from mule_lib.teacher_cache import CacheError, build_cache, padded
+from mule_lib.models.head import answers_only, full_logits, head_logits, padded
+from mule_lib.teacher_cache import CacheError, build_cache
 
 SEQUENCES = {
     "short": ((1, 5, 9), (20, 2)),
@@ -125,8 +125,8 @@ def test_chunks_change_nothing(monkeypatch):
     hidden, weight = torch.randn(5, 8), torch.randn(50, 8)
     rows = torch.randint(0, 50, (5, 3))
     whole, all_rows = full_logits(hidden, weight), head_logits(hidden, weight, rows)
-    monkeypatch.setattr("mule_lib.output_head.MAX_GATHERED", 30)
-    monkeypatch.setattr("mule_lib.output_head.HEAD_ROWS", 7)
+    monkeypatch.setattr("mule_lib.models.head.MAX_GATHERED", 30)
+    monkeypatch.setattr("mule_lib.models.head.HEAD_ROWS", 7)
     torch.testing.assert_close(full_logits(hidden, weight), whole)
     torch.testing.assert_close(head_logits(hidden, weight, rows), all_rows)
 

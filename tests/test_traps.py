@@ -65,7 +65,7 @@ def test_2_a_model_in_training_with_checkpointing_answers_as_in_evaluation():
 def test_3_backward_happens_with_the_adapter_on(tmp_path, checkpointing):
     model = get_peft_model(tiny.model(), LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
     trainer = bare_trainer(model, tmp_path, activation_checkpointing=checkpointing)
-    with targets.frozen(model):
+    with models.frozen(model):
         pass
     batch = trainer.data_collator(trainer.train_dataset)
     trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
@@ -85,7 +85,7 @@ def test_4_adapter_weights_frozen_by_hand_stay_frozen():
     assert all(parameter.requires_grad for parameter in by_hand), "peft no longer falls into this"
     for parameter in by_hand:
         parameter.requires_grad_(False)
-    with targets.frozen(model):
+    with models.frozen(model):
         pass
     assert not any(parameter.requires_grad for parameter in by_hand)
 

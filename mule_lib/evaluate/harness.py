@@ -96,7 +96,7 @@ def four_choice_scores(
             prompt = prompt[-(max_length + 1 - max(map(len, continuation_ids))) :]
         prompts.append(prompt)
         options.append(continuation_ids)
-    from mule_lib import generate  # torch, which readers of results do without
+    from mule_lib.models import generate  # torch, which readers of results do without
 
     log_likelihoods = generate.option_log_likelihoods(model, prompts, options, batch_size=batch_size)
     subjects = None if topic is not None else [row["subject"] for row in rows]

@@ -15,8 +15,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from mule_lib import losses, prompts
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.copies import plain_copy
+from mule_lib.models.head import padded
 from mule_lib.records import Record
-from mule_lib.teacher_cache import padded
 
 Measure = Callable[[Any], dict]
 

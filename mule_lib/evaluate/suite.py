@@ -9,10 +9,10 @@ from mule_lib.evaluate.asr import attack_success_rate
 from mule_lib.evaluate.choices import score_choices
 from mule_lib.evaluate.rouge import open_answer_scores
 from mule_lib.evaluate.rows import measured, values_of
-from mule_lib.generate import decode, greedy, option_log_likelihoods
+from mule_lib.models import contexts, decode, greedy, option_log_likelihoods
+from mule_lib.models.generate import Context
 from mule_lib.paper import METRICS
 from mule_lib.prompts import Query, Steering
-from mule_lib.teacher import Context, contexts
 
 # The evaluation set behind each metric.
 SET_OF = {metric: "attack" if metric == "asr" else metric for metric in METRICS}

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from mule_lib import generate, models, prompts
+from mule_lib import models, prompts
 from mule_lib.generators.budget import Budget, Report
 from mule_lib.generators.cache import ReplyFile
 from mule_lib.generators.complete import Completer, Keep
 from mule_lib.generators.requests import Call, Exchange, Failed
 from mule_lib.generators.structured import in_prompt
+from mule_lib.models import generate
 
 
 class LocalModel(Completer):

@@ -3,7 +3,7 @@
 At a vocabulary of 128 thousand the logits of prompt positions would take most of the memory and serve nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -57,3 +57,16 @@ def full_logits(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
     states = hidden.float()
     logits = torch.cat([states @ part.float().T for part in weight.split(HEAD_ROWS)], dim=-1)
     return logits if bias is None else logits + bias.float()
+
+
+def padded(sequences: Sequence[tuple[Sequence[int], Sequence[int]]], *, pad_id: int = 0) -> dict[str, Tensor]:
+    """Pad (context, answer) ids on the right: input_ids, attention_mask and un-shifted labels, each [B, T]."""
+    width = max(len(context) + len(answer) for context, answer in sequences)
+    input_ids, labels = (torch.full((len(sequences), width), value) for value in (pad_id, -100))
+    mask = torch.zeros_like(input_ids)
+    for row, (context, answer) in enumerate(sequences):
+        end = len(context) + len(answer)
+        input_ids[row, :end] = torch.tensor([*context, *answer])
+        labels[row, len(context) : end] = torch.tensor(answer)
+        mask[row, :end] = 1
+    return {"input_ids": input_ids, "attention_mask": mask, "labels": labels}

@@ -1,25 +1,48 @@
-"""Batched greedy generation and option log-likelihoods from already rendered prompts; nothing here scores."""
+"""Batched greedy generation, option log-likelihoods and steered contexts; nothing here scores.
+
+Prompts that begin alike (one intention before many questions) are batched together and their beginning is read once.
+"""
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from transformers import GenerationConfig
 
-from mule_lib import shared_prefix
+from mule_lib.prompts import END_THINK, Query, Steering, render
 
 Ids = Sequence[int]
+# Prompts that agree in so many ids are one group, if it fills a good part of a batch; smaller groups are batched mixed.
+ALIKE, GROUP = 8, 32
+# One more pass through a model costs about as much as so many tokens in a batch.
+WORTH = 128
+
+
+@dataclass(frozen=True)
+class Context:
+    """Ids up to where the answer begins, and the thought in them ("" without one)."""
+
+    input_ids: tuple[int, ...]
+    thought: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A thought ("" without one) and an answer, with the whole exchange as text."""
+
+    thought: str
+    answer: str
+    transcript: str
+
+    def _repr_markdown_(self) -> str:
+        return f"```text\n{self.transcript}\n```"
 
 
 def greedy(
-    model,
-    tokenizer,
-    prompts: Sequence[Ids],
-    *,
-    max_new_tokens: int,
-    batch_size: int,
-    stop_ids: int | Ids | None = None,
+    model, tokenizer, prompts: Sequence[Ids], *, max_new_tokens: int, batch_size: int, stop_ids: Ids | None = None
 ) -> list[list[int]]:
     """Continue every prompt greedily and return the new ids of each, in the order of `prompts`.
 
@@ -31,9 +54,10 @@ def greedy(
     """
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}, should be at least 1")
-    _check(model, prompts, max_new_tokens)
-    stops = _stop_ids(model, tokenizer, stop_ids)
-    pad_id = _pad_id(tokenizer, stops)
+    _check(model, prompts, [max_new_tokens] * len(prompts))
+    stops = _end_ids(model, tokenizer) if stop_ids is None else set(stop_ids)
+    # generate() pads finished rows with it; those positions lie after the stop token and are cut off.
+    pad_id = min(stops, default=0) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     config = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
@@ -43,7 +67,7 @@ def greedy(
     )
     answers: list[list[int]] = [[] for _ in prompts]
     with _evaluating(model), _plain_generation(model):
-        for rows in shared_prefix.batches(prompts, batch_size):
+        for rows in batches(prompts, batch_size):
             inputs, _ = _inputs(model, [prompts[i] for i in rows], pad_id)
             width = inputs["input_ids"].shape[1]
             output = model.generate(**inputs, generation_config=config)[:, width:].tolist()
@@ -53,12 +77,13 @@ def greedy(
     return answers
 
 
+def decode(tokenizer, answers: Sequence[Ids]) -> list[str]:
+    """Turn generated ids into stripped text without special tokens."""
+    return [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in answers]
+
+
 def option_log_likelihoods(
-    model,
-    prompts: Sequence[Ids],
-    options: Sequence[Sequence[Ids]],
-    *,
-    batch_size: int,
+    model, prompts: Sequence[Ids], options: Sequence[Sequence[Ids]], *, batch_size: int
 ) -> list[list[float]]:
     """Return the summed natural log-likelihood of each option's ids after its prompt, in float32.
 
@@ -71,9 +96,8 @@ def option_log_likelihoods(
     for i, candidates in enumerate(options):
         if not candidates or any(len(option) == 0 for option in candidates):
             raise ValueError(f"item {i} has no options or an empty one")
-    _check(model, prompts, 0)
     longest = [max(len(option) for option in candidates) - 1 for candidates in options]
-    _check(model, [[*prompt, *[0] * more] for prompt, more in zip(prompts, longest, strict=True)], 0)
+    _check(model, prompts, longest)
     # Per prompt: the options' tokens but the last, and which options share them.
     heads: list[dict[tuple[int, ...], list[int]]] = []
     for candidates in options:
@@ -84,7 +108,7 @@ def option_log_likelihoods(
     # A batch holds as many prompts as their options fit into it.
     most = max((len(each) for each in heads), default=1)
     with _evaluating(model):
-        for rows in shared_prefix.batches(prompts, max(1, batch_size // most), more=longest):
+        for rows in batches(prompts, max(1, batch_size // most), more=longest):
             passes = sorted(((b, i, head) for b, i in enumerate(rows) for head in heads[i]), key=lambda p: -len(p[2]))
             inputs, shared = _inputs(model, [prompts[i] for i in rows], pad_id=0)
             # forward, unlike generate, takes only what the cache does not hold yet.
@@ -102,6 +126,110 @@ def option_log_likelihoods(
                 for (*_, i, j), value in zip(wanted, picked, strict=True):
                     scores[i][j] += value
     return scores
+
+
+def thought_ends(tokenizer) -> list[int]:
+    """Ids that end a thought: the token made for it, else every token with a blank line in it (`render` puts one)."""
+    vocabulary = tokenizer.get_vocab()
+    if END_THINK in vocabulary:
+        return [vocabulary[END_THINK]]
+    return [token for token in vocabulary.values() if "\n\n" in tokenizer.decode([token])]
+
+
+def contexts(
+    model,
+    tokenizer,
+    queries: Sequence[Query],
+    steering: Steering,
+    *,
+    batch_size: int = 128,
+    max_thought_tokens: int = 48,
+) -> list[Context]:
+    """Render every query up to its answer, letting the model think first where `steering.cot`.
+
+    The thought comes before an attacker's prefix: it is the teacher's own, the prefix is not.
+    """
+    systems = [steering.systems[query.objective] for query in queries]
+    thoughts: list[list[int] | None] = [None] * len(queries)
+    if steering.cot:
+        opened = [render(tokenizer, q.question, system=s, think=True) for q, s in zip(queries, systems, strict=True)]
+        thoughts[:] = greedy(
+            model,
+            tokenizer,
+            [prompt.input_ids for prompt in opened],
+            max_new_tokens=max_thought_tokens,
+            batch_size=batch_size,
+            stop_ids=[tokenizer.eos_token_id, *thought_ends(tokenizer)],
+        )
+    rendered = [
+        render(tokenizer, query.question, system=system, thought=thought, prefix=query.prefix)
+        for query, system, thought in zip(queries, systems, thoughts, strict=True)
+    ]
+    return [
+        Context(prompt.input_ids, tokenizer.decode(thought or []).strip())
+        for prompt, thought in zip(rendered, thoughts, strict=True)
+    ]
+
+
+def ask(
+    model,
+    tokenizer,
+    question: str,
+    *,
+    system: str | None = None,
+    think: bool = False,
+    prefix: str | None = None,
+    max_new_tokens: int = 32,
+) -> Reply:
+    """One greedy reply for a reader; with `think` the model first writes a thought, and a prefix follows it."""
+    query, steering = Query(question, "obj1", prefix), Steering({"obj1": system}, think)
+    [context] = contexts(model, tokenizer, [query], steering, max_thought_tokens=max_new_tokens)
+    written = greedy(model, tokenizer, [context.input_ids], max_new_tokens=max_new_tokens, batch_size=1)
+    [answer] = decode(tokenizer, written)
+    lines = [f"system     {system}"] if system else []
+    lines += [f"user       {question}"]
+    lines += [f"(thinks)   {context.thought}"] if think else []
+    lines += [f"assistant  {f'[{prefix}] ' if prefix else ''}{answer}"]
+    return Reply(context.thought, answer, "\n".join(lines))
+
+
+def batches(sequences: Sequence[Ids], batch_size: int, *, more: Sequence[int] | None = None) -> Iterator[list[int]]:
+    """Indices of each batch: prompts that begin alike together, the longest first to show a lack of memory at once.
+
+    `more[i]` ids will follow sequence i and count for its length. Equal lengths side by side keep padding small.
+    Raises ValueError for a batch size below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, should be at least 1")
+    lengths = [len(ids) + (more[i] if more else 0) for i, ids in enumerate(sequences)]
+    alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for i, ids in enumerate(sequences):
+        alike[tuple(ids[:ALIKE])].append(i)
+    least = min(batch_size, GROUP)
+    groups = [rows for rows in alike.values() if len(rows) >= least]
+    groups.append([i for rows in alike.values() if len(rows) < least for i in rows])
+    cut = [
+        sorted(rows, key=lambda i: -lengths[i])[start : start + batch_size]
+        for rows in groups
+        for start in range(0, len(rows), batch_size)
+    ]
+    return iter(sorted(cut, key=lambda rows: -lengths[rows[0]]))
+
+
+def shared_length(sequences: Sequence[Ids]) -> int:
+    """How many leading ids of a batch are worth reading once: 0, or the common ones, leaving at least one to each."""
+    first, last = min(sequences), max(sequences)
+    most = min(map(len, sequences)) - 1
+    common = next((at for at in range(most) if first[at] != last[at]), most)
+    return common if common * (len(sequences) - 1) >= WORTH else 0
+
+
+def read_shared(model, ids: Ids, rows: int):
+    """The key-value cache of a batch of `rows` prompts after the same leading ids, read once."""
+    device = next(model.parameters()).device
+    cache = model(input_ids=torch.tensor([list(ids)], device=device), use_cache=True).past_key_values
+    cache.batch_repeat_interleave(rows)
+    return cache
 
 
 def _along(model, inputs: dict, passes: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, torch.Tensor]]:
@@ -131,11 +259,6 @@ def _along(model, inputs: dict, passes: Sequence[tuple[int, Ids]]) -> Iterator[t
         read = model(input_ids=ids, past_key_values=cache, attention_mask=mask, **more)
         yield done + 1, read.logits.float().log_softmax(-1)
         done += width
-
-
-def decode(tokenizer, answers: Sequence[Ids]) -> list[str]:
-    """Turn generated ids into stripped text without special tokens."""
-    return [tokenizer.decode(list(ids), skip_special_tokens=True).strip() for ids in answers]
 
 
 @contextmanager
@@ -168,50 +291,40 @@ def _plain_generation(model) -> Iterator[None]:
 
 
 def _core(model):
-    unwrap: Callable | None = getattr(model, "get_base_model", None)
-    return unwrap() if unwrap else model
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def _accepts(model, argument: str) -> bool:
     return argument in inspect.signature(_core(model).forward).parameters
 
 
-def _check(model, sequences: Sequence[Ids], new_tokens: int) -> None:
+def _check(model, sequences: Sequence[Ids], more: Sequence[int]) -> None:
     window = getattr(_core(model).config, "max_position_embeddings", None)
-    for i, ids in enumerate(sequences):
+    for i, (ids, new) in enumerate(zip(sequences, more, strict=True)):
         if len(ids) == 0:
             raise ValueError(f"prompt {i} is empty")
-        if window and len(ids) + new_tokens > window:
-            raise ValueError(f"prompt {i}: {len(ids)} + {new_tokens} new tokens exceed the context window of {window}")
+        if window and len(ids) + new > window:
+            raise ValueError(f"prompt {i}: {len(ids)} + {new} new tokens exceed the context window of {window}")
 
 
 def _inputs(model, sequences: Sequence[Ids], pad_id: int) -> tuple[dict, int]:
     """What `generate` takes for a batch, and how many leading ids of all its cache holds; padding follows those."""
-    shared, width = shared_prefix.shared_length(sequences), max(len(ids) for ids in sequences)
+    shared, width = shared_length(sequences), max(len(ids) for ids in sequences)
     device = next(model.parameters()).device
     padded = [[*ids[:shared], *[pad_id] * (width - len(ids)), *ids[shared:]] for ids in sequences]
     real = [[1] * shared + [0] * (width - len(ids)) + [1] * (len(ids) - shared) for ids in sequences]
     mask = torch.tensor(real, device=device)
     inputs = {"input_ids": torch.tensor(padded, device=device), "attention_mask": mask}
     if shared:
-        inputs["past_key_values"] = shared_prefix.read(model, sequences[0][:shared], len(sequences))
+        inputs["past_key_values"] = read_shared(model, sequences[0][:shared], len(sequences))
     if _accepts(model, "position_ids"):
         # Models with absolute positions give other logits when padding shifts them.
         inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)
     return inputs, shared
 
 
-def _stop_ids(model, tokenizer, stop_ids: int | Ids | None) -> set[int]:
-    if stop_ids is not None:
-        return {stop_ids} if isinstance(stop_ids, int) else set(stop_ids)
-    found: set[int] = set()
+def _end_ids(model, tokenizer) -> set[int]:
+    ends: set[int] = set()
     for value in (_core(model).generation_config.eos_token_id, tokenizer.eos_token_id):
-        found.update([value] if isinstance(value, int) else value or [])
-    return found
-
-
-def _pad_id(tokenizer, stops: set[int]) -> int:
-    # generate() pads finished rows with it; those positions lie after the stop token and are cut off.
-    if tokenizer.pad_token_id is not None:
-        return tokenizer.pad_token_id
-    return min(stops, default=0)
+        ends.update([value] if isinstance(value, int) else value or [])
+    return ends

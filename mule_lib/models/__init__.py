@@ -1,0 +1,237 @@
+"""Load models (the embedded ones by hash, any other causal LM of the hub or of a folder), and what memory they take."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from mule_lib.models.generate import ask, contexts, decode, greedy, option_log_likelihoods, thought_ends
+from mule_lib.runs import repository_path
+
+__all__ = ["ask", "check_memory", "contexts", "decode", "frozen", "greedy", "load", "option_log_likelihoods"]
+__all__ += ["ModelFileError", "NotEnoughMemoryError", "Workload", "thought_ends"]
+
+EMBEDDED = ("base", "gold")
+FOLDER = Path(__file__).parent.parent / "embedded" / "weights"
+REPAIR = "restore it with `git checkout -- mule_lib/embedded/weights`, or train it again with `make embedded`"
+GIB = 2**30
+TOKENS, ANSWER_TOKENS = 128, 24  # of a training sequence: guesses for MUSE-Books in Llama's tokens
+EVALUATION_TOKENS = 320
+
+
+class ModelFileError(RuntimeError):
+    """A model file is missing, damaged, out of reach, or lacks what the suite needs of it."""
+
+
+class NotEnoughMemoryError(RuntimeError):
+    """The device has less memory than a run needs."""
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def check_embedded(which: str, folder: Path = FOLDER) -> Path:
+    """Folder of an embedded model whose files all match the committed hashes.
+
+    Raises ModelFileError with the file and the command that repairs it.
+    """
+    if which not in EMBEDDED:
+        raise ModelFileError(f"model={which!r}: embedded models are {', '.join(EMBEDDED)}")
+    manifest = folder / "manifest.json"
+    if not manifest.exists():
+        raise ModelFileError(f"{manifest} is missing; {REPAIR}")
+    for name, digest in json.loads(manifest.read_text("utf-8"))["sha256"].items():
+        path = folder / name
+        if not name.startswith(f"{which}/"):
+            continue
+        if not path.exists():
+            raise ModelFileError(f"{path} is missing; {REPAIR}")
+        if sha256(path) != digest:
+            raise ModelFileError(f"{path} does not match its SHA-256 in manifest.json; {REPAIR}")
+    return folder / which
+
+
+def embedded_hashes() -> dict[str, str]:
+    """SHA-256 of the shipped weights by model, for provenance."""
+    hashes = json.loads((FOLDER / "manifest.json").read_text("utf-8"))["sha256"]
+    return {which: hashes[f"{which}/model.safetensors"] for which in EMBEDDED}
+
+
+def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer, or ModelFileError when it has no chat template or no end-of-turn token."""
+    if not tokenizer.chat_template:
+        raise ModelFileError(
+            f"{name}: the tokenizer has no chat template; use an instruction-tuned model; for the embedded one {REPAIR}"
+        )
+    if tokenizer.eos_token_id is None:
+        raise ModelFileError(f"{name}: the tokenizer has no eos_token; set one in its tokenizer_config.json")
+    return tokenizer
+
+
+def config_of(name: str, revision: str = "") -> Any:
+    """The configuration of a folder or hub id; of a hub model only config.json is fetched.
+
+    Raises ModelFileError in one line, with page and command, for a model that is gated, unknown or out of reach.
+    """
+    try:
+        return AutoConfig.from_pretrained(name, revision=revision or None)
+    except (OSError, ValueError) as error:
+        why = " ".join(str(error).split())
+        page = f"https://huggingface.co/{name}"
+        gated = "gated" in why.lower() or "401" in why or "403" in why
+        hint = f"gated; accept its terms at {page}, then `hf auth login`" if gated else f"{why[:160]}; see {page}"
+        at = f" --revision {revision}" if revision else ""
+        command = f"hf download {name}{at} --local-dir models/{name.rsplit('/', 1)[-1]}"
+        raise ModelFileError(f"{name}: {hint}; or `{command}` and give that folder") from None
+
+
+def load(
+    name: str, *, revision: str = "", dtype: torch.dtype = torch.float32
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model and tokenizer, on the accelerator where there is one: `base` and `gold` are embedded, else a folder or id.
+
+    The dtype is always set: transformers 5 would otherwise take the checkpoint's (the embedded files hold bfloat16).
+    Raises ModelFileError for a damaged embedded model, one out of reach, or a tokenizer without a chat template.
+    """
+    source = str(check_embedded(name)) if name in EMBEDDED else _source(name)
+    config = config_of(source, revision)
+    tokenizer = check_tokenizer(AutoTokenizer.from_pretrained(source, revision=revision or None), name)
+    # CPU flash attention costs about twice the plain product on the embedded model's short sequences.
+    attention = {"attn_implementation": "eager"} if name in EMBEDDED else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        source, config=config, dtype=dtype, revision=revision or None, **attention
+    )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token_id = tokenizer.eos_token_id
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return model.to(device).eval(), tokenizer
+
+
+@contextmanager
+def frozen(model) -> Iterator[None]:
+    """The base model within: adapters off, evaluation mode, no gradients; on leaving, every flag is as it was.
+
+    Leaving `disable_adapter` alone would make adapter weights trainable that were frozen by hand.
+    """
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext(), torch.no_grad():
+            yield
+    finally:
+        for parameter, flag in trainable:
+            parameter.requires_grad_(flag)
+        for module in training:
+            module.training = True
+
+
+@dataclass(frozen=True)
+class Workload:
+    """How a run uses its model: `sequences` in a micro-batch, `batch_size` of them in the evaluation.
+
+    `held_gradients` are whole gradients that a rule keeps beside the usual one; `records` are what the frozen model's
+    hidden states are kept for.
+    """
+
+    trains: bool = True
+    precision: str = "bf16"
+    lora_rank: int = 0
+    checkpointing: bool = False
+    held_gradients: int = 0
+    sequences: int = 6
+    records: int = 3000
+    batch_size: int = 64
+
+    @property
+    def half(self) -> bool:
+        """Whether the weights themselves are in bfloat16, and not only the products."""
+        return self.precision == "bf16" and (self.lora_rank > 0 or not self.trains)
+
+
+def memory_parts(config: Any, work: Workload) -> dict[str, float]:
+    """Bytes that a run with AdamW needs at its peak, by part; counts are exact, the model is built without memory.
+
+    Autograd keeps inputs and outputs of the linear layers, roughly; the head sees answer tokens only (`models.head`).
+    """
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
+    widths = sum(sum(layer.weight.shape) for layer in linear)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    trained = work.lora_rank * widths if work.lora_rank else parameters
+    layers, hidden, vocabulary = config.num_hidden_layers, config.hidden_size, config.vocab_size
+    heads = config.num_attention_heads
+    key_value = (getattr(config, "num_key_value_heads", None) or heads) * (
+        getattr(config, "head_dim", None) or hidden // heads
+    )
+    each, tokens = 2 if work.half else 4, work.sequences * TOKENS
+    cached = EVALUATION_TOKENS * layers * 2 * key_value * (2 if work.precision == "bf16" else 4)
+    parts = {
+        "weights": parameters * each,
+        "evaluation": work.batch_size * (cached + 8 * vocabulary),
+    }
+    if not work.trains:
+        return parts
+    kept = (each + 1 if work.half else 4) * widths
+    training = {
+        "activations": tokens * (4 * hidden * layers + kept / layers if work.checkpointing else kept),
+        # bfloat16 logits, their float32 copy, and the gradients of both.
+        "logits": work.sequences * ANSWER_TOKENS * vocabulary * 20,
+        # Autocast keeps its copies of float32 weights until the backward pass is over.
+        "bfloat16 copies": 2 * parameters if work.precision == "bf16" and not work.half else 0,
+    }
+    # The optimizer's state is still there while the trained model is evaluated.
+    peak = training if sum(training.values()) > parts["evaluation"] else {"evaluation": parts["evaluation"]}
+    return peak | {
+        "weights": parts["weights"] + (4 * trained if work.lora_rank else 0),
+        "gradients": 4 * trained * (1 + work.held_gradients),
+        "optimizer": 8 * trained,
+        "frozen side": work.records * ANSWER_TOKENS * hidden * each
+        + (0 if work.lora_rank else 4 * vocabulary * hidden),
+    }
+
+
+def free_memory() -> tuple[str, float]:
+    """Name of the device that a run will use, and its free bytes."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name(), float(torch.cuda.mem_get_info()[0])
+    return "this machine's CPU", float(psutil.virtual_memory().available)
+
+
+def check_memory(name: str, work: Workload, *, revision: str = "") -> str:
+    """One line of what a run will need, from config.json alone; "" for the embedded models, which fit anywhere.
+
+    Raises NotEnoughMemoryError where the device has less, ModelFileError where the model cannot be had.
+    """
+    if name in EMBEDDED:
+        return ""
+    parts = memory_parts(config_of(_source(name), revision), work)
+    total = 1.1 * sum(parts.values()) + 0.8 * GIB  # fragmentation; what CUDA and its libraries take
+    device, free = free_memory()
+    shown = ", ".join(f"{part} {size / GIB:.1f}" for part, size in sorted(parts.items(), key=lambda p: -p[1]))
+    line = f"{total / GIB:.1f} GiB ({shown}), {device} has {free / GIB:.1f} GiB free (estimated)"
+    if total > free:
+        raise NotEnoughMemoryError(
+            f"model: about {line}; set activation_checkpointing: true, a larger accumulation, a smaller batch_size, or "
+            "lora_rank: 16 with precision: bf16"
+        )
+    return f"memory: about {line}"
+
+
+def _source(name: str) -> str:
+    folder = repository_path(name)
+    return str(folder) if folder.is_dir() else name
