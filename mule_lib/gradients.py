@@ -1,12 +1,12 @@
-"""Combine the gradients of several objectives: NGDiff with AutoLR, MGDA's min-norm direction, plain sum, cosines.
+"""Combine the gradients of several objectives: NGDiff with AutoLR, MGDA's min-norm direction, cosines.
 
 A gradient is one flat float32 vector over all trainable parameters, in the fixed order in which they are given. The
-rules are not linear, so apply them to the gradients of the whole batch: first average micro-batches (`weighted_mean`)
-and processes (`all_reduce_mean`), then combine.
+rules are not linear, so apply them to the gradients of the whole batch: first average micro-batches and processes
+(`all_reduce_mean`), then combine.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -16,27 +16,6 @@ from torch import Tensor
 
 SMALLEST_NORM = float(torch.finfo(torch.float32).tiny)  # a vector below it has no direction in float32
 CHUNK = 2**20  # entries of a vector that are widened to float64 at a time
-
-
-def flatten(tensors: Iterable[Tensor | None], *, like: Sequence[Tensor] | None = None) -> Tensor:
-    """Concatenate tensors, in the order given, into one float32 vector [P] without a graph.
-
-    `like` gives the shapes of entries that are None (parameters without a gradient), which become zeros.
-    Raises ValueError on an empty list, a None without `like`, or shapes that differ from those of `like`.
-    """
-    tensors = list(tensors)
-    if not tensors:
-        raise ValueError("tensors: empty list; give at least one tensor")
-    if like is not None and len(like) != len(tensors):
-        raise ValueError(f"like: {len(like)} tensors, there are {len(tensors)} to flatten")
-    parts = []
-    for index, tensor in enumerate(tensors):
-        if tensor is None and like is None:
-            raise ValueError(f"tensors: entry {index} is None; give `like` so that zeros can stand in for it")
-        if tensor is not None and like is not None and tensor.shape != like[index].shape:
-            raise ValueError(f"tensors: entry {index} has shape {list(tensor.shape)}, not {list(like[index].shape)}")
-        parts.append(torch.zeros_like(like[index]) if tensor is None else tensor)
-    return torch.cat([part.detach().to(parts[0].device, torch.float32).reshape(-1) for part in parts])
 
 
 def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -65,42 +44,20 @@ def objective_gradient(loss: Tensor, parameters: Sequence[Tensor], *, retain_gra
         raise ValueError(
             f"loss: shape {list(loss.shape)}, requires_grad {loss.requires_grad}; need a scalar with a graph"
         )
-    found = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, allow_unused=True)
-    return flatten(found, like=parameters)
-
-
-def weighted_mean(gradients: Iterable[Tensor], weights: Iterable[float]) -> Tensor:
-    """Average gradients of micro-batches so that the result is the gradient of the joint batch.
-
-    Shapes: gradients [P] each; returns [P]. The weight is what the micro-batch's loss was averaged over: its number of
-    supervised tokens for token means, of rows for row means. Both may be generators: only the running sum is held.
-    Raises ValueError on unequal counts, a negative or non-finite weight, or a total weight of 0.
-    """
-    total, weight_sum = None, 0.0
-    gradients, weights = iter(gradients), iter(weights)
-    for weight in weights:
-        gradient = next(gradients, None)
-        if gradient is None:
-            raise ValueError("weights: more weights than gradients; give one per gradient")
-        weight = _checked_weight(weight)
-        weight_sum += weight
-        total = weight * gradient if total is None else total.add_(gradient, alpha=weight)
-    if next(gradients, None) is not None:
-        raise ValueError("weights: fewer weights than gradients; give one per gradient")
-    if weight_sum == 0:
-        raise ValueError("weights: sum is 0; at least one must be above 0")
-    return total.div_(weight_sum)
+    parts = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, materialize_grads=True)
+    return torch.cat([part.to(parameters[0].device, torch.float32).reshape(-1) for part in parts])
 
 
 def all_reduce_mean(vector: Tensor, *, weight: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
     """Average a gradient over all processes; without torch.distributed the vector is returned as it is.
 
-    Shapes: vector [P] on each process; returns [P], the same on each. `weight` as in `weighted_mean`, from this
-    process's share of the batch, so that ragged shares average to the gradient of the joint batch. Every process must
-    call it.
+    Shapes: vector [P] on each process; returns [P], the same on each. `weight` is what this process's loss was averaged
+    over (supervised tokens, or rows), so that ragged shares average to the gradient of the joint batch. Every process
+    must call it.
     Raises ValueError on a negative or non-finite weight, or (on all processes alike) if the weights sum to 0.
     """
-    weight = _checked_weight(weight)
+    if not math.isfinite(weight) or weight < 0:
+        raise ValueError(f"weight: {weight} is not a finite number of 0 or more")
     if not (dist.is_available() and dist.is_initialized()):
         return vector
     total = vector * weight
@@ -110,11 +67,6 @@ def all_reduce_mean(vector: Tensor, *, weight: float = 1.0, group: dist.ProcessG
     if weight_sum == 0:
         raise ValueError("weight: the sum over all processes is 0; at least one must be above 0")
     return total.div_(weight_sum.item())
-
-
-def plain_sum(gradients: Sequence[Tensor]) -> Tensor:
-    """Add gradients up; vectors [P], returns float32 [P]. Raises ValueError on no gradient or unequal lengths."""
-    return _combine(gradients, [1.0] * len(_checked(gradients)))
 
 
 def cosine_matrix(gradients: Sequence[Tensor]) -> Tensor:
@@ -192,48 +144,33 @@ def auto_learning_rate(minus: float, zero: float, plus: float, learning_rate: fl
     with negative curvature the vertex is a maximum. Raises ValueError on zero curvature, losses that are not finite, or
     learning_rate <= 0. Source: AutoLR of NGDiff after GeN.
     """
-    minus, zero, plus = (_checked_loss(value) for value in (minus, zero, plus))
-    _check_learning_rate(learning_rate)
+    if not math.isfinite(learning_rate) or learning_rate <= 0:
+        raise ValueError(f"learning_rate: {learning_rate} is not a finite number above 0")
+    minus, zero, plus = (float(value) for value in (minus, zero, plus))
+    for value in (minus, zero, plus):
+        if not math.isfinite(value):
+            raise ValueError(f"minus, zero, plus: {value} is not a finite loss")
     curvature = plus - 2 * zero + minus
     if curvature == 0:
         raise ValueError("minus, zero, plus: the losses lie on a line, which has no vertex; keep the learning rate")
     return learning_rate / 2 * (minus - plus) / curvature
 
 
-def next_learning_rate(
-    learning_rate: float,
-    losses: Sequence[float],
-    *,
-    factors: Sequence[float] = (-1.0, 0.0, 1.0),
-    smoothing: float = 0.9,
-    decay: float = 1.0,
-    min_r2: float = 0.99,
-) -> float:
+def next_learning_rate(learning_rate: float, losses: tuple[float, float, float], *, smoothing: float = 0.9) -> float:
     """One guarded AutoLR step: move 10 % of the way to the vertex of the retain loss along the update, or stay.
 
-    `losses`: L(theta - factor lr d) for each of `factors`, of which one is 0. A parabola through the loss at 0 is
-    fitted; with curvature > 0, slope > 0 and R^2 > `min_r2` the result is smoothing lr + (1 - smoothing) decay
-    clip(vertex, lr / 2, 2 lr), else lr. With three symmetric factors the fit is exact and only the signs decide. A loss
-    that is not finite halves the learning rate, as in the released code. Raises ValueError on factors that do not
-    determine a parabola, unequal counts, or learning_rate <= 0. Source: GeN as used by NGDiff.
+    `losses` are `auto_learning_rate`'s minus, zero, plus. With curvature > 0 and slope > 0 the result is smoothing lr +
+    (1 - smoothing) clip(vertex, lr / 2, 2 lr), else lr (the released guard R^2 > 0.99 holds for any three points). A
+    loss that is not finite halves the learning rate, as in the released code. Raises ValueError for learning_rate <= 0.
+    Source: GeN as used by NGDiff.
     """
-    _check_learning_rate(learning_rate)
-    steps, values = np.asarray(factors, dtype=float), np.asarray([float(loss) for loss in losses])
-    if len(steps) != len(values):
-        raise ValueError(f"losses: {len(values)} values for {len(steps)} factors; give one per factor")
-    if (steps == 0).sum() != 1 or len(np.unique(steps)) < 3:
-        raise ValueError(f"factors: {list(factors)} must hold 0 once and at least two other values")
-    if not np.isfinite(values).all():
+    minus, zero, plus = (float(value) for value in losses)
+    if learning_rate > 0 and not all(map(math.isfinite, (minus, zero, plus))):
         return learning_rate / 2
-    change = values - values[steps == 0]
-    design = np.stack([steps**2 / 2, -steps], axis=1)
-    (curvature, slope), *_ = np.linalg.lstsq(design, change, rcond=None)
-    spread = np.square(change - change.mean()).sum()
-    r2 = 1 - np.square(change - design @ (curvature, slope)).sum() / spread if spread > 0 else 0.0
-    if curvature <= 0 or slope <= 0 or r2 <= min_r2:
+    if learning_rate > 0 and (plus - 2 * zero + minus <= 0 or minus <= plus):
         return learning_rate
-    vertex = learning_rate * float(np.clip(slope / curvature, 0.5, 2.0))
-    return smoothing * learning_rate + (1 - smoothing) * decay * vertex
+    vertex = auto_learning_rate(minus, zero, plus, learning_rate)
+    return smoothing * learning_rate + (1 - smoothing) * min(max(vertex, learning_rate / 2), 2 * learning_rate)
 
 
 def _gram(gradients: Sequence[Tensor]) -> np.ndarray:
@@ -277,22 +214,3 @@ def _checked(gradients: Sequence[Tensor], name: str = "gradients") -> list[Tenso
                 f"all must be floating point and [{gradients[0].numel()}]"
             )
     return gradients
-
-
-def _checked_weight(weight: float) -> float:
-    weight = float(weight)
-    if not math.isfinite(weight) or weight < 0:
-        raise ValueError(f"weight: {weight} is not a finite number of 0 or more")
-    return weight
-
-
-def _checked_loss(value: float) -> float:
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"minus, zero, plus: {value} is not a finite loss")
-    return value
-
-
-def _check_learning_rate(learning_rate: float) -> None:
-    if not math.isfinite(learning_rate) or learning_rate <= 0:
-        raise ValueError(f"learning_rate: {learning_rate} is not a finite number above 0")

@@ -1,12 +1,17 @@
-"""Gradient rules against formulas written out in float64 and against brute force."""
+"""Gradient rules against formulas in float64 and brute force; processes with ragged shares give the joint batch's."""
 
 import itertools
+import json
 import math
+import os
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
 
-from mule_lib import gradients
+from mule_lib import gradients, losses
 
 A = torch.tensor([3.0, 0.0, 4.0])
 B = torch.tensor([-1.0, 2.0, 2.0])
@@ -34,16 +39,14 @@ def brute_force_min_norm(vectors):
     return best
 
 
-def test_flatten_and_unflatten_keep_order_shape_and_type():
+def test_unflatten_keeps_order_shape_and_type():
     like = [torch.zeros(2, 2), torch.zeros(3, dtype=torch.bfloat16), torch.zeros(())]
     tensors = [torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0, 7.0]).bfloat16(), torch.tensor(8.0)]
-    vector = gradients.flatten(tensors)
-    assert vector.dtype == torch.float32
-    assert vector.tolist() == [1, 2, 3, 4, 5, 6, 7, 8]
-    for found, expected in zip(gradients.unflatten(vector, like), tensors, strict=True):
+    for found, expected in zip(gradients.unflatten(torch.arange(1.0, 9.0), like), tensors, strict=True):
         assert found.dtype == expected.dtype
         assert torch.equal(found, expected)
-    assert gradients.flatten([None, tensors[1], None], like=like).tolist() == [0, 0, 0, 0, 5, 6, 7, 0]
+    with pytest.raises(ValueError, match=r"^vector: shape \[3\] is not \[6\]"):
+        gradients.unflatten(A, [A, B])
 
 
 def test_objective_gradient_equals_backward_and_leaves_grad_alone():
@@ -79,10 +82,6 @@ def test_long_vectors_are_summed_over_all_chunks(monkeypatch):
     whole = gradients.cosine_matrix(vectors)
     monkeypatch.setattr(gradients, "CHUNK", 7)
     torch.testing.assert_close(gradients.cosine_matrix(vectors), whole)
-
-
-def test_plain_sum():
-    assert gradients.plain_sum([A, B, C]).tolist() == [2, -3, 18]
 
 
 def test_ngdiff_agrees_with_the_formula():
@@ -185,7 +184,7 @@ def test_auto_learning_rate_finds_the_vertex():
 def test_next_learning_rate_moves_a_tenth_of_the_way_within_a_factor_of_two():
     vertex = gradients.auto_learning_rate(5.0, 3.0, 2.0, 0.1)
     assert gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0]) == pytest.approx(0.9 * 0.1 + 0.1 * vertex)
-    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0], decay=0.5) == pytest.approx(0.9 * 0.1 + 0.05 * vertex)
+    assert gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0], smoothing=0) == pytest.approx(vertex)
     assert gradients.next_learning_rate(0.1, [5.0, 3.0, 1.1]) == pytest.approx(0.9 * 0.1 + 0.1 * 0.2)
     assert gradients.next_learning_rate(0.1, [5.0, 3.0, 4.9]) == pytest.approx(0.9 * 0.1 + 0.1 * 0.05)
 
@@ -202,21 +201,12 @@ def test_next_learning_rate_stays_where_the_guard_fails(losses):
     assert gradients.next_learning_rate(0.1, losses) == 0.1
 
 
-def test_next_learning_rate_with_more_points_looks_at_the_fit():
-    factors = (-2.0, -1.0, 0.0, 1.0, 2.0)
-    parabola = [(factor - 1.5) ** 2 for factor in factors]
-    assert gradients.next_learning_rate(0.1, parabola, factors=factors) == pytest.approx(0.9 * 0.1 + 0.1 * 0.15)
-    rough = [value + bump for value, bump in zip(parabola, (0.0, 4.0, 0.0, -2.0, 4.0), strict=True)]
-    assert gradients.next_learning_rate(0.1, rough, factors=factors) == 0.1
-    assert gradients.next_learning_rate(0.1, rough, factors=factors, min_r2=0.0) != 0.1
-
-
 def test_next_learning_rate_halves_after_a_loss_that_is_not_finite():
     assert gradients.next_learning_rate(0.1, [5.0, 3.0, math.inf]) == 0.05
 
 
 def test_bad_gradients_are_refused():
-    for rule in (gradients.plain_sum, gradients.cosine_matrix, gradients.min_norm_direction):
+    for rule in (gradients.cosine_matrix, gradients.min_norm_direction):
         with pytest.raises(ValueError, match=r"^gradients: empty list"):
             rule([])
         with pytest.raises(ValueError, match=r"^gradients: gradient 1 is torch.float32 \[2\]; all must be .* \[3\]$"):
@@ -251,19 +241,6 @@ def test_bad_parameters_and_losses_are_refused():
         gradients.objective_gradient(frozen.sum(), [free])
 
 
-def test_bad_lists_of_tensors_are_refused():
-    with pytest.raises(ValueError, match=r"^tensors: empty list"):
-        gradients.flatten([])
-    with pytest.raises(ValueError, match=r"^tensors: entry 1 is None; give `like`"):
-        gradients.flatten([A, None])
-    with pytest.raises(ValueError, match=r"^tensors: entry 0 has shape \[3\], not \[2\]$"):
-        gradients.flatten([A], like=[A[:2]])
-    with pytest.raises(ValueError, match=r"^like: 1 tensors, there are 2 to flatten$"):
-        gradients.flatten([A, B], like=[A])
-    with pytest.raises(ValueError, match=r"^vector: shape \[3\] is not \[6\]"):
-        gradients.unflatten(A, [A, B])
-
-
 def test_bad_learning_rates_and_losses_are_refused():
     for rate in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match=r"^learning_rate: .* is not a finite number above 0$"):
@@ -274,8 +251,90 @@ def test_bad_learning_rates_and_losses_are_refused():
         gradients.auto_learning_rate(math.nan, 3.0, 2.0, 0.1)
     with pytest.raises(ValueError, match=r"^minus, zero, plus: the losses lie on a line"):
         gradients.auto_learning_rate(4.0, 3.0, 2.0, 0.1)
-    with pytest.raises(ValueError, match=r"^losses: 2 values for 3 factors"):
-        gradients.next_learning_rate(0.1, [5.0, 3.0])
-    for factors in ((-1.0, 1.0, 2.0), (0.0, 1.0, 1.0)):
-        with pytest.raises(ValueError, match=r"^factors: "):
-            gradients.next_learning_rate(0.1, [5.0, 3.0, 2.0], factors=factors)
+
+
+VOCABULARY = 11
+OBJECTIVES = ("keep", "neighbour", "forget")
+RULES = {
+    "ngdiff": lambda g: gradients.ngdiff([g["keep"], g["neighbour"]], [g["forget"]]),
+    "min_norm": lambda g: gradients.min_norm_direction(list(g.values())),
+}
+
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Embedding(VOCABULARY, 6), nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, VOCABULARY))
+
+
+def make_batches():
+    """Per objective 4 rows of 8 ids and labels; answers have 1 to 7 tokens, so equal shares hold unequal counts."""
+    gen = torch.Generator().manual_seed(1)
+    batches = {}
+    for objective in OBJECTIVES:
+        ids = torch.randint(0, VOCABULARY, (4, 8), generator=gen)
+        prompt = torch.tensor([7, 1, 5, 2])
+        batches[objective] = ids, ids.masked_fill(torch.arange(8) < prompt[:, None], -100)
+    return batches
+
+
+def token_gradient(model, ids, labels):
+    """Gradient of the token mean of these rows, and the number of tokens it is the mean of."""
+    loss = losses.cross_entropy(model(ids), labels)
+    return gradients.objective_gradient(loss, list(model.parameters())), int(losses.answer_lengths(labels).sum())
+
+
+def whole_batch_directions(model):
+    whole = {name: token_gradient(model, *batch)[0] for name, batch in make_batches().items()}
+    return {name: rule(whole) for name, rule in RULES.items()}
+
+
+def worker(rank, rendezvous, answers):
+    dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+    model = nn.parallel.DistributedDataParallel(make_model())
+    rows = [[0, 1], [2, 3]][rank]
+    local, reduced = {}, {}
+    for name, batch in make_batches().items():
+        local[name], count = token_gradient(model, batch[0][rows], batch[1][rows])
+        reduced[name] = gradients.all_reduce_mean(local[name], weight=count)
+    try:
+        gradients.all_reduce_mean(torch.ones(2), weight=0.0)
+        refusal = ""
+    except ValueError as error:
+        refusal = str(error)
+    found = {
+        "reduced": {name: rule(reduced).tolist() for name, rule in RULES.items()},
+        "local": {name: rule(local).tolist() for name, rule in RULES.items()},
+        "uneven": gradients.all_reduce_mean(torch.full((2,), float(rank)), weight=[1.0, 3.0][rank]).tolist(),
+        "unweighted": gradients.all_reduce_mean(torch.full((2,), float(rank))).tolist(),
+        "refusal": refusal,
+    }
+    (answers / f"{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+    # Results are on disk; a gloo thread that still holds a tensor would abort an interpreter that shuts down in order.
+    os._exit(0)
+
+
+def test_two_processes_equal_one(tmp_path):
+    mp.spawn(worker, args=(tmp_path / "rendezvous", tmp_path), nprocs=2)
+    ranks = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    for name, expected in whole_batch_directions(make_model()).items():
+        for found in ranks:
+            torch.testing.assert_close(torch.tensor(found["reduced"][name]), expected, atol=1e-6, rtol=1e-5)
+        # The wrapper alone reduces nothing for autograd.grad: this is what the helper is for.
+        assert (torch.tensor(ranks[0]["local"][name]) - torch.tensor(ranks[1]["local"][name])).abs().max() > 1e-3
+    assert ranks[0]["reduced"] == ranks[1]["reduced"]
+    for found in ranks:
+        assert found["uneven"] == [0.75, 0.75]
+        assert found["unweighted"] == [0.5, 0.5]
+        assert found["refusal"].startswith("weight: the sum over all processes is 0")
+
+
+def test_one_process_needs_no_reduction():
+    vector = torch.tensor([1.0, 2.0])
+    assert gradients.all_reduce_mean(vector, weight=5) is vector
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan])
+def test_bad_weights_are_refused(bad):
+    with pytest.raises(ValueError, match=r"^weight: .* is not a finite number of 0 or more$"):
+        gradients.all_reduce_mean(torch.ones(2), weight=bad)
