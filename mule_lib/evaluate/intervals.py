@@ -1,4 +1,7 @@
-"""Percentile bootstrap intervals over items and seeds."""
+"""The one bootstrap: percentile intervals over crossed draws of items and seeds, paired wherever both are shared.
+
+What is no plain mean of items (claims, cosines of batches) draws its members by `shares` and `item_means` too.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -18,6 +21,32 @@ class Interval(NamedTuple):
     seeds: int
 
 
+def shares(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """Draw n members with replacement: the share of each in every resample, [resamples, n]; rows sum to 1."""
+    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n) / n
+
+
+def item_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
+    """Resampled means [resamples, k] of k series over the same items [k, items]: one draw of items for all of them."""
+    items = values.shape[1]
+    # Some million draws at a time: MMLU has 14,042 items.
+    chunk = max(1, 4_000_000 // items)
+    starts = range(0, resamples, chunk)
+    return np.concatenate([shares(rng, min(chunk, resamples - start), items) @ values.T for start in starts])
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Ends of the percentile interval of resampled values; resamples that are NaN (undefined) do not count.
+
+    Raises ValueError for a level outside (0, 1).
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}, should lie between 0 and 1")
+    low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
 def bootstrap_interval(values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean of `values` [items] or [seeds, items] with its percentile interval.
 
@@ -27,8 +56,8 @@ def bootstrap_interval(values, *, level: float = 0.95, resamples: int = 2000, se
     """
     table = _table(values)
     rng = np.random.default_rng(seed)
-    means = _resampled_means(table, _weights(rng, resamples, table.shape[0]), rng)
-    return Interval(float(table.mean()), *_percentiles(means, level), table.shape[1], table.shape[0])
+    means = _crossed(table, shares(rng, resamples, table.shape[0]), rng)
+    return Interval(float(table.mean()), *percentiles(means, level), table.shape[1], table.shape[0])
 
 
 def bootstrap_difference(values, base, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
@@ -60,7 +89,7 @@ def bootstrap_overall(
     sign = {metric: overall(zero, {**zero, metric: 1.0}) for metric in METRICS}
     total = sum(100 * sign[metric] * drawn for metric, drawn in parts.items())
     estimate = overall(zero, {metric: 100 * mean for metric, mean in means.items()})
-    return Interval(estimate, *_percentiles(total, level), *_sizes(row))
+    return Interval(estimate, *percentiles(total, level), *_sizes(row))
 
 
 def bootstrap_gold_distance(
@@ -74,12 +103,12 @@ def bootstrap_gold_distance(
     """Return the mean over the five metrics of |row - gold| in points with its interval, paired as in the overall.
 
     A resampled distance cannot be negative, so near zero the interval lies above the estimate's truth: read it as
-    "at most". The estimate is `rows.gold_distance` of the rows' means over seeds.
+    "at most". The estimate is the same distance of the rows' means over seeds.
     """
     means, parts = _differences(gold, row, resamples=resamples, seed=seed)
     total = sum(100 * np.abs(drawn) for drawn in parts.values()) / len(parts)
     estimate = 100 * sum(abs(mean) for mean in means.values()) / len(means)
-    return Interval(estimate, *_percentiles(total, level), *_sizes(row))
+    return Interval(estimate, *percentiles(total, level), *_sizes(row))
 
 
 def _differences(
@@ -92,9 +121,9 @@ def _differences(
         raise ValueError(f"metrics have different numbers of seeds: {sorted(counts)}")
     (seeds,) = counts
     rng = np.random.default_rng(seed)
-    seed_weights = _weights(rng, resamples, seeds)
+    seed_shares = shares(rng, resamples, seeds)
     means = {metric: float(table.mean()) for metric, table in tables.items()}
-    return means, {metric: _resampled_means(table, seed_weights, rng) for metric, table in tables.items()}
+    return means, {metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()}
 
 
 def _sizes(row: Mapping[str, Sequence]) -> tuple[int, int]:
@@ -111,25 +140,5 @@ def _table(values) -> np.ndarray:
     return table
 
 
-def _weights(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    # [resamples, n]: the share of each member in a sample of n with replacement.
-    drawn = rng.integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n) / n
-
-
-def _resampled_means(table: np.ndarray, seed_weights: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    items = table.shape[1]
-    # Some million draws at a time: MMLU has 14,042 items.
-    chunk = max(1, 4_000_000 // items)
-    parts = []
-    for start in range(0, len(seed_weights), chunk):
-        by_item = seed_weights[start : start + chunk] @ table
-        parts.append((by_item * _weights(rng, len(by_item), items)).sum(1))
-    return np.concatenate(parts)
-
-
-def _percentiles(samples: np.ndarray, level: float) -> tuple[float, float]:
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}, should lie between 0 and 1")
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def _crossed(table: np.ndarray, seed_shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return (item_means(table, len(seed_shares), rng) * seed_shares).sum(1)
