@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 
 from mule_lib import judge_command, prepare_command, show
-from mule_lib.closure import ROOT
-from mule_lib.params import ParameterError
+from mule_lib.params import ROOT, ParameterError, load
 
 
 def _pairs(texts: list[str]) -> dict:
@@ -93,9 +92,7 @@ def _paper_tables(args: argparse.Namespace) -> None:
 
 
 def _standardize(args: argparse.Namespace) -> None:
-    from mule_lib import standardize_params
-
-    p = standardize_params.read(args.file, _pairs(args.param))
+    p = load("standardize", args.file, _pairs(args.param))
     from mule_lib.standardize.command import run
 
     run(p, dry_run=args.dry_run)

@@ -6,14 +6,15 @@ import json
 from functools import cache
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from mule_lib.params import ROOT
+
 PACKAGE = "mule_lib"
 # Checked values are part of a run's identity; how they are checked, drawn and put on disk is not, nor a paper's text.
 WITHOUT_RESULTS = frozenset(
     f"{PACKAGE}/{name}.py"
     for name in (
         *("closure", "fingerprint", "run_folder", "curves", "paper_claims"),
-        *("params", "notebook_params", "training_params", "method_catalogue"),
+        "params",
     )
 )
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from mule_lib.closure import ROOT
 from mule_lib.fingerprint import PACKAGES
+from mule_lib.params import ROOT
 
 TOOLS = ("papermill", "snakemake", "jupyterlab", "ipykernel", "datasets")
 

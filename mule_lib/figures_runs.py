@@ -12,7 +12,7 @@ from scipy.stats import beta
 
 from mule_lib.figures import WIDTH, style
 from mule_lib.figures_style import DARK, MIDDLE, style_of
-from mule_lib.method_catalogue import options_of, teacher_name
+from mule_lib.params import method_options
 from mule_lib.results import RunResult, per_seed
 from mule_lib.row_names import BENCHMARK_NAMES, REFERENCES, label
 from mule_lib.tables import Table, paper_source
@@ -160,7 +160,7 @@ def obedience_data(runs: Iterable[RunResult]) -> pd.DataFrame:
     lines, seen = [], set()
     for run in runs:
         params = run.params
-        teacher = teacher_name(options_of(run.method, params.get("options") or {})) if run.obedience else None
+        teacher = method_options(run.method, params.get("options")).teacher_name if run.obedience else None
         if teacher is None or params.get("data_format", "unified") != "unified" or (run.benchmark, teacher) in seen:
             continue
         seen.add((run.benchmark, teacher))

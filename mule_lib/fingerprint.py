@@ -10,9 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from mule_lib.closure import ROOT, code_hashes
-from mule_lib.notebook_params import NotebookParams
-from mule_lib.runs import repository_path
+from mule_lib.closure import code_hashes
+from mule_lib.params import ROOT, Notebook, repository_path
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
 # Where a result lies does not change it; files and models count by their content.
@@ -22,7 +21,7 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 DATA_FILES = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
 
 
-def identity(notebook: Path, params: NotebookParams) -> dict[str, Any]:
+def identity(notebook: Path, params: Notebook) -> dict[str, Any]:
     """All that a run's numbers hang on, as JSON: notebook, params, code, prompts, data, model and packages.
 
     Code, prompts and data are hashes by file. Raises FileNotFoundError for data or a model that is not there.

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from mule_lib import methods, pilot, runs, targets, teacher_files
+from mule_lib import methods, pilot, targets, teacher_files
 from mule_lib.benchmarks.formats import by_format
 from mule_lib.benchmarks.load import Loaded
 from mule_lib.data_overview import samples
 from mule_lib.fingerprint import model_hash
-from mule_lib.method_catalogue import teacher_name
-from mule_lib.pilot_params import TEACHER_READS, GradientParams
+from mule_lib.params import TEACHER_READS, GradientCosine, method_options, repository_path
 from mule_lib.prompts import steering
 from mule_lib.records import REFUSED, Record
 from mule_lib.targets import Target
@@ -40,12 +39,12 @@ class Study:
         return table[table["role"].isin(("forget", "adversarial"))].drop(columns=["role"])
 
 
-def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
+def prepare(p: GradientCosine, benchmark: str, model, tokenizer) -> Study:
     """The records of a benchmark in both formats and what the teacher says to them.
 
     Raises what `by_format` does, and TeacherFileError where `teacher_dir` lacks the file or holds another's.
     """
-    folder = runs.repository_path(p.data_dir) / benchmark if p.data_dir else ""
+    folder = repository_path(p.data_dir) / benchmark if p.data_dir else ""
     data, formats = by_format(benchmark, folder)
     kept = {record.id for record in some_pairs(data.records, p.pairs, seed=p.seed)}
     formats = {form: [r for r in records if r.id in kept] for form, records in formats.items()}
@@ -61,7 +60,7 @@ def prepare(p: GradientParams, benchmark: str, model, tokenizer) -> Study:
     return Study(data, formats, said)
 
 
-def measure(p: GradientParams, study: Study, model, tokenizer) -> dict:
+def measure(p: GradientCosine, study: Study, model, tokenizer) -> dict:
     """Cosines by format and number of steps, {format: {steps: [S, 3, B, 3, B]}}, as `pilot_tables` reads them."""
     settings = pilot.PilotSettings(
         steps=tuple(p.steps),
@@ -106,15 +105,15 @@ def some_pairs(records: Sequence[Record], number: int, *, seed: int = 0) -> list
     return [record for record in records if record.id in kept]
 
 
-def _said(p: GradientParams, row, data: Loaded, records: Sequence[Record], model, tokenizer) -> list[Target]:
+def _said(p: GradientCosine, row, data: Loaded, records: Sequence[Record], model, tokenizer) -> list[Target]:
     how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
     limits = {
         "max_answer_tokens": row.options["max_answer_tokens"],
         "max_thought_tokens": p.max_thought_tokens,
     }
     if p.teacher_dir:
-        name = f"{teacher_name(row.options)}.jsonl"
-        file = runs.repository_path(p.teacher_dir) / data.sets.benchmark.removeprefix("fable-") / name
+        name = f"{method_options(p.method, p.options).teacher_name}.jsonl"
+        file = repository_path(p.teacher_dir) / data.sets.benchmark.removeprefix("fable-") / name
         return teacher_files.read(
             file, teacher_files.told_of(records, how, model=model_hash(p.model, p.revision), **limits)
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mule_lib.closure import ROOT
+from mule_lib.params import ROOT
 
 # Notebooks with a folder of their own below the suite's; the others write into the suite's.
 OWN_FOLDER = {

@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mule_lib import run_folder, stale_runs, suite
-from mule_lib.closure import ROOT
-from mule_lib.params import ParameterError
+from mule_lib.params import ROOT, ParameterError
 from mule_lib.run import THREADS
 from mule_lib.warm_kernels import warm_kernels
 
@@ -128,7 +127,7 @@ def reproduce(
     _conclude(status, progress, out, time.monotonic() - begun)
 
 
-def _command(file: Path, chosen: suite.SuiteParams, profile: Path, cores: int | None, dry_run: bool, more) -> list[str]:
+def _command(file: Path, chosen: suite.Suite, profile: Path, cores: int | None, dry_run: bool, more) -> list[str]:
     config = [f"name={chosen.name}", *([f"seeds={chosen.seeds}"] if chosen.seeds else [])]
     return [
         *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(ROOT)),

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mule_lib import run_folder
-from mule_lib.closure import ROOT
 from mule_lib.devices import one_gpu
 from mule_lib.fingerprint import identity
-from mule_lib.params import NotebookParams, ParameterError, load
-from mule_lib.runs import repository_path
+from mule_lib.params import ROOT, Notebook, ParameterError, load, repository_path
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 # Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook.
@@ -28,7 +26,7 @@ class NotebookError(RuntimeError):
 class Ran:
     """The parameters a notebook ran with, and whether its result was there already."""
 
-    params: NotebookParams
+    params: Notebook
     reused: bool = False
 
 
@@ -50,6 +48,8 @@ def run_notebook(
     if not notebook.exists():
         raise ParameterError(f"{notebook}: no such notebook")
     params = load(notebook.stem, file, overrides)
+    if getattr(params, "harness_tasks", None):
+        _check_tasks(params.harness_tasks)
     if hasattr(params, "overwrite"):
         out, told = repository_path(params.out_dir), identity(notebook, params)
         if not rerun and run_folder.is_reusable(out, told):
@@ -65,6 +65,15 @@ def run_notebook(
     return Ran(params)
 
 
+def _check_tasks(tasks: list[str]) -> None:
+    from mule_lib.evaluate import harness_tasks  # seconds of imports, for the few runs that ask for tasks
+
+    try:
+        harness_tasks.check(tasks)
+    except (RuntimeError, ValueError) as error:
+        raise ParameterError(f"harness_tasks: {error}") from error
+
+
 def limit_threads(threads: int | None) -> None:
     """Limit the numeric libraries of this process, if they are not loaded yet, and of all that it starts."""
     if threads is not None and threads < 1:
@@ -73,7 +82,7 @@ def limit_threads(threads: int | None) -> None:
         os.environ.update(dict.fromkeys(THREADS, str(threads)))
 
 
-def _execute(notebook: Path, executed: Path, params: NotebookParams) -> None:
+def _execute(notebook: Path, executed: Path, params: Notebook) -> None:
     # papermill is slow to import, most of it for a grammar that only checks IRIs; without it that check is left out.
     sys.modules.setdefault("rfc3987_syntax", None)
     import papermill

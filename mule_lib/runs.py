@@ -54,8 +54,3 @@ def _git() -> dict[str, Any]:
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object per line, whole or not at all."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def repository_path(path: str | Path) -> Path:
-    """A path of a params file: relative ones start at the repository, wherever the kernel was started."""
-    return Path(__file__).resolve().parent.parent / path

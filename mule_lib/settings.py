@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
-PRECISIONS = ("fp32", "bf16")
+from mule_lib.params import PRECISIONS
+
 SCHEDULES = ("constant_with_warmup", "linear", "cosine")
 
 

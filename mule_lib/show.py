@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mule_lib.closure import ROOT
+from mule_lib.params import ROOT
 
 STAGES = ("evaluation", "training")
 # The set of an evaluation, and the role of a training record, that an objective is about.

@@ -5,11 +5,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
-from mule_lib.closure import ROOT
 from mule_lib.compare import runs_below
 from mule_lib.fingerprint import identity
+from mule_lib.params import ROOT, Training
 from mule_lib.run_folder import is_reusable
-from mule_lib.training_params import TrainingParams
 
 NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
 
@@ -34,7 +33,7 @@ def set_aside(out: Path, wanted: Collection[Path]) -> list[Path]:
 
 def _is_valid(folder: Path) -> bool:
     try:
-        p = TrainingParams(**json.loads((folder / "params.json").read_text("utf-8")))
+        p = Training(**json.loads((folder / "params.json").read_text("utf-8")))
         return is_reusable(folder, identity(NOTEBOOK, p))
     except (OSError, ValueError):  # written with parameters or data that are no longer there
         return False

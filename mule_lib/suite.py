@@ -7,43 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mule_lib.benchmarks.load import BENCHMARKS, FABLE, PREPARED
-from mule_lib.closure import ROOT, behind_results
-from mule_lib.method_catalogue import catalogue, nearest, options_of, teacher_name
-from mule_lib.params import ParameterError, error_line, read_yaml
+from mule_lib.closure import behind_results
+from mule_lib.params import FABLE, PREPARED, ROOT, ParameterError, Suite, method_options, nearest, read_yaml, validate
 
 TRAINING = "03_training"
 _TAUGHT_BY = {"model": "base", "revision": "", "precision": "fp32", "max_thought_tokens": 48}
-
-
-class RunGroup(BaseModel):
-    """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    rows: list[str] = Field(min_length=1)
-    benchmarks: list[str] = Field(min_length=1)
-    seeds: int = Field(1, ge=1)
-
-
-class SuiteParams(BaseModel):
-    """`params/suite/*.yaml`: `params` names the rows' folder below params/03_training and the other notebooks' files.
-
-    `data` maps benchmarks that are prepared outside of the suite to their folder. `beyond` rows are also measured
-    beyond the paper, with their first seed on the benchmarks given. `seeds` caps the seeds of all groups.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    params: str
-    runs: list[RunGroup] = Field(min_length=1)
-    beyond: list[RunGroup] = []
-    data: dict[str, str] = {}
-    seeds: int | None = Field(None, ge=1)
-    gpus_per_run: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -58,21 +27,14 @@ class Run:
     beyond: bool = False
 
 
-def read(file: Path, **changed: Any) -> SuiteParams:
+def read(file: Path, **changed: Any) -> Suite:
     """Read a suite file with some keys changed; None leaves a key as it is. Raises ParameterError as `check` does."""
     return check({**read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
 
 
-def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
+def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
-    try:
-        suite = SuiteParams(**values)
-    except ValidationError as error:
-        raise ParameterError(
-            "; ".join(
-                error_line(source, item, RunGroup if len(item["loc"]) > 1 else SuiteParams) for item in error.errors()
-            )
-        ) from None
+    suite = validate("suite", values, source=source)
     folder = ROOT / "params" / TRAINING / suite.params
     if not folder.is_dir():
         names = [path.name for path in folder.parent.iterdir() if path.is_dir()]
@@ -84,8 +46,6 @@ def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
                 if row not in known:
                     raise ParameterError(f"{source}: {key}: row {row!r} has no file in {folder}; {nearest(row, known)}")
             for benchmark in group.benchmarks:
-                if benchmark not in BENCHMARKS:
-                    raise ParameterError(f"{source}: {key}: benchmark {benchmark!r}: {nearest(benchmark, BENCHMARKS)}")
                 if benchmark in PREPARED and not (ROOT / suite.data.get(benchmark, "-") / "train.jsonl").is_file():
                     where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
                     raise ParameterError(
@@ -99,7 +59,7 @@ def check(values: Mapping[str, Any], *, source: str = "suite") -> SuiteParams:
     return suite
 
 
-def runs(suite: SuiteParams) -> list[Run]:
+def runs(suite: Suite) -> list[Run]:
     """Every training run of a suite, ordered by seed."""
     wanted: dict[tuple[str, str], int] = {}
     for group in suite.runs:
@@ -123,7 +83,7 @@ def runs(suite: SuiteParams) -> list[Run]:
     return sorted(found, key=lambda run: run.seed)
 
 
-def teacher_model(suite: SuiteParams, benchmark: str, teacher: str) -> str:
+def teacher_model(suite: Suite, benchmark: str, teacher: str) -> str:
     """Options of `mule teacher` for the model that the rows sharing a teacher train, "" for the embedded one.
 
     Raises ParameterError where those rows train different models, which cannot share a teacher's answers.
@@ -143,7 +103,7 @@ def teacher_model(suite: SuiteParams, benchmark: str, teacher: str) -> str:
     return " ".join(f"--{key.replace('_', '-')} {value}" for key, value in given.items() if value != _TAUGHT_BY[key])
 
 
-def benchmarks(suite: SuiteParams) -> list[str]:
+def benchmarks(suite: Suite) -> list[str]:
     """The benchmarks of a suite, in the order in which its file names them."""
     return list(dict.fromkeys(name for group in suite.runs for name in group.benchmarks))
 
@@ -167,7 +127,7 @@ def is_built(benchmark: str) -> bool:
     return benchmark in FABLE
 
 
-def prepared_files(suite: SuiteParams, benchmark: str) -> list[str]:
+def prepared_files(suite: Suite, benchmark: str) -> list[str]:
     """What notebook 01 reads of a benchmark that was prepared outside of the suite, [] for one that it builds."""
     if is_built(benchmark):
         return []
@@ -176,7 +136,7 @@ def prepared_files(suite: SuiteParams, benchmark: str) -> list[str]:
     return [(folder / name).as_posix() for name in names if (ROOT / folder / name).is_file()]
 
 
-def all_have_teacher(suite: SuiteParams, teacher: str) -> bool:
+def all_have_teacher(suite: Suite, teacher: str) -> bool:
     """Whether some row of every benchmark trains with this shared teacher."""
     return {run.benchmark for run in runs(suite) if run.teacher == teacher} == set(benchmarks(suite))
 
@@ -185,16 +145,14 @@ def all_have_teacher(suite: SuiteParams, teacher: str) -> bool:
 def _row(params: str, row: str) -> dict[str, Any]:
     file = ROOT / "params" / TRAINING / params / f"{row}.yaml"
     values = yaml.safe_load(file.read_text("utf-8")) or {}
-    method = values.get("method", "mule")
     try:
-        options = options_of(method, values.get("options") or {})
+        options = method_options(values.get("method", "mule"), values.get("options"))
     except ValueError as error:
         raise ParameterError(f"{file}: {error}") from None
-    trains = catalogue()[method]["trains"]
-    return {"trains": trains, "teacher": teacher_name(options) if trains else None}
+    return {"trains": options.trains, "teacher": options.teacher_name}
 
 
-def describe(suite: SuiteParams, found: Sequence[Run]) -> str:
+def describe(suite: Suite, found: Sequence[Run]) -> str:
     """One line: what a suite will run."""
     rows = len({run.row for run in found})
     return f"{suite.name}: {len(found)} runs of {rows} rows on {', '.join(benchmarks(suite))}"

@@ -11,40 +11,39 @@ import torch
 
 from mule_lib import methods, models, records, run_folder, runs, targets, teacher_files
 from mule_lib.benchmarks.items import EvaluationSets
-from mule_lib.benchmarks.load import FABLE, Loaded, load
+from mule_lib.benchmarks.load import Loaded, load
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
-from mule_lib.method_catalogue import teacher_name
 from mule_lib.models import ask
 from mule_lib.paper import METRICS
+from mule_lib.params import FABLE, Training, method_options, repository_path
 from mule_lib.prompts import Steering, steering
 from mule_lib.records import Record
 from mule_lib.settings import Settings
 from mule_lib.targets import Target
 from mule_lib.training import Trained
 from mule_lib.training_data import group_of
-from mule_lib.training_params import TrainingParams
 
 
-def load_data(p: TrainingParams) -> Loaded:
+def load_data(p: Training) -> Loaded:
     """The benchmark of a run; with `data_format` raw, its training records in the objectives' own formats.
 
     Those come from `raw.jsonl` of the data folder; without a folder Fable's are built in code. Raises BenchmarkError,
     RecordError or EvaluationFileError for data that is missing or malformed.
     """
-    data = load(p.benchmark, runs.repository_path(p.data_dir) if p.data_dir else "")
+    data = load(p.benchmark, repository_path(p.data_dir) if p.data_dir else "")
     if p.data_format == "unified":
         return data
     if p.data_dir:
-        return replace(data, records=records.read(runs.repository_path(p.data_dir) / "raw.jsonl"))
+        return replace(data, records=records.read(repository_path(p.data_dir) / "raw.jsonl"))
     from mule_lib.benchmarks.fable.raw import raw_records
     from mule_lib.benchmarks.fable.worlds import build
 
     return replace(data, records=raw_records(build(0), p.benchmark))
 
 
-def load_model(p: TrainingParams, data: Loaded | None = None, *, frozen: bool = False):
+def load_model(p: Training, data: Loaded | None = None, *, frozen: bool = False):
     """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
 
     With `data`, prints first what memory the run will need, for any model but the embedded ones. Raises
@@ -57,7 +56,7 @@ def load_model(p: TrainingParams, data: Loaded | None = None, *, frozen: bool = 
     return models.load(p.model, dtype=dtype, revision=p.revision)
 
 
-def workload(p: TrainingParams, data: Sequence[Record]) -> models.Workload:
+def workload(p: Training, data: Sequence[Record]) -> models.Workload:
     """How a run uses its model, for the check of memory; micro-batches are counted as the trainer cuts them."""
     available = {group_of(record) for record in data}
     row = methods.on_groups(methods.with_options(p.method, p.options), available)
@@ -77,7 +76,7 @@ def workload(p: TrainingParams, data: Sequence[Record]) -> models.Workload:
     )
 
 
-def settings_of(p: TrainingParams) -> Settings:
+def settings_of(p: Training) -> Settings:
     """How the run trains; about twenty points on its curve."""
     return Settings(
         steps=p.steps,
@@ -94,13 +93,13 @@ def settings_of(p: TrainingParams) -> Settings:
     )
 
 
-def checkpoints_of(p: TrainingParams, told: Mapping[str, Any]) -> Path | None:
+def checkpoints_of(p: Training, told: Mapping[str, Any]) -> Path | None:
     """Where an interrupted run goes on from: a hidden folder of this very run beside its own; None without any."""
-    out = runs.repository_path(p.out_dir)
+    out = repository_path(p.out_dir)
     return out.parent / f".{out.name}.checkpoints-{fingerprint(told)}" if p.save_every else None
 
 
-def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
+def taught(p: Training, data: Loaded) -> list[Target] | None:
     """The shared teacher's targets of a run with a `teacher_file`; None where training asks the teacher itself.
 
     The file is of the unified records also where the student reads raw ones: both have the same ids, and a teacher that
@@ -118,17 +117,17 @@ def taught(p: TrainingParams, data: Loaded) -> list[Target] | None:
         max_answer_tokens=row.options["max_answer_tokens"],
         max_thought_tokens=p.max_thought_tokens,
     )
-    return teacher_files.read(runs.repository_path(p.teacher_file), told)
+    return teacher_files.read(repository_path(p.teacher_file), told)
 
 
-def write_teacher(file: Path, p: TrainingParams, *, batch_size: int = 64, overwrite: bool = False) -> tuple[int, str]:
+def write_teacher(file: Path, p: Training, *, batch_size: int = 64, overwrite: bool = False) -> tuple[int, str]:
     """Ask the teacher of a row's options about all training records and write what it says.
 
     Returns the number of targets and "reused" or "written". Raises TeacherFileError for a row without a teacher, and
     for a file of other targets unless `overwrite`.
     """
     row = methods.with_options(p.method, p.options)
-    if teacher_name(row.options) is None:
+    if method_options(p.method, p.options).teacher_name is None:
         raise teacher_files.TeacherFileError(f"method: {p.method} with these options keeps no teacher's answers")
     data = load_data(p)
     how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
@@ -188,7 +187,7 @@ def intervals(evaluation: Evaluation, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["metric", "measured", "low", "high", "n"]).set_index("metric")
 
 
-def beyond(p: TrainingParams, trained: Trained, tokenizer, data: Loaded, how: Steering) -> dict[str, Any]:
+def beyond(p: Training, trained: Trained, tokenizer, data: Loaded, how: Steering) -> dict[str, Any]:
     """What the paper does not measure: relearning, re-teaching, quantization, held-out prefix families.
 
     Fable has held-out families of its own; on other benchmarks the library's are put before the same questions. Other
@@ -210,7 +209,7 @@ def beyond(p: TrainingParams, trained: Trained, tokenizer, data: Loaded, how: St
     )
 
 
-def harness(p: TrainingParams, trained: Trained, tokenizer) -> dict[str, Any]:
+def harness(p: Training, trained: Trained, tokenizer) -> dict[str, Any]:
     """The tasks of lm-evaluation-harness that `harness_tasks` names, asked as the harness does, without steering."""
     from mule_lib.evaluate.harness_tasks import run_tasks  # an optional package behind it
 
@@ -218,7 +217,7 @@ def harness(p: TrainingParams, trained: Trained, tokenizer) -> dict[str, Any]:
     return run_tasks(trained.model, tokenizer, p.harness_tasks, **sizes)
 
 
-def summary(p: TrainingParams, before: pd.DataFrame, after: pd.DataFrame, evaluation: Evaluation) -> str:
+def summary(p: Training, before: pd.DataFrame, after: pd.DataFrame, evaluation: Evaluation) -> str:
     """What was seen, in Markdown, from the numbers themselves."""
     changed = int((before["answer"] != after["answer"]).sum())
     m, spread = evaluation.metrics, intervals(evaluation, seed=p.seed)
@@ -234,7 +233,7 @@ def summary(p: TrainingParams, before: pd.DataFrame, after: pd.DataFrame, evalua
 
 
 def write_run(
-    p: TrainingParams,
+    p: Training,
     told: Mapping[str, Any],
     trained: Trained,
     evaluation: Evaluation,
@@ -248,7 +247,7 @@ def write_run(
 
     `started` is the notebook's `time.time()` at its beginning. Raises RunFolderError when another run lies there.
     """
-    out = runs.repository_path(p.out_dir)
+    out = repository_path(p.out_dir)
     told = {**told, "model": model_hash(p.model, p.revision)}  # a hub model has a commit only once it is here
     run_folder.check_free(out, told, overwrite=p.overwrite)
     metrics = {

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from pydantic import ValidationError
 from test_evaluate_harness import CHAT, render, rows
 from test_generate import byte_tokenizer, tiny_llama
 
 from mule_lib import training_run
 from mule_lib.evaluate import harness, harness_tasks, run_tasks
-from mule_lib.training_params import TrainingParams
+from mule_lib.params import ParameterError, Training
+from mule_lib.run import _check_tasks
 
 TASK = """
 task: invented_choice
@@ -74,19 +74,19 @@ def test_a_limit_takes_the_first_items_of_a_yaml_file(folder):
 def test_one_parameter_of_a_run_asks_for_tasks(folder):
     """What notebook 03 does: the parameter is checked first, the numbers are told as a table."""
     file = str(folder / "task.yaml")
-    p = TrainingParams(harness_tasks=[file], harness_limit=7)
+    p = Training(harness_tasks=[file], harness_limit=7)
     found = training_run.harness(p, SimpleNamespace(model=tiny_llama()), byte_tokenizer())
     lines = harness_tasks.table(found)
     assert list(lines["n"]) == [7] and list(lines["metric"]) == ["acc,none"] and lines["value"].between(0, 1).all()
-    with pytest.raises(ValidationError, match="'mmlv' is neither a harness task nor a YAML file; did you mean 'mmlu'"):
-        TrainingParams(harness_tasks=["mmlv"])
+    with pytest.raises(ParameterError, match="'mmlv' is neither a harness task nor a YAML file; did you mean 'mmlu'"):
+        _check_tasks(["mmlv"])
 
 
 def test_a_run_that_asks_for_tasks_without_the_package_is_refused(monkeypatch):
     """With the parameter's name and the command, before anything is loaded."""
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ValidationError, match=r"harness_tasks\n.*pip install lm-eval==0\.4\.13"):
-        TrainingParams(harness_tasks=["mmlu"])
+    with pytest.raises(ParameterError, match=r"harness_tasks: .*pip install lm-eval==0\.4\.13"):
+        _check_tasks(["mmlu"])
 
 
 def test_an_unknown_task_is_answered_with_the_nearest(folder):

@@ -5,15 +5,14 @@ import json
 import pytest
 
 from mule_lib import fingerprint
-from mule_lib.closure import ROOT
 from mule_lib.fingerprint import differences, file_hash, folder_hashes, identity, model_hash
-from mule_lib.training_params import TrainingParams
+from mule_lib.params import ROOT, Training
 
 NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
 
 
 def _print(**changed):
-    return fingerprint.fingerprint(identity(NOTEBOOK, TrainingParams(**changed)))
+    return fingerprint.fingerprint(identity(NOTEBOOK, Training(**changed)))
 
 
 @pytest.mark.parametrize(
@@ -55,9 +54,9 @@ def test_data_counts_by_content(tmp_path):
 
 def test_code_and_packages_count(monkeypatch):
     """Another version of a package, or other code of a file, is another run."""
-    before = identity(NOTEBOOK, TrainingParams())
+    before = identity(NOTEBOOK, Training())
     monkeypatch.setattr(fingerprint, "version", lambda name: "0.0")
-    after = identity(NOTEBOOK, TrainingParams())
+    after = identity(NOTEBOOK, Training())
     assert {name.split(".")[0] for name, *_ in differences(before, after)} == {"packages"}
     assert "mule_lib/trainer.py" in before["code"] and "notebooks/03_training.ipynb" in before["code"]
     assert before["prompts"] and json.dumps(before)

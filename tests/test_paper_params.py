@@ -7,7 +7,7 @@ import yaml
 
 from mule_lib import methods, params, suite
 from mule_lib.params import ParameterError
-from mule_lib.suite import SuiteParams
+from mule_lib.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("paper", "paper_full")
@@ -19,7 +19,7 @@ def test_every_row_has_a_file(folder):
     """All methods, and all rows of the paper's suite."""
     rows = {file.stem for file in FILES if file.parent.name == folder}
     named = yaml.safe_load((ROOT / "params" / "suite" / "paper.yaml").read_text("utf-8"))["runs"]
-    assert rows >= set(methods.METHODS) | {row for group in named for row in group["rows"]}
+    assert rows >= set(params.METHOD_OPTIONS) | {row for group in named for row in group["rows"]}
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
@@ -36,7 +36,7 @@ def test_a_file_is_of_its_row_and_of_the_pinned_model(file):
 
 
 def suite_of(folder, rows):
-    return SuiteParams(name="x", params=folder, runs=[{"rows": rows, "benchmarks": ["muse_books"], "seeds": 1}])
+    return Suite(name="x", params=folder, runs=[{"rows": rows, "benchmarks": ["muse_books"], "seeds": 1}])
 
 
 def test_the_shared_teacher_is_the_rows_own_model():

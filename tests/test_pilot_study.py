@@ -9,8 +9,7 @@ import tiny
 
 from mule_lib import pilot_study, targets, teacher_files
 from mule_lib.benchmarks.load import load
-from mule_lib.params import ParameterError, validate
-from mule_lib.pilot_params import GradientParams
+from mule_lib.params import GradientCosine, ParameterError, validate
 from mule_lib.run import run_notebook
 from mule_lib.training_data import group_of
 
@@ -53,14 +52,14 @@ def test_pairs_without_anchors_fill_up():
 
 def test_the_teacher_reads_questions_or_the_own_format(answering):
     """By default both formats share the answers to the questions; otherwise each has the answers to its own texts."""
-    study = pilot_study.prepare(GradientParams(pairs=5), "books", None, None)
+    study = pilot_study.prepare(GradientCosine(pairs=5), "books", None, None)
     assert study.said["raw"] is study.said["standardized"]
     assert [record.question for record in answering] == [record.question for record in study.formats["standardized"]]
     assert {record.id for record in study.formats["raw"]} == {target.id for target in study.said["raw"]}
     assert len(study.obedience) == 12 and len(study.samples) == 3
-    own = pilot_study.prepare(GradientParams(pairs=5, teacher_reads="own format"), "books", None, None)
+    own = pilot_study.prepare(GradientCosine(pairs=5, teacher_reads="own format"), "books", None, None)
     assert [one.answer for one in own.said["raw"]] == [record.question for record in own.formats["raw"]]
-    without = pilot_study.prepare(GradientParams(pairs=5, method="sft"), "books", None, None)
+    without = pilot_study.prepare(GradientCosine(pairs=5, method="sft"), "books", None, None)
     assert without.said == {"raw": None, "standardized": None} and without.obedience.empty
 
 
@@ -76,16 +75,16 @@ def test_a_shared_teacher_file_is_read_and_checked(answering, tmp_path):
     (tmp_path / "books").mkdir()
     teacher_files.write(tmp_path / "books" / "oracle-cot.jsonl", said, told)
     answering.clear()
-    study = pilot_study.prepare(GradientParams(pairs=5, teacher_dir=str(tmp_path)), "books", None, None)
+    study = pilot_study.prepare(GradientCosine(pairs=5, teacher_dir=str(tmp_path)), "books", None, None)
     assert not answering and len(study.said["raw"]) == 30
     teacher_files.write(tmp_path / "books" / "oracle-cot.jsonl", said, {**told, "records": "others"})
     with pytest.raises(teacher_files.TeacherFileError, match="made with other records"):
-        pilot_study.prepare(GradientParams(pairs=5, teacher_dir=str(tmp_path)), "books", None, None)
+        pilot_study.prepare(GradientCosine(pairs=5, teacher_dir=str(tmp_path)), "books", None, None)
 
 
 def test_measure_gives_what_the_tables_read():
     """One small benchmark through the whole path: formats, numbers of steps, [1, 3, B, 3, B]."""
-    p = GradientParams(method="sft", steps=[0], batches=3, draws=1, layers=1)
+    p = GradientCosine(method="sft", steps=[0], batches=3, draws=1, layers=1)
     other = [replace(record, question=f"so {record.question}") for record in tiny.records()]
     formats = {"raw": other, "standardized": tiny.records()}
     study = pilot_study.Study(load("books"), formats, dict.fromkeys(formats))

@@ -20,10 +20,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.paper import METRICS
+from mule_lib.params import Standardize
 from mule_lib.standardize import store
 from mule_lib.standardize.ledger import Ledger
 from mule_lib.standardize.pipeline import standardize
-from mule_lib.standardize_params import StandardizeParams
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("muse_books", "wmdp_cyber")
@@ -48,7 +48,7 @@ def prepared(folder: Path) -> list[str]:
     """Both benchmarks' data folders, as `mule standardize` writes them; all texts in them."""
     texts = [tiny.REFUSAL]
     for benchmark in BENCHMARKS:
-        p = StandardizeParams(**DATA, benchmark=benchmark)
+        p = Standardize(**DATA, benchmark=benchmark)
         sources, generator = small.sources(benchmark), ScriptedLLM()
         made = standardize(sources, p, generator, ledger=Ledger())
         store.write(folder / benchmark, made, p, sources, generator)

@@ -10,6 +10,7 @@ from mule_lib import attacker, records
 from mule_lib.benchmarks import load, mmlu, muse_books, wikipedia, wmdp_cyber
 from mule_lib.benchmarks.raw import RawText
 from mule_lib.evaluate.judges import is_refusal, normalise
+from mule_lib.params import Standardize
 from mule_lib.standardize import store
 from mule_lib.standardize.checks import REASONS
 from mule_lib.standardize.chunks import clean
@@ -17,7 +18,6 @@ from mule_lib.standardize.duplicates import jaccard, shingles
 from mule_lib.standardize.ledger import Ledger
 from mule_lib.standardize.pipeline import StandardizeError, standardize
 from mule_lib.standardize.sources import Sources
-from mule_lib.standardize_params import StandardizeParams
 
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 SMALL = {
@@ -56,7 +56,7 @@ def sources(benchmark: str) -> Sources:
 
 @pytest.fixture(scope="module")
 def params():
-    return StandardizeParams(**SMALL)
+    return Standardize(**SMALL)
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ import scripted_llm
 from scripted_llm import FAILED, REALDATA, REFUSED
 from scripted_server import ScriptedServer, answer, hang
 
+from mule_lib import params
 from mule_lib.benchmarks import load, wikipedia
 from mule_lib.generators import GeneratorError
-from mule_lib.params import ParameterError
+from mule_lib.params import ParameterError, Standardize
 from mule_lib.standardize import command
-from mule_lib.standardize_params import StandardizeParams, read
 
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 ROOT = Path(__file__).resolve().parents[1]
@@ -72,7 +72,7 @@ def values(raw, out, **more) -> dict:
 def ask(raw, out, server, **more):
     os.environ["OPENAI_BASE_URL"] = server.url
     try:
-        return command.run(StandardizeParams(**values(raw, out, **more)), say=lambda line: None)
+        return command.run(Standardize(**values(raw, out, **more)), say=lambda line: None)
     finally:
         del os.environ["OPENAI_BASE_URL"]
 
@@ -119,7 +119,7 @@ def test_a_second_start_asks_nothing_and_changes_nothing(whole, raw):
 def test_recorded_replies_give_the_same_data_without_a_server(whole, raw, tmp_path):
     out, _ = whole
     again = values(raw, tmp_path, generator="replay", replay_file=str(out / "replies.jsonl"), generator_model="")
-    command.run(StandardizeParams(**again), say=lambda line: None)
+    command.run(Standardize(**again), say=lambda line: None)
     before, after = data_of(out), data_of(tmp_path)
     assert before.pop("standardize.json") != after.pop("standardize.json")  # its parameters name the replay
     assert after == before
@@ -178,7 +178,7 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(raw, tmp_path):
     said = []
     with ScriptedServer(script) as server:
         os.environ["OPENAI_BASE_URL"] = server.url
-        command.run(StandardizeParams(**values(raw, tmp_path)), dry_run=True, say=said.append)
+        command.run(Standardize(**values(raw, tmp_path)), dry_run=True, say=said.append)
         del os.environ["OPENAI_BASE_URL"]
         assert not server.asked
     assert "chunks to forget, 16 general ones" in said[0] and "estimated" in said[0]
@@ -187,7 +187,7 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(raw, tmp_path):
 
 @pytest.mark.parametrize("name", ["paper_muse_books", "paper_wmdp_cyber"])
 def test_the_papers_params_files_are_valid(name):
-    p = read(ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
+    p = params.load("standardize", ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
     assert name == f"paper_{p.benchmark}" and p.attacker_rounds and p.forget_source == ""
 
 
@@ -195,7 +195,7 @@ def test_the_papers_params_files_are_valid(name):
     ("wrong", "message"),
     [
         ({"forgt_chunks": 3}, "unknown parameter 'forgt_chunks'; did you mean 'forget_chunks'?"),
-        ({"benchmark": "books"}, "benchmark = 'books': choose from muse_books, wmdp_cyber"),
+        ({"benchmark": "books"}, "benchmark = 'books': did you mean 'muse_books'?"),
         ({"generator_model": ""}, "generator_model = '': name the model for generator 'openai'"),
         ({"generator": "replay"}, "replay_file = '': name the file of recorded replies"),
         ({"anchor_share": 1.0}, "anchor_share = 1.0: Input should be less than 1"),
@@ -206,7 +206,7 @@ def test_bad_parameters_are_one_line(tmp_path, wrong, message):
     file = tmp_path / "params.yaml"
     file.write_text(json.dumps({"generator_model": "m"} | wrong), "utf-8")
     with pytest.raises(ParameterError) as caught:
-        read(file)
+        params.load("standardize", file)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 

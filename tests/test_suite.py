@@ -7,8 +7,7 @@ import sys
 import pytest
 
 from mule_lib import reproduce, suite
-from mule_lib.closure import ROOT
-from mule_lib.params import ParameterError
+from mule_lib.params import ROOT, ParameterError, RunGroup
 
 FABLE = ROOT / "params" / "suite" / "fable.yaml"
 
@@ -98,9 +97,9 @@ def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
     for name in ("train.jsonl", "raw.jsonl", "replies.jsonl"):
         (folder / name).write_text("")
     group = {"rows": ["mule"], "benchmarks": ["muse_books", "books"]}
-    chosen = suite.SuiteParams(name="x", params="paper", runs=[group], data={"muse_books": str(folder)})
+    chosen = suite.Suite(name="x", params="paper", runs=[group], data={"muse_books": str(folder)})
     assert suite.prepared_files(chosen, "muse_books") == [str(folder / "train.jsonl"), str(folder / "raw.jsonl")]
     assert suite.prepared_files(chosen, "books") == []
     assert suite.all_have_teacher(chosen, "oracle-cot")
-    other = suite.RunGroup(rows=["base", "sft"], benchmarks=["cyber"])
+    other = RunGroup(rows=["base", "sft"], benchmarks=["cyber"])
     assert not suite.all_have_teacher(chosen.model_copy(update={"runs": [*chosen.runs, other]}), "oracle-cot")

@@ -10,14 +10,12 @@ import pytest
 
 from mule_lib import run, run_folder
 from mule_lib.benchmarks.load import load, save
-from mule_lib.closure import ROOT
-from mule_lib.notebook_params import CollectingParams
 from mule_lib.paper import METRICS
+from mule_lib.params import ROOT, Table, Training
 from mule_lib.run import NotebookError, run_notebook
 from mule_lib.run_folder import RunFolderError
 from mule_lib.stale_runs import set_aside
 from mule_lib.teacher_files import TeacherFileError
-from mule_lib.training_params import TrainingParams
 from mule_lib.training_run import load_data, taught, write_teacher
 
 NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
@@ -38,22 +36,22 @@ def few(tmp_path_factory):
 def teacher(few, tmp_path_factory):
     """What the steered base says to the twelve records."""
     file = tmp_path_factory.mktemp("teachers") / "oracle-cot.jsonl"
-    assert write_teacher(file, TrainingParams(data_dir=str(few))) == (12, "written")
+    assert write_teacher(file, Training(data_dir=str(few))) == (12, "written")
     return file
 
 
 def test_a_teacher_file_is_reused_and_refused(few, teacher):
     """Written once; the same data takes it as it is, other data is refused and, on demand, replaced."""
-    p = TrainingParams(data_dir=str(few), teacher_file=str(teacher))
+    p = Training(data_dir=str(few), teacher_file=str(teacher))
     assert write_teacher(teacher, p) == (12, "reused")
     assert [target.id for target in taught(p, load_data(p))] == [record.id for record in load_data(p).records]
-    whole = TrainingParams(teacher_file=str(teacher))
+    whole = Training(teacher_file=str(teacher))
     with pytest.raises(TeacherFileError, match="made with other records"):
         taught(whole, load_data(whole))
     with pytest.raises(TeacherFileError, match="made with other records"):
         write_teacher(teacher, whole)
     with pytest.raises(TeacherFileError, match="sft with these options keeps no teacher's answers"):
-        write_teacher(teacher, TrainingParams(method="sft"))
+        write_teacher(teacher, Training(method="sft"))
 
 
 @pytest.mark.slow
@@ -110,7 +108,7 @@ def test_a_failing_cell_is_named_and_kept(tmp_path, capsys):
     _notebook(tmp_path / "bad.ipynb", body, "1 / 0")
     run.limit_threads(1)
     with pytest.raises(NotebookError, match=r"bad.ipynb, cell \d: ZeroDivisionError: division by zero; executed copy:"):
-        run._execute(tmp_path / "bad.ipynb", tmp_path / "done.ipynb", CollectingParams())
+        run._execute(tmp_path / "bad.ipynb", tmp_path / "done.ipynb", Table())
     kept = nbformat.read(tmp_path / "done.ipynb", as_version=4)
     outputs = [output for cell in kept.cells for output in cell.get("outputs", [])]
     assert any(output.get("ename") == "ZeroDivisionError" for output in outputs)
@@ -122,7 +120,7 @@ def test_a_dead_kernel_is_said(tmp_path):
     """A kernel that is killed, as for lack of memory, is an error with the likely reason."""
     _notebook(tmp_path / "dead.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(NotebookError, match=r"dead\.ipynb: the kernel died, most often for lack of memory"):
-        run._execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", CollectingParams())
+        run._execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", Table())
 
 
 def test_a_folder_of_another_thing_is_refused_before_the_kernel(tmp_path):

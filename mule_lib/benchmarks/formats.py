@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from mule_lib import records
-from mule_lib.benchmarks.load import FABLE, BenchmarkError, Loaded, load
+from mule_lib.benchmarks.load import BenchmarkError, Loaded, load
+from mule_lib.params import FABLE
 from mule_lib.records import Record
 
 FORMATS = ("raw", "standardized")

@@ -1,6 +1,5 @@
 """One door to every benchmark: training records, validation records and evaluation sets, built in code or read."""
 
-import difflib
 import json
 from dataclasses import dataclass
 from importlib import resources
@@ -9,17 +8,8 @@ from pathlib import Path
 from mule_lib import records
 from mule_lib.benchmarks.item_files import HEADER, read_sets, write_sets
 from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.params import BENCHMARKS, FABLE, PREPARED, nearest
 from mule_lib.records import Record
-
-FABLE = ("books", "cyber")
-# Benchmarks that have to be prepared, and the params file that does it.
-PREPARED = {
-    "muse_books": "mule standardize -f params/01_data_standardization/paper_muse_books.yaml",
-    "wmdp_cyber": "mule standardize -f params/01_data_standardization/paper_wmdp_cyber.yaml",
-    "rwku": "mule prepare rwku --help",
-    "tofu": "mule prepare tofu --help",
-}
-BENCHMARKS = (*FABLE, *PREPARED)
 
 
 class BenchmarkError(ValueError):
@@ -72,9 +62,7 @@ def save(folder: str | Path, loaded: Loaded) -> None:
 def check_name(benchmark: str) -> None:
     """Raise BenchmarkError with the nearest name unless the benchmark exists."""
     if benchmark not in BENCHMARKS:
-        near = difflib.get_close_matches(benchmark, BENCHMARKS, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(BENCHMARKS)}"
-        raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {hint}")
+        raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {nearest(benchmark, BENCHMARKS)}")
 
 
 def _fable(benchmark: str, folder: Path | None, prefixes: str) -> Loaded:

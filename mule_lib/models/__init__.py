@@ -16,12 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.pytorch_utils import Conv1D
 
 from mule_lib.models.generate import ask, contexts, decode, greedy, option_log_likelihoods, thought_ends
-from mule_lib.runs import repository_path
+from mule_lib.params import EMBEDDED, repository_path
 
 __all__ = ["ask", "check_memory", "contexts", "decode", "frozen", "greedy", "load", "option_log_likelihoods"]
 __all__ += ["ModelFileError", "NotEnoughMemoryError", "Workload", "thought_ends"]
 
-EMBEDDED = ("base", "gold")
 FOLDER = Path(__file__).parent.parent / "embedded" / "weights"
 REPAIR = "restore it with `git checkout -- mule_lib/embedded/weights`, or train it again with `make embedded`"
 GIB = 2**30

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from mule_lib import prompts
 from mule_lib.generators import Generator
+from mule_lib.params import Standardize
 from mule_lib.raw_formats import Passage
 from mule_lib.standardize import neighbors, qa
 from mule_lib.standardize.checks import Limits
@@ -13,7 +14,6 @@ from mule_lib.standardize.chunks import Chunk, chunks
 from mule_lib.standardize.ledger import Ledger, Pair
 from mule_lib.standardize.sources import Sources
 from mule_lib.standardize.splits import Placed, assign, without_duplicates
-from mule_lib.standardize_params import StandardizeParams
 
 TRAINED = ("train", "validation")
 OBJECTIVES = ("obj1", "obj2", "obj3")
@@ -61,12 +61,12 @@ class Collected:
         }
 
 
-def limits(p: StandardizeParams) -> Limits:
+def limits(p: Standardize) -> Limits:
     """The sizes that pairs are held to."""
     return Limits(answer_words=p.answer_words, support=p.support)
 
 
-def drawn_chunks(sources: Sources, p: StandardizeParams) -> tuple[list[Chunk], list[Chunk]]:
+def drawn_chunks(sources: Sources, p: Standardize) -> tuple[list[Chunk], list[Chunk]]:
     """Chunks to forget, drawn at random from all, and one chunk of each general text. Raises ValueError for none."""
     least = min(MIN_CHUNK, p.chunk_chars)
     every = chunks(sources.forget, max_chars=p.chunk_chars, min_chars=least)
@@ -81,7 +81,7 @@ def drawn_chunks(sources: Sources, p: StandardizeParams) -> tuple[list[Chunk], l
     return [every[i] for i in sorted(places)], general
 
 
-def collect(sources: Sources, p: StandardizeParams, generator: Generator, ledger: Ledger) -> Collected:
+def collect(sources: Sources, p: Standardize, generator: Generator, ledger: Ledger) -> Collected:
     """All pairs with a source, neighbours with theirs, split by source and without near duplicates.
 
     Every forget chunk, article and concept serves one split and one objective, so Obj3's questions are not Obj1's.
@@ -147,7 +147,7 @@ def collect(sources: Sources, p: StandardizeParams, generator: Generator, ledger
 
 
 def _neighbors(
-    p: StandardizeParams, words: Texts, generator: Generator, ledger: Ledger
+    p: Standardize, words: Texts, generator: Generator, ledger: Ledger
 ) -> tuple[list[neighbors.Concept], list[Pair]]:
     own = {"topic": words.topic, "restricted": words.restricted}
     concepts = neighbors.concepts(
@@ -159,7 +159,7 @@ def _neighbors(
     return concepts, pairs
 
 
-def _shares(p: StandardizeParams, *, of: int = len(OBJECTIVES)) -> dict[str, float]:
+def _shares(p: Standardize, *, of: int = len(OBJECTIVES)) -> dict[str, float]:
     train = 1 - 2 * p.evaluation_share - p.validation_share
     return {"train": train / of, "validation": p.validation_share / of}
 

@@ -7,13 +7,12 @@ from pathlib import Path
 
 from mule_lib import attacker
 from mule_lib.generators import Generator, Reply, Request
-from mule_lib.runs import repository_path
+from mule_lib.params import Standardize, repository_path
 from mule_lib.standardize import store
 from mule_lib.standardize.collect import Texts, drawn_chunks
 from mule_lib.standardize.ledger import Ledger
 from mule_lib.standardize.pipeline import Standardized, StandardizeError, standardize
 from mule_lib.standardize.sources import Sources, load
-from mule_lib.standardize_params import StandardizeParams
 
 CHARS_PER_TOKEN = 4  # of English, for the estimate before the start
 PAIR_TOKENS = 60  # of a question, its answer and its quote
@@ -30,7 +29,7 @@ class Greedy:
         return self._inner.complete([replace(request, temperature=0.0, seed=None) for request in requests])
 
 
-def run(params: StandardizeParams, *, dry_run: bool = False, say=print) -> Standardized | None:
+def run(params: Standardize, *, dry_run: bool = False, say=print) -> Standardized | None:
     """Load the sources, say what will be asked, ask, write the data folder; a dry run stops before it asks.
 
     Raises StandardizeError (data of other parameters in the folder, too little left), the loaders' errors and
@@ -57,7 +56,7 @@ def run(params: StandardizeParams, *, dry_run: bool = False, say=print) -> Stand
     return made
 
 
-def plan(sources: Sources, params: StandardizeParams) -> str:
+def plan(sources: Sources, params: Standardize) -> str:
     """How many requests are known before the start, and about how many tokens they take (estimated)."""
     forget, general = drawn_chunks(sources, params)
     fields = len(Texts.of(params.benchmark).taxonomy)
@@ -77,7 +76,7 @@ def plan(sources: Sources, params: StandardizeParams) -> str:
     )
 
 
-def back_end(params: StandardizeParams, folder: Path) -> Generator:
+def back_end(params: Standardize, folder: Path) -> Generator:
     """The generator that `params` name, with its cache of replies. Raises GeneratorError in one line."""
     from mule_lib.generators.budget import PrintProgress
 
@@ -97,7 +96,7 @@ def back_end(params: StandardizeParams, folder: Path) -> Generator:
     return OpenAIEndpoint(params.generator_model, concurrency=params.concurrency, **more)
 
 
-def attacked(params: StandardizeParams) -> attacker.Target:
+def attacked(params: Standardize) -> attacker.Target:
     """The model under attack, on a GPU where there is one."""
     import torch
 

@@ -7,6 +7,7 @@ from mule_lib import attacker, prompt_files, records
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import Loaded
 from mule_lib.generators import Generator
+from mule_lib.params import Standardize
 from mule_lib.raw_formats import raw_records
 from mule_lib.records import Record
 from mule_lib.standardize import anchors, build, neighbors
@@ -15,7 +16,6 @@ from mule_lib.standardize.ledger import Ledger, Pair
 from mule_lib.standardize.refusals import refusal_for, refusal_pool
 from mule_lib.standardize.sources import Sources
 from mule_lib.standardize.splits import Placed, without_duplicates
-from mule_lib.standardize_params import StandardizeParams
 
 REFUSAL_OPTION = "I do not know"  # the paper's own example of a refusal option (5.1)
 SHOWN_CONCEPTS = 8  # neighbouring concepts named to the LLM that writes Obj2's counterparts
@@ -40,7 +40,7 @@ class Standardized:
 
 def standardize(
     sources: Sources,
-    p: StandardizeParams,
+    p: Standardize,
     generator: Generator,
     *,
     ledger: Ledger,
@@ -96,7 +96,7 @@ def standardize(
 def _templates(
     found: Collected,
     words: Texts,
-    p: StandardizeParams,
+    p: Standardize,
     generator: Generator,
     ledger: Ledger,
     target: attacker.Target | None,
@@ -128,7 +128,7 @@ def _counterparts(
     found: Collected,
     words: Texts,
     templates: dict[str, str],
-    p: StandardizeParams,
+    p: Standardize,
     generator: Generator,
     ledger: Ledger,
 ) -> dict[str, Pair]:
@@ -187,7 +187,7 @@ def _sets(
     sources: Sources,
     found: Collected,
     words: Texts,
-    p: StandardizeParams,
+    p: Standardize,
     choices: tuple,
     tried: Sequence[attacker.Tried],
 ) -> EvaluationSets:
@@ -212,7 +212,7 @@ def _sets(
     )
 
 
-def _check_parts(found: Collected, ledger: Ledger, p: StandardizeParams, *, published: bool) -> None:
+def _check_parts(found: Collected, ledger: Ledger, p: Standardize, *, published: bool) -> None:
     _check_failed(ledger, p.max_failed)
     sizes = {f"{o} {split}": len(pairs) for (o, split), pairs in found.forget.items()}
     sizes |= {f"general {split}": len(pairs) for split, pairs in found.general.items()}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
 from mule_lib.benchmarks.items import ChoiceItem, OpenItem
 from mule_lib.benchmarks.raw import RawText
-from mule_lib.standardize_params import StandardizeParams
+from mule_lib.params import Standardize
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Sources:
     questions: Sequence[ChoiceItem] = ()
 
 
-def load(p: StandardizeParams) -> Sources:
+def load(p: Standardize) -> Sources:
     """The sources of `p.benchmark` from the Hub, files or folders.
 
     Raises DataFileError (file, row, column) or DataAccessError (page and command).
@@ -37,7 +37,7 @@ def load(p: StandardizeParams) -> Sources:
     return Sources(forget, general, known, published, questions)
 
 
-def _open_able(p: StandardizeParams) -> list[ChoiceItem]:
+def _open_able(p: Standardize) -> list[ChoiceItem]:
     # Programs and dumps of several thousand characters have no open form, so they are not paid for.
     return [item for item in wmdp_cyber.questions(p.questions_source) if wmdp_cyber.is_knowledge(item)]
 

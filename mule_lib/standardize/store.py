@@ -9,16 +9,16 @@ from mule_lib import attacker, records
 from mule_lib.benchmarks import load
 from mule_lib.benchmarks.formats import RAW_FILE
 from mule_lib.generators import Generator
+from mule_lib.params import Standardize
 from mule_lib.runs import write_json, write_jsonl, write_text
 from mule_lib.standardize.ledger import Ledger, as_csv, as_markdown
 from mule_lib.standardize.pipeline import Standardized, StandardizeError, prompts_used
 from mule_lib.standardize.sources import Sources
-from mule_lib.standardize_params import StandardizeParams, identity
 
 HEADER = "standardize.json"
 
 
-def check_folder(folder: Path, params: StandardizeParams) -> None:
+def check_folder(folder: Path, params: Standardize) -> None:
     """Raise StandardizeError where the folder holds data of other parameters, naming what differs."""
     file = folder / HEADER
     if not file.exists():
@@ -27,7 +27,7 @@ def check_folder(folder: Path, params: StandardizeParams) -> None:
         before = json.loads(file.read_text("utf-8"))["params"]
     except (ValueError, KeyError):
         raise StandardizeError(f"{file}: not readable; delete the folder or choose another out_dir") from None
-    now = identity(params)
+    now = params.identity()
     changed = [f"{key}: {before.get(key)!r} -> {now.get(key)!r}" for key in now if before.get(key) != now.get(key)]
     if changed:
         raise StandardizeError(
@@ -35,7 +35,7 @@ def check_folder(folder: Path, params: StandardizeParams) -> None:
         )
 
 
-def provenance(params: StandardizeParams, sources: Sources, generator: Generator, made: Standardized) -> dict[str, Any]:
+def provenance(params: Standardize, sources: Sources, generator: Generator, made: Standardized) -> dict[str, Any]:
     """What the data was made from: parameters, generator, prompt files, a hash of each source, tokens, counts.
 
     Without times and machines, so that the same replies give the same file.
@@ -43,7 +43,7 @@ def provenance(params: StandardizeParams, sources: Sources, generator: Generator
     texts = {"forget": sources.forget, "general": sources.general}
     items = {"mmlu": sources.mmlu, "published": sources.published, "questions": sources.questions}
     return {
-        "params": identity(params),
+        "params": params.identity(),
         "generator": generator.name,
         "prompts": prompts_used(),
         "sources": {name: {"n": len(each), "sha256": _hash(each)} for name, each in (texts | items).items()},
@@ -53,7 +53,7 @@ def provenance(params: StandardizeParams, sources: Sources, generator: Generator
 
 
 def write(
-    folder: Path, made: Standardized, params: StandardizeParams, sources: Sources, generator: Generator
+    folder: Path, made: Standardized, params: Standardize, sources: Sources, generator: Generator
 ) -> None:  # fmt: skip
     """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last."""
     load.save(folder, made.loaded)

@@ -5,12 +5,8 @@ import sys
 
 import pytest
 
-from mule_lib import method_catalogue, param_types, settings
-from mule_lib.closure import ROOT
-from mule_lib.method_catalogue import catalogue, options_of, teacher_name
 from mule_lib.methods import METHODS
-from mule_lib.models import EMBEDDED
-from mule_lib.params import ParameterError, validate
+from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, load, method_options, validate
 
 
 @pytest.mark.parametrize(
@@ -33,7 +29,7 @@ from mule_lib.params import ParameterError, validate
         ({"data_format": "rwa"}, "data_format = 'rwa': did you mean 'raw'?"),
         ({"teacher_file": "nothing.jsonl"}, "no such file; `mule teacher` writes it"),
         ({"precision": "fp16"}, "precision = 'fp16': did you mean 'bf16'?"),
-        ({"choice_style": "leters"}, "choice_style = 'leters': choose from letters, texts"),
+        ({"choice_style": "leters"}, "choice_style = 'leters': did you mean 'letters'?"),
         ({"row": "My Row"}, "row = 'My Row': String should match"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -60,33 +56,44 @@ def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
 
 
 def test_refusing_takes_no_torch():
-    """The check of a params file stays light once the table of methods is stored."""
+    """The check of a params file is light."""
     code = (
         "import sys; from mule_lib.params import validate; validate('03_training', {}); print('torch' in sys.modules)"
     )
     run = [sys.executable, "-c", code]
-    subprocess.run(run, cwd=ROOT, check=True)  # stores the table where it is not stored yet
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
 
 
-def test_names_agree_with_the_modules_that_own_them():
-    """What is repeated here to spare an import is the same there."""
-    assert param_types.PRECISIONS == settings.PRECISIONS
-    assert param_types.EMBEDDED == EMBEDDED
+def test_options_are_typed_and_have_ranges():
+    """Every method of the table has options, with the defaults that the table shows; a bad value names its key."""
+    assert set(METHOD_OPTIONS) >= {name for name in METHODS if name != "rmu"}
+    for name in METHOD_OPTIONS:
+        assert method_options(name).trains == bool(METHODS[name].terms)
+    assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3
+    with pytest.raises(ParameterError, match="top_k = 0: Input should be greater than or equal to 1"):
+        method_options("mule", {"top_k": 0})
+    with pytest.raises(ParameterError, match="positions = 'frist': did you mean 'first'"):
+        method_options("mule", {"positions": "frist"})
 
 
-def test_stored_table_is_the_table(tmp_path, monkeypatch):
-    """The stored catalogue holds every method with its options, and is read back the same."""
-    method_catalogue._stored.cache_clear()
-    written = method_catalogue._stored(tmp_path)
-    method_catalogue._stored.cache_clear()
-    monkeypatch.setattr(method_catalogue, "_described", lambda rows: pytest.fail("imported again"))
-    assert method_catalogue._stored(tmp_path) == written
-    monkeypatch.undo()
-    method_catalogue._stored.cache_clear()
-    assert {name: row["options"] for name, row in written.items()} == {n: dict(m.options) for n, m in METHODS.items()}
-    assert {name for name, row in written.items() if not row["trains"]} == {"base", "upper_bound", "ensemble_teacher"}
-    assert catalogue()["mule"]["label"] == METHODS["mule"].label
+def test_a_doubled_key_is_refused(tmp_path):
+    """Of two values of one key YAML keeps the last in silence."""
+    (tmp_path / "x.yaml").write_text("steps: 3\nseed: 1\nsteps: 4\n")
+    with pytest.raises(ParameterError, match=r"x.yaml: the key 'steps' stands twice"):
+        load("03_training", tmp_path / "x.yaml")
+
+
+def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
+    """Defaults, then what the row changes, then the overrides; an unknown row is answered with the nearest."""
+    file = tmp_path / "scale.yaml"
+    file.write_text("defaults: {steps: 3}\nrows:\n  ga: {steps: 4}\n  mule_k1: {method: mule, options: {top_k: 1}}\n")
+    p = load("03_training", file, {"row": "mule_k1", "seed": 2})
+    assert (p.row, p.method, p.options, p.steps, p.seed) == ("mule_k1", "mule", {"top_k": 1}, 3, 2)
+    assert load("03_training", file, {"row": "ga"}).steps == 4
+    with pytest.raises(ParameterError, match="row 'mule_k2': did you mean 'mule_k1'"):
+        load("03_training", file, {"row": "mule_k2"})
+    with pytest.raises(ParameterError, match="2 rows; choose one by -p row=NAME"):
+        load("03_training", file)
 
 
 @pytest.mark.parametrize(
@@ -103,4 +110,4 @@ def test_stored_table_is_the_table(tmp_path, monkeypatch):
 )
 def test_teacher_names(method, options, stem):
     """Steering and thought name the file; rows that generate nothing have none."""
-    assert teacher_name(options_of(method, options)) == stem
+    assert method_options(method, options).teacher_name == stem
