@@ -159,7 +159,7 @@ rule teacher:
 
 rule training:
     input:
-        suite.notebook("03_training"),
+        suite.notebook("04_training"),
         params=lambda wildcards: run_of(wildcards).params.as_posix(),
         data=data_files,
         teacher=teacher_of,
@@ -167,7 +167,7 @@ rule training:
         # Not deleted before the run starts, so that a run whose fingerprint still agrees is reused.
         update(f"{RUN}/metrics.json"),
     log:
-        f"{OUT}/logs/03_training-{{benchmark}}-{{row}}-{{seed}}.txt",
+        f"{OUT}/logs/04_training-{{benchmark}}-{{row}}-{{seed}}.txt",
     params:
         data=lambda wildcards: data_dir(wildcards.benchmark),
         options=run_options,
@@ -177,14 +177,14 @@ rule training:
         "{MULE} run {input[0]} -f {input.params} -p benchmark={wildcards.benchmark} -p seed={wildcards.seed}"
         f" -p data_dir={{params.data}} -p out_dir={RUN.replace('{', '{wildcards.')} -p overwrite=true {{params.options}}"
         " --threads {threads}"
-        " -o {OUT}/executed/03_training-{wildcards.benchmark}-{wildcards.row}-{wildcards.seed}.ipynb > {log} 2>&1"
+        " -o {OUT}/executed/04_training-{wildcards.benchmark}-{wildcards.row}-{wildcards.seed}.ipynb > {log} 2>&1"
 
 
 # Each reads all run folders, so each waits for all of them.
 COLLECTING = {
-    "04_main_results": (BENCHMARKS[0], ["tables/table1.csv"]),
-    "05_ablation": (BENCHMARKS[0], ["tables/table2.csv"]),
-    "06_wmdp_radar": (BENCHMARKS[-1], ["tables/table3.csv", "figures/figure3.csv"]),
+    "05_main_results": (BENCHMARKS[0], ["tables/table1.csv"]),
+    "06_ablation": (BENCHMARKS[0], ["tables/table2.csv"]),
+    "07_wmdp_radar": (BENCHMARKS[-1], ["tables/table3.csv", "figures/figure3.csv"]),
 }
 
 for stem, (benchmark, artifacts) in COLLECTING.items():
@@ -215,21 +215,21 @@ MET = [f"{OUT}/00_meet_the_model/provenance.json"] if any(map(suite.is_built, BE
 
 rule claims:
     input:
-        suite.notebook("07_claims"),
-        params_of("07_claims"),
+        suite.notebook("08_claims"),
+        params_of("08_claims"),
         results(),
         PILOT,
         [f"{data_dir(benchmark)}/train.jsonl" for benchmark in BENCHMARKS],
     output:
         f"{OUT}/tables/claims.csv",
     log:
-        f"{OUT}/logs/07_claims.txt",
+        f"{OUT}/logs/08_claims.txt",
     params:
-        file=with_file("07_claims"),
+        file=with_file("08_claims"),
         names=", ".join(BENCHMARKS),
     shell:
         "{MULE} run {input[0]} {params.file} -p name={SUITE.name} -p out_dir={OUT} --threads {threads}"
-        " -p benchmarks='[{params.names}]' -o {OUT}/executed/07_claims.ipynb > {log} 2>&1"
+        " -p benchmarks='[{params.names}]' -o {OUT}/executed/08_claims.ipynb > {log} 2>&1"
 
 
 rule report:

@@ -47,7 +47,7 @@ def _teacher(args: argparse.Namespace) -> None:
     names = ("benchmark", "model", "revision", "precision", "data_dir", "max_thought_tokens")
     given = {name: getattr(args, name) for name in names}
     options = {"teacher": args.kind, "cot": args.cot}
-    p = validate("03_training", {**given, "method": "mule", "options": options}, source="mule teacher")
+    p = validate("04_training", {**given, "method": "mule", "options": options}, source="mule teacher")
     with one_gpu():
         from mule_lib.training_run import write_teacher  # torch sees the GPUs of this moment
 

@@ -519,11 +519,11 @@ NOTEBOOKS: dict[str, type[Notebook]] = {
     "00_meet_the_model": MeetTheModel,
     "01_data_standardization": DataStandardization,
     "02_gradient_cosine": GradientCosine,
-    "03_training": Training,
-    "04_main_results": Table,
-    "05_ablation": Table,
-    "06_wmdp_radar": Radar,
-    "07_claims": Claims,
+    "04_training": Training,
+    "05_main_results": Table,
+    "06_ablation": Table,
+    "07_wmdp_radar": Radar,
+    "08_claims": Claims,
 }
 SCHEMAS: dict[str, type[Checked]] = {**NOTEBOOKS, "standardize": Standardize, "suite": Suite}
 

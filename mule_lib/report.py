@@ -19,31 +19,31 @@ class ReportError(ValueError):
 
 # Title and notebook by name; None where the benchmark decides which notebook draws it.
 TABLES = {
-    "table1": ("Table 1 · Main results", "04_main_results"),
-    "table2": ("Table 2 · Ablation", "05_ablation"),
-    "table3": ("Table 3 · Second benchmark", "06_wmdp_radar"),
-    "claims": ("The paper's claims, one by one", "07_claims"),
-    "inconsistencies": ("Inconsistencies inside the paper", "07_claims"),
-    "directions": ("Does each row move as its own paper says?", "04_main_results"),
-    "directions_table3": ("Does each row move as its own paper says? Second benchmark", "06_wmdp_radar"),
-    "rates": ("How rows come to their metrics, Table 1", "04_main_results"),
-    "rates_table3": ("How rows come to their metrics, Table 3", "06_wmdp_radar"),
+    "table1": ("Table 1 · Main results", "05_main_results"),
+    "table2": ("Table 2 · Ablation", "06_ablation"),
+    "table3": ("Table 3 · Second benchmark", "07_wmdp_radar"),
+    "claims": ("The paper's claims, one by one", "08_claims"),
+    "inconsistencies": ("Inconsistencies inside the paper", "08_claims"),
+    "directions": ("Does each row move as its own paper says?", "05_main_results"),
+    "directions_table3": ("Does each row move as its own paper says? Second benchmark", "07_wmdp_radar"),
+    "rates": ("How rows come to their metrics, Table 1", "05_main_results"),
+    "rates_table3": ("How rows come to their metrics, Table 3", "07_wmdp_radar"),
     "beyond": ("Attacks beyond the paper's metrics", None),
 }
 FIGURES = {
     "figure2": ("Figure 2 · Cosines between the objectives' gradients", "02_gradient_cosine"),
     "figure2_changes": ("Figure 2 · Change by standardization", "02_gradient_cosine"),
-    "figure3": ("Figure 3 · Radar of five metrics", "06_wmdp_radar"),
-    "claims": ("All verdicts at one look", "07_claims"),
-    "ablation": ("What each change to MULE costs", "05_ablation"),
+    "figure3": ("Figure 3 · Radar of five metrics", "07_wmdp_radar"),
+    "claims": ("All verdicts at one look", "08_claims"),
+    "ablation": ("What each change to MULE costs", "06_ablation"),
     "overall": ("Overall Performance", None),
     "training": ("Training curves", None),
     "obedience": ("The teacher's obedience", None),
     "robustness": ("Forgotten knowledge under later attacks", None),
 }
 # Which notebook draws a figure of a benchmark.
-BY_BENCHMARK = {"books": "04_main_results", "muse_books": "04_main_results"}
-SECOND = "06_wmdp_radar"
+BY_BENCHMARK = {"books": "05_main_results", "muse_books": "05_main_results"}
+SECOND = "07_wmdp_radar"
 WARNING = (
     "They are of different models and different questions: no measured number here is the paper's, and no level may be "
     "compared with a reported one; only orders and directions can."

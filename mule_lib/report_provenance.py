@@ -34,7 +34,7 @@ def collect(suite: Path, runs: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def _run(suite: Path, run: RunResult) -> dict[str, Any]:
-    executed = Path("executed") / f"03_training-{run.benchmark}-{run.row}-{run.seed}.ipynb"
+    executed = Path("executed") / f"04_training-{run.benchmark}-{run.row}-{run.seed}.ipynb"
     return {
         "benchmark": BENCHMARK_NAMES.get(run.benchmark, run.benchmark),
         "row": label(run.row, {run.row: run.label}),
@@ -51,7 +51,7 @@ def _notebooks(suite: Path) -> list[dict[str, str]]:
     """Executed notebooks other than those of single runs, each with the time that its own record states."""
     found = []
     for file in sorted((suite / "executed").glob("*.ipynb")):
-        if file.stem.startswith("03_training-"):
+        if file.stem.startswith("04_training-"):
             continue
         record = suite / file.stem / "provenance.json"
         told = json.loads(record.read_text("utf-8")) if record.exists() else {}

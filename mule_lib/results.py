@@ -79,7 +79,7 @@ def load_runs(folder: Path | str) -> list[RunResult]:
     folder = Path(folder)
     if not folder.is_dir():
         raise ResultError(
-            f"{folder}: no such folder; `make reproduce` or `mule run notebooks/03_training.ipynb` fills it"
+            f"{folder}: no such folder; `make reproduce` or `mule run notebooks/04_training.ipynb` fills it"
         )
     below = folder / "runs" if (folder / "runs").is_dir() else folder
     found = [_load(file) for file in sorted(below.glob("*/*/seed-*/metrics.json"))]
@@ -186,7 +186,7 @@ def _load(file: Path) -> RunResult:
     folder, told = file.parent, _json(file)
     missing = [key for key in KEYS if not isinstance(told, dict) or key not in told]
     if missing:
-        raise ResultError(f"{file}: lacks {', '.join(missing)}; it should be the metrics.json of notebook 03")
+        raise ResultError(f"{file}: lacks {', '.join(missing)}; it should be the metrics.json of notebook 04")
     place = (folder.parent.parent.name, folder.parent.name, folder.name)
     inside = (told["benchmark"], told["row"], f"seed-{told['seed']}")
     if place != inside:

@@ -26,7 +26,7 @@ def add_to(commands) -> None:
     own.add_argument("--prefix")
     own.add_argument("--answer")
     row = show.add_argument_group("with a row")
-    row.add_argument("--row", help="a method, or the name of a file in params/03_training/")
+    row.add_argument("--row", help="a method, or the name of a file in params/04_training/")
     row.add_argument("--benchmark", default="books")
     row.add_argument("--data-dir", default="", help="folder of a benchmark that is not built in")
     row.add_argument("--objective", choices=tuple(SETS), default="obj1")
@@ -63,18 +63,18 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def row_params(row: str, **changes):
-    """Parameters of notebook 03 for a row: those of its file (Fable's first), else the method of that name.
+    """Parameters of notebook 04 for a row: those of its file (Fable's first), else the method of that name.
 
     Raises ParameterError for a row that is neither, or for a bad change.
     """
     from mule_lib.params import load, validate
 
-    folder = ROOT / "params" / "03_training"
+    folder = ROOT / "params" / "04_training"
     files = [folder / "fable" / f"{row}.yaml", *sorted(folder.glob(f"*/{row}.yaml"))]
     for file in files:
         if file.is_file():
-            return load("03_training", file, changes)
-    return validate("03_training", {"row": row, "method": row, **changes}, source=f"--row {row}")
+            return load("04_training", file, changes)
+    return validate("04_training", {"row": row, "method": row, **changes}, source=f"--row {row}")
 
 
 def row_prompts(

@@ -10,7 +10,7 @@ from mule_lib.fingerprint import identity
 from mule_lib.params import ROOT, Training
 from mule_lib.run_folder import is_reusable
 
-NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 
 
 def set_aside(out: Path, wanted: Collection[Path]) -> list[Path]:

@@ -11,7 +11,7 @@ import yaml
 from mule_lib.closure import behind_results
 from mule_lib.params import FABLE, PREPARED, ROOT, ParameterError, Suite, method_options, nearest, read_yaml, validate
 
-TRAINING = "03_training"
+TRAINING = "04_training"
 _TAUGHT_BY = {"model": "base", "revision": "", "precision": "fp32", "max_thought_tokens": 48}
 
 

@@ -1,4 +1,4 @@
-"""What notebook 03 does around training: its data, teacher and settings, answers to look at, and the run folder."""
+"""What notebook 04 does around training: its data, teacher and settings, answers to look at, and the run folder."""
 
 import time
 from collections.abc import Mapping, Sequence

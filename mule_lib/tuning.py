@@ -176,7 +176,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=18)
-    parser.add_argument("--folder", type=Path, default=Path("params/03_training/grid"))
+    parser.add_argument("--folder", type=Path, default=Path("params/04_training/grid"))
     args = parser.parse_args()
     grids = {name: read_grid(args.folder / f"{name}.csv") for name in BENCHMARKS}
     every = [line for lines in grids.values() for line in lines]

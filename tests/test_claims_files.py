@@ -1,4 +1,4 @@
-"""The ledger from and to files: the pilot study's tables, the inconsistencies, tables, figure, notebook 07."""
+"""The ledger from and to files: the pilot study's tables, the inconsistencies, tables, figure, notebook 08."""
 
 import copy
 import json
@@ -212,7 +212,7 @@ def test_ids_become_titles():
 )
 def test_bad_parameters_are_refused(values, message):
     with pytest.raises(ParameterError, match=message) as error:
-        validate("07_claims", values)
+        validate("08_claims", values)
     assert "\n" not in str(error.value)
 
 
@@ -222,7 +222,7 @@ def test_the_notebook_judges_a_suite(tmp_path):
     suite = run_folders.write_runs(tmp_path / "suite")
     write_pilot(suite)
     executed = tmp_path / "executed.ipynb"
-    run_notebook(ROOT / "notebooks" / "07_claims.ipynb", executed, overrides={"out_dir": str(suite)})
+    run_notebook(ROOT / "notebooks" / "08_claims.ipynb", executed, overrides={"out_dir": str(suite)})
     table = pd.read_csv(suite / "tables" / "claims.csv")
     assert len(table) == 30
     assert set(table["verdict"]) <= {"holds", "fails", "undecided"}
@@ -231,7 +231,7 @@ def test_the_notebook_judges_a_suite(tmp_path):
     )  # cyber has no cosines
     for name in ("claims.png", "claims.pdf", "claims.csv", "claims.txt"):
         assert (suite / "figures" / name).stat().st_size > 0
-    provenance = json.loads((suite / "07_claims" / "provenance.json").read_text())
+    provenance = json.loads((suite / "08_claims" / "provenance.json").read_text())
     assert len(provenance["runs"]) == len(load_runs(suite))
     number = (table["verdict"] == "holds").sum()
     assert f"Of 30 claims of the paper, {number} hold" in executed.read_text()

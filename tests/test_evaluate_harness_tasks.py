@@ -72,7 +72,7 @@ def test_a_limit_takes_the_first_items_of_a_yaml_file(folder):
 
 
 def test_one_parameter_of_a_run_asks_for_tasks(folder):
-    """What notebook 03 does: the parameter is checked first, the numbers are told as a table."""
+    """What notebook 04 does: the parameter is checked first, the numbers are told as a table."""
     file = str(folder / "task.yaml")
     p = Training(harness_tasks=[file], harness_limit=7)
     found = training_run.harness(p, SimpleNamespace(model=tiny_llama()), byte_tokenizer())

@@ -8,7 +8,7 @@ from mule_lib import fingerprint
 from mule_lib.fingerprint import differences, file_hash, folder_hashes, identity, model_hash
 from mule_lib.params import ROOT, Training
 
-NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 
 
 def _print(**changed):
@@ -58,7 +58,7 @@ def test_code_and_packages_count(monkeypatch):
     monkeypatch.setattr(fingerprint, "version", lambda name: "0.0")
     after = identity(NOTEBOOK, Training())
     assert {name.split(".")[0] for name, *_ in differences(before, after)} == {"packages"}
-    assert "mule_lib/trainer.py" in before["code"] and "notebooks/03_training.ipynb" in before["code"]
+    assert "mule_lib/trainer.py" in before["code"] and "notebooks/04_training.ipynb" in before["code"]
     assert before["prompts"] and json.dumps(before)
 
 

@@ -70,7 +70,7 @@ def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
 def test_a_notebook_runs_in_jupyterlab_and_shows_its_figure(lab, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (.[browser])")
     address, notebooks = lab
-    file = notebooks / "03_training.ipynb"
+    file = notebooks / "04_training.ipynb"
     source = file.read_text("utf-8")
     assert source.count("outputs/fable/runs/books/mule/seed-0") == 1
     file.write_text(source.replace("outputs/fable/runs/books/mule/seed-0", str(tmp_path / "run")), "utf-8")

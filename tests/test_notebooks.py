@@ -23,7 +23,7 @@ PARAMS = sorted(p for p in (ROOT / "params").glob("[0-9]*/**/*.yaml") if not p.n
 def test_every_notebook_has_a_schema_and_a_params_file():
     """Notebooks, schemas and embedded params files are the same set of names."""
     stems = {path.stem for path in NOTEBOOKS}
-    # Notebook 03 has a folder of files, one per row.
+    # Notebook 04 has a folder of files, one per row.
     embedded = {_stem(path) for path in PARAMS if "fable" in (path.stem, path.parent.name)}
     assert stems == set(params.NOTEBOOKS) == embedded
 

@@ -11,7 +11,7 @@ from mule_lib.suite import Suite
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = ("paper", "paper_full")
-FILES = [file for folder in FOLDERS for file in sorted((ROOT / "params" / "03_training" / folder).glob("*.yaml"))]
+FILES = [file for folder in FOLDERS for file in sorted((ROOT / "params" / "04_training" / folder).glob("*.yaml"))]
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
@@ -25,7 +25,7 @@ def test_every_row_has_a_file(folder):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_a_file_is_of_its_row_and_of_the_pinned_model(file):
     """The same model at the same commit everywhere; trained rows take the method's own learning rate."""
-    p = params.load("03_training", file)
+    p = params.load("04_training", file)
     assert p.row == file.stem
     assert p.model == "meta-llama/Llama-3.2-3B-Instruct" and len(p.revision) == 40
     assert p.precision == "bf16" and p.choice_style == "letters"
@@ -49,7 +49,7 @@ def test_the_shared_teacher_is_the_rows_own_model():
 
 def test_rows_of_two_models_share_no_teacher(tmp_path, monkeypatch):
     """Two rows with one teacher and different models are refused in one line."""
-    folder = tmp_path / "params" / "03_training" / "mixed"
+    folder = tmp_path / "params" / "04_training" / "mixed"
     folder.mkdir(parents=True)
     for row, model in (("mule", "base"), ("mule_k1", "gold")):
         (folder / f"{row}.yaml").write_text(f"row: {row}\nmethod: mule\nmodel: {model}\n", "utf-8")

@@ -37,7 +37,7 @@ from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, load, method_o
 def test_bad_values_are_refused_by_name(values, message):
     """One line with the key, and the nearest valid name or what would be right."""
     with pytest.raises(ParameterError) as error:
-        validate("03_training", values)
+        validate("04_training", values)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -46,19 +46,19 @@ def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
     for stem in ("oracle-cot", "ensemble-cot"):
         (tmp_path / f"{stem}.jsonl").write_text("")
     right = {"teacher_file": str(tmp_path / "oracle-cot.jsonl")}
-    assert validate("03_training", right).teacher_file
+    assert validate("04_training", right).teacher_file
     wrong = {"teacher_file": str(tmp_path / "ensemble-cot.jsonl")}
     with pytest.raises(ParameterError, match=r"the options of this run ask for oracle-cot.jsonl"):
-        validate("03_training", wrong)
-    assert validate("03_training", {**wrong, "method": "duet"})
+        validate("04_training", wrong)
+    assert validate("04_training", {**wrong, "method": "duet"})
     with pytest.raises(ParameterError, match="sft with these options takes no teacher's answers"):
-        validate("03_training", {**right, "method": "sft"})
+        validate("04_training", {**right, "method": "sft"})
 
 
 def test_refusing_takes_no_torch():
     """The check of a params file is light."""
     code = (
-        "import sys; from mule_lib.params import validate; validate('03_training', {}); print('torch' in sys.modules)"
+        "import sys; from mule_lib.params import validate; validate('04_training', {}); print('torch' in sys.modules)"
     )
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
@@ -80,20 +80,20 @@ def test_a_doubled_key_is_refused(tmp_path):
     """Of two values of one key YAML keeps the last in silence."""
     (tmp_path / "x.yaml").write_text("steps: 3\nseed: 1\nsteps: 4\n")
     with pytest.raises(ParameterError, match=r"x.yaml: the key 'steps' stands twice"):
-        load("03_training", tmp_path / "x.yaml")
+        load("04_training", tmp_path / "x.yaml")
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
     """Defaults, then what the row changes, then the overrides; an unknown row is answered with the nearest."""
     file = tmp_path / "scale.yaml"
     file.write_text("defaults: {steps: 3}\nrows:\n  ga: {steps: 4}\n  mule_k1: {method: mule, options: {top_k: 1}}\n")
-    p = load("03_training", file, {"row": "mule_k1", "seed": 2})
+    p = load("04_training", file, {"row": "mule_k1", "seed": 2})
     assert (p.row, p.method, p.options, p.steps, p.seed) == ("mule_k1", "mule", {"top_k": 1}, 3, 2)
-    assert load("03_training", file, {"row": "ga"}).steps == 4
+    assert load("04_training", file, {"row": "ga"}).steps == 4
     with pytest.raises(ParameterError, match="row 'mule_k2': did you mean 'mule_k1'"):
-        load("03_training", file, {"row": "mule_k2"})
+        load("04_training", file, {"row": "mule_k2"})
     with pytest.raises(ParameterError, match="2 rows; choose one by -p row=NAME"):
-        load("03_training", file)
+        load("04_training", file)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def suite(tmp_path_factory):
     shutil.copy(ROOT / "Snakefile", home)
     random_llama(home / "model", prepared(home / "data"))
     files = [file for file in (home / "params").glob("0[123]_*/**/paper*.yaml") if not file.stem.startswith("paper_")]
-    for file in (*files, *(home / "params" / "03_training" / "paper").glob("*.yaml")):
+    for file in (*files, *(home / "params" / "04_training" / "paper").glob("*.yaml")):
         shrunk(file, home / "model")
     file = home / "params" / "suite" / "paper.yaml"
     groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
@@ -132,7 +132,7 @@ def test_every_set_was_evaluated_whole(suite, benchmark):
         asked = {name: len((folder / f"{name}.jsonl").read_text("utf-8").splitlines()) for name in ("forget", "mmlu")}
         assert {name: found["n"][name] for name in asked} == asked
         params = json.loads((out / "params.json").read_text("utf-8"))
-        paper = yaml.safe_load((ROOT / "params" / "03_training" / "paper" / f"{row}.yaml").read_text("utf-8"))
+        paper = yaml.safe_load((ROOT / "params" / "04_training" / "paper" / f"{row}.yaml").read_text("utf-8"))
         assert all(params[key] == value for key, value in paper.items() if key not in {*SIZE, "model"})
     log = pd.read_csv(suite / "runs" / benchmark / "mule" / "seed-0" / "training.csv")
     assert log["step"].max() == 2 and np.isfinite(log["loss"]).all() and (log["loss"] > 0).any()

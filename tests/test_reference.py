@@ -55,8 +55,8 @@ def test_the_trained_rows_of_table_1_have_five_seeds_on_both_benchmarks():
 def test_a_fresh_run_is_the_reference_s_within_tolerance(row, tmp_path):
     out = tmp_path / "runs" / "books" / row / "seed-0"
     notebook, params = (
-        ROOT / "notebooks" / "03_training.ipynb",
-        ROOT / "params" / "03_training" / "fable" / f"{row}.yaml",
+        ROOT / "notebooks" / "04_training.ipynb",
+        ROOT / "params" / "04_training" / "fable" / f"{row}.yaml",
     )
     command = [sys.executable, "-m", "mule_lib.cli", "run", str(notebook), "-f", str(params), "-p", f"out_dir={out}"]
     done = subprocess.run([*command, "-o", str(tmp_path / "executed.ipynb"), "--threads", "1"], cwd=ROOT)

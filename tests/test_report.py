@@ -30,10 +30,10 @@ def suite(tmp_path_factory):
     data = figures_radar.radar_data(tables.measured_table("table3", "cyber", runs))
     figures.save(figures_radar.radar(data), suite / "figures", "figure3", data=data, alt='Alt "text" & finding.')
     (suite / "executed").mkdir()
-    for name in ("04_main_results", "03_training-books-mule-0"):
+    for name in ("05_main_results", "04_training-books-mule-0"):
         (suite / "executed" / f"{name}.ipynb").write_text("{}")
-    (suite / "04_main_results").mkdir()
-    (suite / "04_main_results" / "provenance.json").write_text(json.dumps({"seconds": 12.3}))
+    (suite / "05_main_results").mkdir()
+    (suite / "05_main_results" / "provenance.json").write_text(json.dumps({"seconds": 12.3}))
     return suite
 
 
@@ -91,7 +91,7 @@ def test_whose_numbers_are_shown(page, suite):
 def test_missing_parts_name_their_command(page):
     """Every table and figure that is not there is listed with what makes it; those that are there are not."""
     missing = page.text.split("What is missing")[1].split("Does what the paper claims")[0]
-    for notebook in ("02_gradient_cosine", "05_ablation", "07_claims"):
+    for notebook in ("02_gradient_cosine", "06_ablation", "08_claims"):
         assert f"mule run notebooks/{notebook}.ipynb -f params/{notebook}/fable.yaml -p out_dir=outputs/made" in missing
     assert "Table 2 · Ablation" in missing and "Table 1 · Main" not in missing and "Figure 3" not in missing
     for line in missing.splitlines():
@@ -106,7 +106,7 @@ def test_provenance_lists_runs_models_and_time(page, suite):
     for run in results.load_runs(suite):
         assert run.fingerprint in page.text and run.folder.relative_to(suite).as_posix() in page.text
     assert "000000000000" in page.text and "torch 2.13.0" in page.text and "embedded/base@" in page.text
-    assert "executed/03_training-books-mule-0.ipynb" in page.links and "04_main_results, 12 s" in page.text
+    assert "executed/04_training-books-mule-0.ipynb" in page.links and "05_main_results, 12 s" in page.text
 
 
 def test_the_same_files_give_the_same_page(suite):
@@ -158,9 +158,9 @@ def test_commands(suite):
 @pytest.mark.parametrize(
     ("stem", "artifacts"),
     [
-        ("04_main_results", ("tables/table1.csv", "tables/rates.html", "figures/overall_books.png")),
-        ("05_ablation", ("tables/table2.tex", "figures/ablation.pdf")),
-        ("06_wmdp_radar", ("tables/table3.md", "figures/figure3.csv", "figures/figure3.txt")),
+        ("05_main_results", ("tables/table1.csv", "tables/rates.html", "figures/overall_books.png")),
+        ("06_ablation", ("tables/table2.tex", "figures/ablation.pdf")),
+        ("07_wmdp_radar", ("tables/table3.md", "figures/figure3.csv", "figures/figure3.txt")),
     ],
 )
 def test_collecting_notebooks_run(stem, artifacts, suite, tmp_path):

@@ -1,4 +1,4 @@
-"""Notebook 03 from end to end on a few records: its run folder, reuse, refusal, and what a failing cell leaves."""
+"""Notebook 04 from end to end on a few records: its run folder, reuse, refusal, and what a failing cell leaves."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from mule_lib.stale_runs import set_aside
 from mule_lib.teacher_files import TeacherFileError
 from mule_lib.training_run import load_data, taught, write_teacher
 
-NOTEBOOK = ROOT / "notebooks" / "03_training.ipynb"
+NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 
 
 @pytest.fixture(scope="module")

@@ -89,7 +89,7 @@ def test_choices_reach_the_params_files_and_ablations_follow_their_method(tmp_pa
 
 
 def test_the_shipped_defaults_are_the_grid_s_choices():
-    root = Path(tuning.__file__).parent.parent / "params" / "03_training"
+    root = Path(tuning.__file__).parent.parent / "params" / "04_training"
     lines = [entry for name in BENCHMARKS for entry in tuning.read_grid(root / "grid" / f"{name}.csv")]
     best = tuning.chosen(lines)
     assert set(best) == set(tuning.ROWS)
