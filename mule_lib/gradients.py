@@ -29,11 +29,11 @@ def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     return [part.reshape(t.shape).to(t.device, t.dtype) for part, t in zip(vector.split(sizes), like, strict=True)]
 
 
-def objective_gradient(loss: Tensor, parameters: Sequence[Tensor], *, retain_graph: bool = False) -> Tensor:
+def objective_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Gradient of one objective's loss as a flat float32 vector; `.grad` of the parameters stays untouched.
 
     Parameters the loss does not reach give zeros. Not reduced between processes, even on a DDP model: follow with
-    `all_reduce_mean`. Set `retain_graph` when another objective shares the forward pass.
+    `all_reduce_mean`.
     Raises ValueError if there is no parameter, one is frozen, or the loss is not a scalar with a graph.
     """
     parameters = list(parameters)
@@ -44,11 +44,11 @@ def objective_gradient(loss: Tensor, parameters: Sequence[Tensor], *, retain_gra
         raise ValueError(
             f"loss: shape {list(loss.shape)}, requires_grad {loss.requires_grad}; need a scalar with a graph"
         )
-    parts = torch.autograd.grad(loss, parameters, retain_graph=retain_graph, materialize_grads=True)
+    parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return torch.cat([part.to(parameters[0].device, torch.float32).reshape(-1) for part in parts])
 
 
-def all_reduce_mean(vector: Tensor, *, weight: float = 1.0, group: dist.ProcessGroup | None = None) -> Tensor:
+def all_reduce_mean(vector: Tensor, *, weight: float = 1.0) -> Tensor:
     """Average a gradient over all processes; without torch.distributed the vector is returned as it is.
 
     Shapes: vector [P] on each process; returns [P], the same on each. `weight` is what this process's loss was averaged
@@ -62,8 +62,8 @@ def all_reduce_mean(vector: Tensor, *, weight: float = 1.0, group: dist.ProcessG
         return vector
     total = vector * weight
     weight_sum = torch.tensor(weight, dtype=torch.float64, device=vector.device)
-    dist.all_reduce(total, group=group)
-    dist.all_reduce(weight_sum, group=group)
+    dist.all_reduce(total)
+    dist.all_reduce(weight_sum)
     if weight_sum == 0:
         raise ValueError("weight: the sum over all processes is 0; at least one must be above 0")
     return total.div_(weight_sum.item())

@@ -140,8 +140,7 @@ def sequence_nll(logits: Tensor, labels: Tensor, *, names: tuple[str, str] = ("l
     Shapes: logits [B, T, V], labels [B, T]; returns float32 [B], in nats. `names` are used in error messages.
     Raises ValueError as `answer_logits`, and if a row has no supervised token.
     """
-    _check_sequence(logits, labels, names)
-    _check_every_row(labels, names[1])
+    _check_sequence(logits, labels, names, every_row=True)
     return sum_over_rows(token_nll(logits, labels), labels)
 
 
@@ -149,7 +148,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean negative log-likelihood over all supervised tokens of the batch; also the loss of SFT refusal tuning.
 
     Shapes: logits [B, T, V], labels [B, T]; returns a float32 scalar, in nats. Raises ValueError as `answer_logits`.
-    Source: the loss of causal language models; for SFT, refusals and retain answers in one batch as TOFU's `idk`.
+    For SFT, refusals and retain answers stand in one batch as in TOFU's `idk`.
     """
     return token_nll(logits, labels).mean()
 
@@ -274,15 +273,12 @@ def flat(
     forget_labels: Tensor,
     *,
     divergence: str = "total_variation",
-    official: bool = False,
 ) -> Tensor:
     """Exchange the forget answer for a template answer to the same question, without retain data or reference model.
 
     Shapes: logits [B, T, V], labels [B, T]; templates and forget answers have their own T and the same B, row by row;
-    returns a float32 scalar. P is the arithmetic mean of token probabilities over a row's supervised tokens, the
-    divergence is taken per row, then the mean over rows. `official=True` follows the released code instead: one P over
-    all B (T - 1) positions of the batch, prompt and padding adding 0 to the sum and 1 to the count (so it depends on
-    padding).
+    returns a float32 scalar. P is the arithmetic mean of token probabilities over a row's supervised tokens (the
+    released code's runs over prompt and padding too), the divergence is taken per row, then the mean over rows.
     Raises ValueError on shapes that do not fit, unpaired rows, a row without supervised token, an unknown divergence,
     and on one whose released form pushes the wrong way.
     Source: FLAT, Wang 2025 (arXiv 2410.11143).
@@ -291,19 +287,15 @@ def flat(
         raise ValueError(f"divergence: {divergence!r} is refused, {REFUSED[divergence]}; use {', '.join(DIVERGENCES)}")
     _check_choice("divergence", divergence, tuple(DIVERGENCES))
     _check_rows_pair("template_logits", template_logits, forget_logits)
-
     template_term, forget_term = DIVERGENCES[divergence]
-    template = _mean_probability(template_logits, template_labels, "template", official)
-    forget = _mean_probability(forget_logits, forget_labels, "forget", official)
+    template = _mean_probability(template_logits, template_labels, ("template_logits", "template_labels"))
+    forget = _mean_probability(forget_logits, forget_labels, ("forget_logits", "forget_labels"))
     return (template_term(template) + forget_term(forget)).mean()
 
 
-def _mean_probability(logits: Tensor, labels: Tensor, name: str, official: bool) -> Tensor:
-    """Mean probability of the labels: per row [B], or with `official` one number over all shifted positions."""
-    _check_sequence(logits, labels, (f"{name}_logits", f"{name}_labels"))
-    _check_every_row(labels, f"{name}_labels")
-    summed = sum_over_rows(torch.exp(-token_nll(logits, labels)), labels)
-    return summed.sum() / labels[:, 1:].numel() if official else summed / answer_lengths(labels)
+def _mean_probability(logits: Tensor, labels: Tensor, names: tuple[str, str]) -> Tensor:
+    _check_sequence(logits, labels, names, every_row=True)
+    return sum_over_rows(torch.exp(-token_nll(logits, labels)), labels) / answer_lengths(labels)
 
 
 def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -405,8 +397,8 @@ def _check_labels(labels: Tensor, name: str = "labels") -> None:
         )
 
 
-def _check_sequence(logits: Tensor, labels: Tensor, names: tuple[str, str] = ("logits", "labels")) -> None:
-    """Un-shifted logits [B, T, V] go with labels [B, T] that hold token ids or -100."""
+def _check_sequence(logits: Tensor, labels: Tensor, names=("logits", "labels"), *, every_row: bool = False) -> None:
+    """Un-shifted logits [B, T, V] go with labels [B, T] that hold token ids or -100, with an answer in `every_row`."""
     _check_logits(names[0], logits, "[B, T, V]")
     _check_labels(labels, names[1])
     if logits.shape[:2] != labels.shape:
@@ -420,9 +412,5 @@ def _check_sequence(logits: Tensor, labels: Tensor, names: tuple[str, str] = ("l
             f"{names[1]}: {int(outside[0])} is neither {IGNORED} nor a token id below {logits.shape[-1]} "
             "(the vocabulary size)"
         )
-
-
-def _check_every_row(labels: Tensor, name: str) -> None:
-    empty = (answer_lengths(labels) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"{name}: rows {empty} have no supervised token; each row needs at least one")
+    if every_row and (empty := (answer_lengths(labels) == 0).nonzero().flatten().tolist()):
+        raise ValueError(f"{names[1]}: rows {empty} have no supervised token; each row needs at least one")
