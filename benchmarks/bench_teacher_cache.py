@@ -9,7 +9,7 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib.teacher_cache import build_cache
+from mule_lib.training.teacher import build_cache
 
 ROWS, CONTEXT, ANSWER, TOP_K, REPEATS = 16, 96, 12, 10, 7
 
@@ -49,11 +49,11 @@ def main() -> None:
     moving = torch.randint(0, args.vocabulary, (len(positions), TOP_K))
 
     def cached() -> None:
-        held = cache.at(positions)
+        held = cache.answers(positions)
         held.top(TOP_K), held.at(moving)
 
     def every_row() -> None:
-        cache.at(positions).logits().gather(1, moving)
+        cache.answers(positions).logits().gather(1, moving)
 
     @torch.no_grad()
     def live() -> None:

@@ -5,13 +5,14 @@ A method is a sum of terms, and a term is a pure loss over the answers of some g
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from typing import Any
 
 from torch import Tensor
 
 from mule_lib import losses
 from mule_lib.losses import sum_over_rows
-from mule_lib.teacher_cache import CachedAnswers
+from mule_lib.prompts import Steering, steering
 
 Options = Mapping[str, Any]
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], Options], Tensor]
@@ -26,7 +27,7 @@ class Answers:
 
     logits: Tensor
     labels: Tensor
-    frozen: CachedAnswers | None = None
+    frozen: Any = None
 
     @property
     def student(self) -> Tensor:
@@ -58,6 +59,10 @@ class Term:
     keeps: bool = False
     frozen: bool = False
 
+    def takes(self, group: str) -> bool:
+        """Whether the term reads records of a group."""
+        return any(fnmatch(group, pattern) for pattern in self.groups)
+
 
 @dataclass(frozen=True)
 class Method:
@@ -75,6 +80,14 @@ class Method:
     rule: Rule | None = None
     auto_learning_rate: bool = False
     source: str = ""
+
+    def weight(self, term: Term) -> float:
+        """What a term's loss counts in the sum."""
+        return self.options[term.weight] if isinstance(term.weight, str) else term.weight
+
+    def teacher_steering(self, topic: str, *, name: str = "fable") -> Steering:
+        """How the teacher whose answers are copied is steered."""
+        return steering(self.options["teacher"], topic, cot=self.options["cot"], name=name)
 
 
 class MethodError(ValueError):

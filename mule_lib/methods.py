@@ -13,9 +13,10 @@ from torch import Tensor
 from mule_lib import gradients, losses
 from mule_lib.method_terms import Answers, Method, MethodError, Options, Term
 from mule_lib.prompts import Steering, steering
-from mule_lib.training_data import ANCHOR_GROUPS
 
 FORGET, RETAIN, NEIGHBOR, ATTACK = "*/forget", "obj1/retain", "obj2/neighbor", "obj3/adversarial"
+# Present only to sharpen the boundary (Section 3.3); the other groups are the objectives' own data.
+ANCHOR_GROUPS = frozenset({"obj2/forget", "obj3/benign"})
 OBJECTIVES = ("obj1", "obj2", "obj3")
 # Anchors: contrastive partners share a batch, and the groups that exist only as anchors are used.
 DATA = {"anchors": True, "positions": "answer", "max_answer_tokens": 64}

@@ -158,33 +158,24 @@ def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
 def _training(model, tokenizer, data, method, record) -> Iterator[str]:
     from dataclasses import replace
 
-    from mule_lib import methods, targets
+    from mule_lib import methods
     from mule_lib.evaluate.samples import shown
-    from mule_lib.prompts import steering
-    from mule_lib.training_data import encode, group_of
+    from mule_lib.training.batches import encode, group_of
+    from mule_lib.training.teacher import teacher_answers
 
     group = group_of(record)
     resolved = methods.on_groups(method, {group_of(each) for each in data.records})
-    terms = [term for term in resolved.terms if group in term.groups]
+    terms = [term for term in resolved.terms if term.takes(group)]
     yield f"record {record.id}, group {group}"
     if not terms:
         yield f"{method.label} does not use this group"
         return
-    said, options = [], method.options
+    answers, options = [], method.options
     if "teacher" in options:
-        how = steering(options["teacher"], data.topic, cot=options["cot"], name=data.prompt_name)
-        said = targets.teacher_targets(
-            model, tokenizer, [record], how, answers=options["answers"], max_answer_tokens=options["max_answer_tokens"]
-        )
-    wanted = list(dict.fromkeys(name for term in terms for name in term.continuations))
-    example = encode(
-        tokenizer,
-        [replace(record, anchor=None)],
-        {group: wanted},
-        targets=said,
-        positions=options["positions"],
-        max_answer_tokens=options["max_answer_tokens"],
-    )[0]
+        steering = method.teacher_steering(data.topic, name=data.prompt_name)
+        limits = {"answers": options["answers"], "max_answer_tokens": options["max_answer_tokens"]}
+        answers = teacher_answers(model, tokenizer, [record], steering, **limits)
+    (example,) = encode(tokenizer, [replace(record, anchor=None)], resolved, answers)
     for term in terms:
         for name in term.continuations:
             answer = shown(tokenizer, example.continuations[name])

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mule_lib import methods, models, records, run_folder, runs, targets, teacher_files
+from mule_lib import methods, models, records, run_folder, runs
 from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import Loaded, load
 from mule_lib.evaluate.intervals import bootstrap_interval
@@ -17,13 +17,12 @@ from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
 from mule_lib.models import ask
 from mule_lib.paper import METRICS
-from mule_lib.params import FABLE, Training, method_options, repository_path
-from mule_lib.prompts import Steering, steering
+from mule_lib.params import FABLE, Training, repository_path
+from mule_lib.prompts import Steering
 from mule_lib.records import Record
-from mule_lib.settings import Settings
-from mule_lib.targets import Target
-from mule_lib.training import Trained
-from mule_lib.training_data import group_of
+from mule_lib.training import Trained, teacher
+from mule_lib.training.batches import group_of
+from mule_lib.training.teacher import TeacherAnswer
 
 
 def load_data(p: Training) -> Loaded:
@@ -76,31 +75,14 @@ def workload(p: Training, data: Sequence[Record]) -> models.Workload:
     )
 
 
-def settings_of(p: Training) -> Settings:
-    """How the run trains; about twenty points on its curve."""
-    return Settings(
-        steps=p.steps,
-        batch_size=p.train_batch_size,
-        accumulation=p.accumulation,
-        learning_rate=p.learning_rate or None,
-        lora_rank=p.lora_rank,
-        precision=p.precision,
-        activation_checkpointing=p.activation_checkpointing,
-        save_every=p.save_every,
-        max_thought_tokens=p.max_thought_tokens,
-        log_every=max(1, p.steps // 20) if p.steps else 10,
-        seed=p.seed,
-    )
-
-
 def checkpoints_of(p: Training, told: Mapping[str, Any]) -> Path | None:
     """Where an interrupted run goes on from: a hidden folder of this very run beside its own; None without any."""
     out = repository_path(p.out_dir)
     return out.parent / f".{out.name}.checkpoints-{fingerprint(told)}" if p.save_every else None
 
 
-def taught(p: Training, data: Loaded) -> list[Target] | None:
-    """The shared teacher's targets of a run with a `teacher_file`; None where training asks the teacher itself.
+def taught(p: Training, data: Loaded) -> list[TeacherAnswer] | None:
+    """The shared teacher answers of a run with a `teacher_file`; None where training asks the teacher itself.
 
     The file is of the unified records also where the student reads raw ones: both have the same ids, and a teacher that
     does not understand a format would hide what the format does to the student.
@@ -108,44 +90,33 @@ def taught(p: Training, data: Loaded) -> list[Target] | None:
     """
     if not p.teacher_file:
         return None
-    row = methods.with_options(p.method, p.options)
-    how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
-    told = teacher_files.told_of(
-        load_data(p.model_copy(update={"data_format": "unified"})).records,
-        how,
+    unified = load_data(p.model_copy(update={"data_format": "unified"}))
+    identity = teacher.teacher_identity(
+        unified,
+        methods.with_options(p.method, p.options),
         model=model_hash(p.model, p.revision),
-        max_answer_tokens=row.options["max_answer_tokens"],
         max_thought_tokens=p.max_thought_tokens,
     )
-    return teacher_files.read(repository_path(p.teacher_file), told)
+    return teacher.read_shared(repository_path(p.teacher_file), identity)
 
 
 def write_teacher(file: Path, p: Training, *, batch_size: int = 64, overwrite: bool = False) -> tuple[int, str]:
-    """Ask the teacher of a row's options about all training records and write what it says.
+    """Ask the teacher of a row's options about all training records and write its answers.
 
-    Returns the number of targets and "reused" or "written". Raises TeacherFileError for a row without a teacher, and
-    for a file of other targets unless `overwrite`.
+    Returns the number of answers and "reused" or "written". Raises TeacherFileError for a row without a teacher, and
+    for a file of other answers unless `overwrite`.
     """
-    row = methods.with_options(p.method, p.options)
-    if method_options(p.method, p.options).teacher_name is None:
-        raise teacher_files.TeacherFileError(f"method: {p.method} with these options keeps no teacher's answers")
-    data = load_data(p)
-    how = steering(row.options["teacher"], data.topic, cot=row.options["cot"], name=data.prompt_name)
-    limits = {
-        "max_answer_tokens": row.options["max_answer_tokens"],
-        "max_thought_tokens": p.max_thought_tokens,
-    }
-    told = teacher_files.told_of(data.records, how, model=model_hash(p.model, p.revision), **limits)
-    if file.exists():
-        try:
-            return len(teacher_files.read(file, told)), "reused"
-        except teacher_files.TeacherFileError:
-            if not overwrite:
-                raise
-    model, tokenizer = load_model(p, frozen=True)
-    said = targets.teacher_targets(model, tokenizer, data.records, how, batch_size=batch_size, **limits)
-    teacher_files.write(file, said, told)
-    return len(said), "written"
+    answers, asked = teacher.shared(
+        file,
+        load_data(p),
+        methods.with_options(p.method, p.options),
+        model=model_hash(p.model, p.revision),
+        load=lambda: load_model(p, frozen=True),
+        max_thought_tokens=p.max_thought_tokens,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )
+    return len(answers), "written" if asked else "reused"
 
 
 def groups(records: Sequence[Record]) -> pd.DataFrame:

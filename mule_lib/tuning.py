@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from mule_lib import methods, models, targets
+from mule_lib import methods, models
 from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
 from mule_lib.benchmarks.fable.unlearning import unlearning_records
 from mule_lib.benchmarks.fable.validation import validation_sets
@@ -26,9 +26,8 @@ from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.prompts import steering
 from mule_lib.runs import write_text
-from mule_lib.settings import Settings
-from mule_lib.trainer import DivergedError
-from mule_lib.training import train
+from mule_lib.training import DivergedError, Settings, train
+from mule_lib.training.teacher import teacher_answers
 
 RATES = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 4e-3)
 MORE_RATES = (1.4, 0.7, 0.85)  # times the best rate, for rows without an option of their own
@@ -107,8 +106,8 @@ class Tuner:
                 row,
                 topic=self.sets.topic,
                 settings=Settings(**self.settings, learning_rate=rate),
-                said=said,
-                **options,
+                teacher_answers=said,
+                options=options,
             )
         except DivergedError as error:
             return {**line, **dict.fromkeys((*METRICS, "overall"), ""), "note": str(error)}
@@ -122,7 +121,7 @@ class Tuner:
 
     def _said(self, kind: str, cot: bool):
         how = steering(kind, self.sets.topic, cot=cot)
-        return targets.teacher_targets(self.model, self.tokenizer, self.records, how)
+        return teacher_answers(self.model, self.tokenizer, self.records, how)
 
     def _score(self, model) -> dict[str, float]:
         how = steering("none", self.sets.topic)

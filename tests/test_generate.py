@@ -9,9 +9,10 @@ from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib import prompts, teacher_cache
+from mule_lib import prompts
 from mule_lib.models import ask, generate
 from mule_lib.models.generate import batches, shared_length
+from mule_lib.training import teacher
 
 SPECIAL = ["<pad>", "<bos>", "<eos>", "<sys>", "<user>", "<bot>"]
 
@@ -247,9 +248,9 @@ def test_a_shared_beginning_changes_no_option_score(model, batch_size):
 
 def test_the_teachers_states_are_the_same_with_and_without(monkeypatch, model):
     sequences = {i: (prompt, [5, 6 + i % 3, 2][: 1 + i % 3]) for i, prompt in enumerate(ALIKE)}
-    together = teacher_cache.build_cache(model, sequences, top_k=4)
-    monkeypatch.setattr(teacher_cache, "shared_length", lambda sequences: 0)
-    alone = teacher_cache.build_cache(model, sequences, top_k=4)
+    together = teacher.build_cache(model, sequences, top_k=4)
+    monkeypatch.setattr(teacher.generate, "shared_length", lambda sequences: 0)
+    alone = teacher.build_cache(model, sequences, top_k=4)
     assert together.spans == alone.spans
     for name in ("hidden", "nll", "top_logits"):
         assert torch.allclose(getattr(together, name), getattr(alone, name), atol=1e-4)

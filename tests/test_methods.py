@@ -1,5 +1,6 @@
 """The table of methods: every row trains, says what it needs, and a new row is a loss and an entry."""
 
+import importlib
 import inspect
 import warnings
 
@@ -7,13 +8,12 @@ import pytest
 import tiny
 import torch
 
-from mule_lib import losses, methods, prompts, trainer, training
+from mule_lib import losses, methods, prompts
 from mule_lib.method_terms import Method, MethodError, Term
 from mule_lib.methods import METHODS, on_groups, steering_of, with_options
 from mule_lib.paper import LABELS
-from mule_lib.settings import Settings
-from mule_lib.targets import student_context
-from mule_lib.training import train
+from mule_lib.training import Settings, train
+from mule_lib.training.teacher import student_context
 
 TRAINED = [name for name, row in METHODS.items() if row.terms]
 GROUPS = {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"}
@@ -28,12 +28,11 @@ def quiet(capsys):
     capsys.readouterr()
 
 
-def run(method, *, settings=QUICK, model=None, **options):
+def run(method, *, settings=QUICK, model=None, teacher_model=None, **options):
     if method in TRAINED:
         options = {"max_answer_tokens": 6, **options}
-    return train(
-        model or tiny.model(), tiny.tokenizer(), tiny.records(), method, topic=tiny.TOPIC, settings=settings, **options
-    )
+    given = {"topic": tiny.TOPIC, "settings": settings, "teacher_model": teacher_model, "options": options}
+    return train(model or tiny.model(), tiny.tokenizer(), tiny.records(), method, **given)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -82,7 +81,7 @@ def test_mules_first_loss_is_eq3_with_the_live_teacher():
     for objective in ("obj1", "obj2", "obj3"):
         of_student, of_teacher = [], []
         # A batch of 24 is four draws of six groups: every record of the tiny data once.
-        for target in (target for target in result.targets if target.objective == objective):
+        for target in (target for target in result.teacher_answers if target.objective == objective):
             context = student_context(tiny.tokenizer(), records[target.id]).input_ids
             for side, model, ids in ((of_student, fresh, context), (of_teacher, base, target.context_ids)):
                 with torch.no_grad():
@@ -99,9 +98,9 @@ def test_switches_of_the_ablation_change_what_is_trained():
         "obj2/neighbor",
         "obj3/adversarial",
     }
-    assert all(target.thought == "" for target in run("mule", cot=False).targets)
+    assert all(target.thought == "" for target in run("mule", cot=False).teacher_answers)
     given = run("mule", answers="given", cot=False, max_answer_tokens=64)
-    assert given.obedience == [] and {t.answer for t in given.targets if t.role == "forget"} == {tiny.REFUSAL}
+    assert given.obedience == [] and {t.answer for t in given.teacher_answers if t.role == "forget"} == {tiny.REFUSAL}
     losses_by = {
         str(options): run("mule", cot=False, **options).log[0]["loss"]
         for options in ({}, {"top_k": 3}, {"positions": "first"}, {"over_k": "sum"}, {"teacher": "ensemble"})
@@ -131,8 +130,8 @@ def test_a_new_method_is_a_loss_and_a_row(monkeypatch):
 
 
 def test_the_trainer_knows_no_method_by_name():
-    for module in (trainer, training):
-        text = inspect.getsource(module)
+    for module in ("train", "trainer", "batches"):
+        text = inspect.getsource(importlib.import_module(f"mule_lib.training.{module}"))
         assert not [name for name in METHODS if f'"{name}"' in text or f"'{name}'" in text]
 
 

@@ -17,8 +17,7 @@ from mule_lib.prepare import Questions, assemble, title_questions
 from mule_lib.prepare_sources import prepared_rwku, read_refusals
 from mule_lib.prompts import steering
 from mule_lib.records import REFUSED
-from mule_lib.settings import Settings
-from mule_lib.training import train
+from mule_lib.training import Settings, train
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
@@ -155,7 +154,7 @@ def test_real_rows_from_files_to_metrics(benchmark, tmp_path):
         topic=loaded.topic,
         settings=settings,
         prompt_name=benchmark,
-        max_answer_tokens=8,
+        options={"max_answer_tokens": 8},
     )
     assert trained.steps == 2 and all(entry["loss"] >= 0 for entry in trained.log)
     assert any(not torch.equal(value, before[name]) for name, value in trained.model.state_dict().items())

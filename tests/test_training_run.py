@@ -15,7 +15,7 @@ from mule_lib.params import ROOT, Table, Training
 from mule_lib.run import NotebookError, run_notebook
 from mule_lib.run_folder import RunFolderError
 from mule_lib.stale_runs import set_aside
-from mule_lib.teacher_files import TeacherFileError
+from mule_lib.training import TeacherFileError
 from mule_lib.training_run import load_data, taught, write_teacher
 
 NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"

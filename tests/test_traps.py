@@ -4,7 +4,6 @@ import json
 import math
 import os
 import socket
-from dataclasses import replace
 
 import pytest
 import tiny
@@ -13,13 +12,14 @@ import torch.multiprocessing as mp
 from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
-from mule_lib import models, prompts, targets
+from mule_lib import models, prompts
 from mule_lib.method_terms import Answers, Method, Term
 from mule_lib.methods import DATA, METHODS, on_groups
-from mule_lib.settings import Settings, training_arguments
-from mule_lib.trainer import DivergedError, MultiObjectiveTrainer
-from mule_lib.training import train
-from mule_lib.training_data import encode
+from mule_lib.training import DivergedError, Settings, train
+from mule_lib.training.batches import encode
+from mule_lib.training.teacher import teacher_answers
+from mule_lib.training.train import training_arguments
+from mule_lib.training.trainer import MultiObjectiveTrainer
 
 QUICK = Settings(
     steps=2, batch_size=24, learning_rate=1e-3, warmup=0, log_every=1, min_obedience=0, max_thought_tokens=4
@@ -29,15 +29,15 @@ QUICK = Settings(
 def run(method="mule", *, settings=QUICK, model=None, **options):
     if isinstance(method, str):
         options = {"max_answer_tokens": 6, **options}
-    model = model or tiny.model()
-    return train(model, tiny.tokenizer(), tiny.records(), method, topic=tiny.TOPIC, settings=settings, **options)
+    given = {"topic": tiny.TOPIC, "settings": settings, "options": options}
+    return train(model or tiny.model(), tiny.tokenizer(), tiny.records(), method, **given)
 
 
 def bare_trainer(model, folder, **changed):
     """A trainer of SFT on one draw, with arguments as transformers sets them by default."""
     groups = {f"{record.objective}/{record.role}" for record in tiny.records()}
     row = on_groups(METHODS["sft"], groups)
-    examples = encode(tiny.tokenizer(), tiny.records(), dict.fromkeys(groups, ("desired",)))
+    examples = encode(tiny.tokenizer(), tiny.records(), row)
     draw = list({example.group: example for example in examples}.values())
     arguments = TrainingArguments(output_dir=str(folder), max_steps=1, report_to="none", disable_tqdm=True, **changed)
     arguments.per_device_train_batch_size = 1
@@ -45,7 +45,7 @@ def bare_trainer(model, folder, **changed):
 
 
 def test_1_accumulation_does_not_multiply_the_gradient():
-    one, eight = (run("sft", settings=replace(QUICK, accumulation=n)).log[0] for n in (1, 4))
+    one, eight = (run("sft", settings=QUICK.model_copy(update={"accumulation": n})).log[0] for n in (1, 4))
     assert eight["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
     assert eight["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
@@ -53,11 +53,11 @@ def test_1_accumulation_does_not_multiply_the_gradient():
 def test_2_a_model_in_training_with_checkpointing_answers_as_in_evaluation():
     how = prompts.steering("oracle", tiny.TOPIC, cot=True)
     caps = {"max_answer_tokens": 12, "max_thought_tokens": 4}
-    expected = targets.teacher_targets(tiny.model(), tiny.tokenizer(), tiny.records(), how, **caps)
+    expected = teacher_answers(tiny.model(), tiny.tokenizer(), tiny.records(), how, **caps)
     model = tiny.model()
     model.activation_checkpointing_enable()
     model.train()
-    assert targets.teacher_targets(model, tiny.tokenizer(), tiny.records(), how, **caps) == expected
+    assert teacher_answers(model, tiny.tokenizer(), tiny.records(), how, **caps) == expected
     assert model.training and max(len(target.answer_ids) for target in expected) > 2
 
 
@@ -109,7 +109,7 @@ def test_6_a_nan_is_neither_logged_as_zero_nor_trained_on(tmp_path):
 def test_7_nested_batches_are_not_emptied(tmp_path):
     trainer = bare_trainer(tiny.model(), tmp_path, remove_unused_columns=True)
     batch = next(iter(trainer.get_train_dataloader()))
-    assert len(batch) == 6 and batch["obj1/forget"]["desired"]["input_ids"].numel() > 0
+    assert len(batch) == 6 and batch["obj1/forget", "desired"]["input_ids"].numel() > 0
     trainer.train()
     assert trainer.state.global_step == 1
 
@@ -135,7 +135,7 @@ def train_for_parallel():
     found = {}
     for method, batch_size in PARALLEL.items():
         more = {"auto_learning_rate_every": 1} if method == "ngdiff" else {}
-        trained = run(method, settings=replace(QUICK, batch_size=batch_size), **more)
+        trained = run(method, settings=QUICK.model_copy(update={"batch_size": batch_size}), **more)
         flat = torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
         found[method] = {"weights": flat[::7].tolist(), "rates": [entry["learning_rate"] for entry in trained.log]}
     return found

@@ -1,10 +1,11 @@
-"""One trainer for every row: balanced batches of nested groups, a sum of terms, gradient rules, a stop at NaN.
+"""One trainer for every method: balanced batches, a sum of terms, gradient rules, a stop at NaN.
 
 The gradient is that of the whole accumulated batch on all processes: each term is a mean over its answer tokens (or
 rows) of that whole batch, so `accumulation` never changes the result.
 """
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -12,25 +13,55 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from accelerate.utils import extract_model_from_parallel
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import gradients
 from mule_lib.losses import pack_answers
 from mule_lib.method_terms import Answers, Method, Term
 from mule_lib.models.head import answers_only
-from mule_lib.teacher_cache import AnswerCache
-from mule_lib.training_callbacks import mean_over_processes
-from mule_lib.training_data import Batch, Collator, Example
+from mule_lib.training.batches import Batch, Collator, Example, count, rows_of
+from mule_lib.training.teacher import AnswerCache
+
+PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
 class DivergedError(RuntimeError):
     """A loss or gradient is not finite; the message names the step, the term and the last good checkpoint."""
 
 
+def term_losses(model, batch: Batch, terms: Sequence[Term], method: Method, cache: AnswerCache | None) -> list[Tensor]:
+    """Losses of some of a method's terms from one forward over all they read; means over what the batch holds.
+
+    `model` may be wrapped for training. Each loss is a scalar with gradient.
+    """
+    keys = list(dict.fromkeys(key for t in terms for name in t.continuations for key in rows_of(batch, t, name)))
+    joint = {name: _join([batch[key][name] for key in keys], pad) for name, pad in PADDING.items()}
+    labels = joint.pop("labels")
+    with answers_only(extract_model_from_parallel(model), labels):
+        logits = model(**joint, use_cache=False).logits
+    packed_labels = pack_answers(labels.unsqueeze(2), labels)[1]
+    spans, end = {}, 0
+    for key in keys:
+        spans[key] = range(end, end + len(batch[key]["labels"]))
+        end = spans[key].stop
+    losses = []
+    for term in terms:
+        answers = []
+        for name in term.continuations:
+            own = rows_of(batch, term, name)
+            rows = [spans[key] for key in own]
+            frozen = cache.answers(torch.cat([batch[key]["positions"] for key in own])) if term.frozen else None
+            answers.append(Answers(_take(logits, rows), _take(packed_labels, rows), frozen))
+        losses.append(term.loss(*answers, method.options))
+    return losses
+
+
 class MultiObjectiveTrainer(Trainer):
-    """Train the terms of one method whose groups are resolved (`methods.on_groups`) on draws of examples.
+    """Train the terms of one method on draws of examples.
 
     `draws` are consumed in their order, `per_device_train_batch_size` of them per forward. A method without a rule adds
     its weighted terms up and goes backward through the wrapped model; with a rule each term's gradient is taken on the
@@ -51,7 +82,6 @@ class MultiObjectiveTrainer(Trainer):
         *,
         cache: AnswerCache | None = None,
         pad_id: int = 0,
-        callbacks: Sequence[TrainerCallback] = (),
     ):
         if args.n_gpu > 1:
             raise ValueError(
@@ -62,19 +92,16 @@ class MultiObjectiveTrainer(Trainer):
             raise ValueError(f"{method.label} combines whole gradients, which sharded training does not hold; use DDP")
         args.remove_unused_columns = False  # transformers knows no column of a nested batch and would drop them all
         args.logging_nan_inf_filter = False  # a NaN would be logged as 0
-        self.method = method
-        self.cache = cache
+        self.method, self.cache = method, cache
         self._totals: dict[str, float] = {}
         self._sums: dict[str, float] = {}
         self._pending: dict[str, tuple[Tensor, float]] = {}
         self._micro_batches: list[Batch] = []
-        super().__init__(
-            model=model,
-            args=args,
-            train_dataset=list(draws),
-            data_collator=Collator(pad_id, cache),
-            callbacks=list(callbacks),
-        )
+        super().__init__(model=model, args=args, train_dataset=list(draws), data_collator=Collator(pad_id, cache))
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Progress(method.label))
+        if every := method.options.get("auto_learning_rate_every", 0):
+            self.add_callback(AutoLearningRate(self, every))
 
     def _get_train_sampler(self, train_dataset=None):
         # Draws are shuffled and balanced already; their order is part of the run.
@@ -89,7 +116,7 @@ class MultiObjectiveTrainer(Trainer):
             dtype=torch.float64 if device.type != "mps" else torch.float32,
             device=device,
         )
-        if dist.is_available() and dist.is_initialized():
+        if _several_processes():
             dist.all_reduce(counts)
         self._totals = dict(zip((term.name for term in self.method.terms), counts.tolist(), strict=True))
         self._pending.clear()
@@ -100,12 +127,12 @@ class MultiObjectiveTrainer(Trainer):
 
         Summed over micro-batches and averaged over processes this is the loss of the joint batch. Raises DivergedError.
         """
-        world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        world = dist.get_world_size() if _several_processes() else 1
         total = torch.zeros((), device=self.args.device)
-        losses = self.term_losses(model, inputs, self.method.terms)
+        losses = term_losses(model, inputs, self.method.terms, self.method, self.cache)
         for term, loss in zip(self.method.terms, losses, strict=True):
             share = count(term, inputs) * world / self._totals[term.name]
-            total = total + self._weight(term) * share * loss
+            total = total + self.method.weight(term) * share * loss
             self._note(term, loss, share)
         return (total, {}) if return_outputs else total
 
@@ -116,11 +143,11 @@ class MultiObjectiveTrainer(Trainer):
         model.train()
         inputs = self._prepare_inputs(inputs)
         core = self.accelerator.unwrap_model(model)
-        parameters = [parameter for parameter in core.parameters() if parameter.requires_grad]
+        parameters = trained_parameters(core)
         total = torch.zeros((), device=self.args.device)
         for term in self.method.terms:
-            (loss,) = self.term_losses(core, inputs, [term])
-            loss = self._weight(term) * loss
+            (loss,) = term_losses(core, inputs, [term], self.method, self.cache)
+            loss = self.method.weight(term) * loss
             number = count(term, inputs)
             gradient = gradients.objective_gradient(loss, parameters).mul_(number)
             held, before = self._pending.get(term.name, (None, 0.0))
@@ -132,49 +159,26 @@ class MultiObjectiveTrainer(Trainer):
             self._apply_rule(parameters)
         return total
 
-    def term_losses(self, model, inputs: Batch, terms: Sequence[Term]) -> list[Tensor]:
-        """Losses of some terms from one forward over all they need; means over what the micro-batch holds."""
-        keys = list(dict.fromkeys((g, name) for term in terms for name in term.continuations for g in term.groups))
-        rows = [inputs[group][name] for group, name in keys]
-        joint = {name: join([row[name] for row in rows], pad) for name, pad in PADDING.items()}
-        labels = joint.pop("labels")
-        core = self.accelerator.unwrap_model(model)
-        with answers_only(core, labels):
-            output = model(**joint, use_cache=False)
-        packed_labels = pack_answers(labels.unsqueeze(2), labels)[1]
-        places, start = {}, 0
-        for key, row in zip(keys, rows, strict=True):
-            places[key] = range(start, start := start + len(row["labels"]))
-        found = []
-        for term in terms:
-            sides = []
-            for name in term.continuations:
-                spans = [places[group, name] for group in term.groups]
-                positions = [inputs[group][name]["positions"] for group in term.groups] if term.frozen else []
-                sides.append(
-                    Answers(
-                        take(output.logits, spans),
-                        take(packed_labels, spans),
-                        self.cache.at(torch.cat(positions)) if positions else None,
-                    )
-                )
-            found.append(term.loss(*sides, self.method.options))
-        return found
-
     def try_losses(self) -> None:
         """Compute every term once on the first draw, so that a loss refuses its options before any step is taken."""
         inputs = self._prepare_inputs(self.data_collator(self.train_dataset[:1]))
         with torch.no_grad():
-            self.term_losses(self.model, inputs, self.method.terms)
+            term_losses(self.model, inputs, self.method.terms, self.method, self.cache)
 
-    def mean_loss(self, terms: Sequence[Term]) -> float:
-        """Sum of some terms' means over the whole accumulated batch of the current step, on all processes."""
-        core, total = self.accelerator.unwrap_model(self.model), 0.0
-        for batch in self._micro_batches:
-            for term, loss in zip(terms, self.term_losses(core, self._prepare_inputs(batch), terms), strict=True):
+    @torch.no_grad()
+    def kept_loss(self) -> float:
+        """Sum of the kept terms' means over the whole accumulated batch of the current step, on all processes."""
+        terms, total = [term for term in self.method.terms if term.keeps], 0.0
+        core = self.accelerator.unwrap_model(self.model)
+        for batch in map(self._prepare_inputs, self._micro_batches):
+            for term, loss in zip(terms, term_losses(core, batch, terms, self.method, self.cache), strict=True):
                 share = count(term, batch) * self.args.world_size / self._totals[term.name]
-                total += self._weight(term) * share * float(loss)
-        return mean_over_processes(total, self.args.device)
+                total += self.method.weight(term) * share * float(loss)
+        if not _several_processes():
+            return total
+        mean = torch.tensor(total, device=self.args.device)
+        dist.all_reduce(mean)  # every process takes the same decision from it
+        return mean.item() / dist.get_world_size()
 
     def _apply_rule(self, parameters: Sequence[Tensor]) -> None:
         sides: dict[bool, list[Tensor]] = {True: [], False: []}
@@ -205,9 +209,6 @@ class MultiObjectiveTrainer(Trainer):
             f"Last good checkpoint: {saved or 'none was saved'}"
         )
 
-    def _weight(self, term: Term) -> float:
-        return self.method.options[term.weight] if isinstance(term.weight, str) else term.weight
-
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         """Add each term's mean loss since the last line to the log."""
         steps = self.state.global_step - getattr(self, "_logged_at", self._initial_global_step)
@@ -223,22 +224,80 @@ class MultiObjectiveTrainer(Trainer):
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
 
 
-PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
+class Progress(TrainerCallback):
+    """Print one line per log entry: step, losses, learning rate and the time left."""
+
+    def __init__(self, label: str):
+        self.label = label
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._begun, self._first = time.monotonic(), state.global_step
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if not state.is_world_process_zero or "loss" not in (logs or {}):
+            return
+        seconds = (time.monotonic() - self._begun) / max(1, state.global_step - self._first)
+        left = seconds * (state.max_steps - state.global_step)
+        parts = [f"{name[5:]} {value:.4g}" for name, value in logs.items() if name.startswith("loss_")]
+        terms = f" ({', '.join(parts)})" if len(parts) > 1 else ""
+        print(
+            f"{self.label}: step {state.global_step}/{state.max_steps}, loss {logs['loss']:.4g}{terms}, "
+            f"gradient {logs.get('grad_norm', 0):.3g}, learning rate {logs['learning_rate']:.2g}, {left:.0f} s left",
+            flush=True,
+        )
 
 
-def count(term: Term, batch: Batch) -> int:
-    """How many answer tokens (or rows) of a batch the term is a mean of, by its first continuation."""
-    labels = [batch[group][term.continuations[0]]["labels"] for group in term.groups]
-    return sum(len(part) if term.unit == "rows" else int((part[:, 1:] != -100).sum()) for part in labels)
+class AutoLearningRate(TrainerCallback):
+    """Move the learning rate to the vertex of the kept terms' loss along the update, every `every` steps.
+
+    Two more forwards over the step's batch: the loss before the update, after it, and as far to the other side. The
+    schedule goes on from the new rate, and a checkpoint keeps it. Source: AutoLR of NGDiff after GeN.
+    """
+
+    def __init__(self, trainer: MultiObjectiveTrainer, every: int):
+        self.trainer, self.every, self._before = trainer, every, None
+
+    def on_pre_optimizer_step(self, args, state, control, **kwargs):
+        self._before = None
+        if (state.global_step + 1) % self.every == 0:
+            self._before = [parameter.detach().clone() for parameter in trained_parameters(self.trainer.model)]
+            self._loss_before = self.trainer.kept_loss()
+
+    @torch.no_grad()
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        optimizer, scheduler = self.trainer.optimizer, self.trainer.lr_scheduler
+        rate = optimizer.param_groups[0]["lr"]
+        if self._before is None or rate <= 0:
+            return
+        parameters = trained_parameters(self.trainer.model)
+        after = [parameter.detach().clone() for parameter in parameters]
+        loss_after = self.trainer.kept_loss()
+        for parameter, old, new in zip(parameters, self._before, after, strict=True):
+            parameter.copy_(2 * old - new)
+        loss_behind = self.trainer.kept_loss()
+        for parameter, new in zip(parameters, after, strict=True):
+            parameter.copy_(new)
+        factor = gradients.next_learning_rate(rate, (loss_behind, self._loss_before, loss_after)) / rate
+        scheduler.base_lrs = [base * factor for base in scheduler.base_lrs]
+        self._before = None
 
 
-def join(parts: Sequence[Tensor], pad: int) -> Tensor:
+def trained_parameters(model) -> list[Tensor]:
+    """The parameters that training moves, in the model's order."""
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+
+def _several_processes() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _join(parts: Sequence[Tensor], pad: int) -> Tensor:
     """Stack [B_i, T_i] on top of each other, padded on the right to the longest."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=pad) for part in parts])
 
 
-def take(values: Tensor, spans: Sequence[range]) -> Tensor:
+def _take(values: Tensor, spans: Sequence[range]) -> Tensor:
     """Rows of some spans; a view where they are neighbours, so that logits are not copied."""
     if all(a.stop == b.start for a, b in pairwise(spans)):
         return values[spans[0].start : spans[-1].stop]

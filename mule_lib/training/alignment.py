@@ -1,0 +1,232 @@
+"""The pilot study of Section 3.1: do the gradients of the objectives point the same way, in raw and in unified formats?
+
+Gradients are taken per objective on disjoint batches, over the last decoder layers only, with one method on both sides
+(the paper's is MULE's own loss). A cosine of two batches of *different* objectives says little without that of two
+batches of the *same* objective, which noise keeps below 1: the ceiling.
+"""
+
+import copy
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, nn
+
+from mule_lib import gradients, methods, params
+from mule_lib.benchmarks.formats import by_format
+from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.method_terms import Method, MethodError, Term
+from mule_lib.records import OBJECTIVES, REFUSED, Record
+from mule_lib.training import teacher
+from mule_lib.training.batches import (
+    Batch,
+    Collator,
+    Example,
+    Group,
+    count,
+    draw_balanced,
+    encode,
+    frozen_cache,
+    group_of,
+)
+from mule_lib.training.teacher import AnswerCache, TeacherAnswer
+from mule_lib.training.train import Settings, train
+from mule_lib.training.trainer import term_losses
+
+
+@dataclass(frozen=True)
+class Study:
+    """One benchmark, ready to be measured: records and teacher answers (none without a teacher) by format."""
+
+    benchmark: Benchmark
+    formats: dict[str, list[Record]]
+    teacher_answers: dict[str, list[TeacherAnswer]]
+
+    @property
+    def obedience(self) -> pd.DataFrame:
+        """How often the teacher did what its intention says, 0 to 1, by format, objective and role."""
+        rates = [{"format": f, **r} for f, answers in self.teacher_answers.items() for r in teacher.obedience(answers)]
+        return pd.DataFrame(rates, columns=["format", "objective", "role", "obeyed", "n"])
+
+
+def prepare(p: params.GradientCosine, benchmark: str, model, tokenizer, *, model_hash: str = "") -> Study:
+    """The records of a benchmark in both formats and what the teacher answers to them.
+
+    With `teacher_dir`, its answers are those of a shared file, made with the model of this `model_hash`.
+    Raises what `data.load` does, and TeacherFileError where `teacher_dir` lacks the file or holds another's.
+    """
+    folder = params.repository_path(p.data_dir) / benchmark if p.data_dir else ""
+    whole, formats = by_format(benchmark, folder)
+    kept = {record.id for record in some_pairs(whole.records, p.pairs, seed=p.seed)}
+    formats = {form: [record for record in records if record.id in kept] for form, records in formats.items()}
+    method = methods.with_options(p.method, p.options)
+    if "teacher" not in method.options:
+        return Study(whole, formats, {form: [] for form in formats})
+    steering = method.teacher_steering(whole.topic, name=whole.prompt_name)
+    limits = {"max_answer_tokens": method.options["max_answer_tokens"], "max_thought_tokens": p.max_thought_tokens}
+    if p.teacher_dir:
+        file = (
+            params.repository_path(p.teacher_dir)
+            / benchmark
+            / f"{params.method_options(p.method, p.options).teacher_name}.jsonl"
+        )
+        identity = teacher.teacher_identity(whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
+        shared = teacher.answers_to(formats["standardized"], teacher.read_shared(file, identity))
+        return Study(whole, formats, dict.fromkeys(formats, shared))
+    read = formats if p.teacher_reads == "own format" else {"standardized": formats["standardized"]}
+    answers = {
+        form: teacher.teacher_answers(model, tokenizer, records, steering, answers=method.options["answers"], **limits)
+        for form, records in read.items()
+    }
+    return Study(whole, formats, {form: answers.get(form, answers["standardized"]) for form in formats})
+
+
+def some_pairs(records: Sequence[Record], number: int, *, seed: int = 0) -> list[Record]:
+    """`number` records of every objective and role, partners together where they name each other; 0 takes all.
+
+    Smaller groups are taken whole. The order is that of `records`.
+    """
+    groups: dict[Group, list[Record]] = {}
+    for record in records:
+        groups.setdefault(group_of(record), []).append(record)
+    kept: set[str] = set()
+    # The groups to refuse lead, so that the others can follow their anchors.
+    for group in sorted(groups, key=lambda group: (group.split("/")[1] not in REFUSED, group)):
+        shuffled = random.Random(f"pairs/{group}/{seed}").sample(groups[group], len(groups[group]))
+        shuffled.sort(key=lambda record: record.anchor not in kept)
+        kept |= {record.id for record in shuffled[: number or None]}
+    return [record for record in records if record.id in kept]
+
+
+def cosines(p: params.GradientCosine, study: Study, model, tokenizer) -> dict[str, dict[int, np.ndarray]]:
+    """Cosines between all objectives' batches, by format and number of steps, {format: {steps: [S, O, B, O, B]}}.
+
+    The model is left as it was: each measurement after steps > 0 is of S copies that were trained on the format's
+    records by the same method, in different orders of the data (S is 1 for 0 steps); all are measured on the same
+    batches. Memory is O B P float32 values, P the parameters of the last `p.layers` decoder layers.
+    Raises ValueError before any training: MethodError for a method that adds no loss for some objective or combines
+    gradients by a rule, more batches than the data holds, more layers than the model has.
+    """
+    method = methods.with_options(p.method, p.options)
+    last_layers(model, p.layers)
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for form, records in study.formats.items():
+        answers = study.teacher_answers[form]
+        method = methods.on_groups(method, {group_of(record) for record in records})
+        objective_terms(method)
+        draws = _disjoint_draws(p, encode(tokenizer, records, method, answers), method)
+        cache = frozen_cache(model, list({e.id: e for draw in draws for e in draw}.values()), method, copy_head=False)
+        batches = [
+            Collator(tokenizer.pad_token_id or 0, cache)(draws[start : start + p.draws])
+            for start in range(0, len(draws), p.draws)
+        ]
+        found[form] = {}
+        for steps in p.steps:
+            trained = []
+            for seed in range(p.seed, p.seed + p.train_seeds) if steps else [p.seed]:
+                student = model
+                if steps:
+                    settings = Settings(
+                        steps=steps,
+                        batch_size=p.train_batch_size,
+                        learning_rate=p.learning_rate,
+                        warmup=0.0,
+                        log_every=steps,
+                        seed=seed,
+                        min_obedience=0.0,  # the teacher's obedience is shown beside the cosines
+                    )
+                    topic = {"topic": study.benchmark.topic, "prompt_name": study.benchmark.prompt_name}
+                    copied = copy.deepcopy(model)
+                    student = train(
+                        copied, tokenizer, records, method, **topic, settings=settings, teacher_answers=answers
+                    ).model
+                trained.append(batch_cosines(student, batches, method, cache, layers=p.layers))
+            found[form][steps] = np.stack(trained)
+    return found
+
+
+def batch_cosines(
+    model, batches: Sequence[Batch], method: Method, cache: AnswerCache | None, *, layers: int
+) -> np.ndarray:
+    """Cosines [O, B, O, B] between the gradients of each objective's loss on each batch, over the last layers."""
+    parameters, cut = last_layers(model, layers), objective_terms(method)
+    whole = {term.name: term for term in method.terms}
+    vectors: dict[tuple[str, int], Tensor] = {}
+    model.eval()
+    with _only(model, parameters):
+        for number, batch in enumerate(batches):
+            batch = {key: {n: t.to(model.device) for n, t in rows.items()} for key, rows in batch.items()}
+            for objective, terms in cut.items():
+                losses = term_losses(model, batch, terms, method, cache)
+                # A term that spans objectives counts in each by its share of the tokens, as in the joint mean.
+                shares = [count(term, batch) / count(whole[term.name], batch) for term in terms]
+                weights = [method.weight(term) * share for term, share in zip(terms, shares, strict=True)]
+                loss = sum(weight * each for weight, each in zip(weights, losses, strict=True))
+                vectors[objective, number] = gradients.objective_gradient(loss, parameters)
+    size = (len(cut), len(batches))
+    ordered = [vectors[objective, number] for objective in cut for number in range(len(batches))]
+    return gradients.cosine_matrix(ordered).numpy().reshape(*size, *size)
+
+
+def objective_terms(method: Method) -> dict[str, list[Term]]:
+    """The terms of a method, cut to the groups of one objective each.
+
+    Raises MethodError for a method with a gradient rule, and for one that has no loss for some objective.
+    """
+    if method.rule is not None:
+        raise MethodError(f"method: {method.label} combines gradients by a rule; choose one that adds losses up")
+    cut = {
+        objective: [
+            replace(term, groups=own)
+            for term in method.terms
+            if (own := tuple(group for group in term.groups if group.startswith(objective)))
+        ]
+        for objective in OBJECTIVES
+    }
+    lacking = [objective for objective, terms in cut.items() if not terms]
+    if lacking:
+        raise MethodError(f"method: {method.label} has no loss for {', '.join(lacking)}; choose mule or sft")
+    return cut
+
+
+def last_layers(model, number: int) -> list[nn.Parameter]:
+    """Parameters of the last `number` decoder layers, in the model's order.
+
+    Raises ValueError for more layers than there are.
+    """
+    total = model.config.num_hidden_layers
+    if not 1 <= number <= total:
+        raise ValueError(f"layers: {number}; the model has {total}")
+    layer = re.compile(r"\.layers\.(\d+)\.")
+    named = ((layer.search(name), parameter) for name, parameter in model.named_parameters())
+    return [parameter for match, parameter in named if match and int(match[1]) >= total - number]
+
+
+@contextmanager
+def _only(model, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within, gradients reach these parameters alone, so that backward stops at the first of them."""
+    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    model.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def _disjoint_draws(p: params.GradientCosine, examples: Sequence[Example], method: Method) -> list[list[Example]]:
+    needed = p.batches * p.draws
+    for group, held in sorted(Counter(example.group for example in examples).items()):
+        if held < needed:
+            raise ValueError(
+                f"batches x draws: disjoint batches would need {needed} records of {group}, the data has {held}"
+            )
+    # Other draws than training's, which takes the same seed.
+    return draw_balanced(examples, needed, anchors=method.options["anchors"], seed=p.seed + 10_000)

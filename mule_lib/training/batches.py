@@ -1,0 +1,159 @@
+"""Records as the student's token sequences, drawn in balanced batches: one record of every group per draw.
+
+A continuation is which text follows the question: `answer` (the true one), `refusal`, `desired` (the refusal where the
+role is to be refused, else the answer) or `taught` (what the steered teacher answered).
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mule_lib.method_terms import Method, Term
+from mule_lib.models.head import padded
+from mule_lib.records import REFUSED, Record
+from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, student_context
+
+Group = str  # "obj1/forget"
+# {(group, continuation): {input_ids, attention_mask, labels: [B, T], positions: [N]}}
+Batch = dict[tuple[Group, str], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One record as ids: the student's context, the teacher's where it is steered, and the continuations by name."""
+
+    id: str
+    group: Group
+    context: tuple[int, ...]
+    continuations: dict[str, tuple[int, ...]]
+    teacher_context: tuple[int, ...] | None = None
+    anchor: str | None = None
+
+    def frozen_sequence(self, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the frozen model reads: the steered context before the teacher's answer, else the student's own."""
+        steered = continuation == "taught" and self.teacher_context is not None
+        return (self.teacher_context if steered else self.context), self.continuations[continuation]
+
+
+def group_of(record: Record) -> Group:
+    """The group of a record, such as "obj1/forget"."""
+    return f"{record.objective}/{record.role}"
+
+
+def encode(
+    tokenizer, records: Sequence[Record], method: Method, teacher_answers: Sequence[TeacherAnswer] = ()
+) -> list[Example]:
+    """The records that some term of a method takes, each with the continuations that its terms read.
+
+    `positions="first"` keeps the first answer token only (DUET's setting), behind the prefix where there is one.
+    Answers are encoded once and appended, so teacher and student have the same ids.
+    """
+    cap = 1 if method.options["positions"] == "first" else method.options["max_answer_tokens"]
+    by_id = {answer.id: answer for answer in teacher_answers}
+    examples = []
+    for record in records:
+        names = {name for term in method.terms if term.takes(group_of(record)) for name in term.continuations}
+        texts = {"answer": record.answer, "refusal": record.refusal, "desired": record.target}
+        ids = {n: given_answer(tokenizer, record, texts[n], max_tokens=cap) for n in sorted(names) if n in texts}
+        steered = None
+        if "taught" in names:
+            ids["taught"], steered = by_id[record.id].answer_ids[:cap], by_id[record.id].context_ids
+        if names:
+            context = student_context(tokenizer, record).input_ids
+            examples.append(Example(record.id, group_of(record), context, ids, steered, record.anchor))
+    return examples
+
+
+def frozen_cache(
+    model, examples: Sequence[Example], method: Method, *, copy_head: bool, batch_size: int = 32
+) -> AnswerCache | None:
+    """The frozen model at the answers that a method's terms compare with it; None where no term does."""
+    sequences = {
+        (example.id, name): example.frozen_sequence(name)
+        for example in examples
+        for name in example.continuations
+        if any(t.frozen and t.takes(example.group) and name in t.continuations for t in method.terms)
+    }
+    if not sequences:
+        return None
+    top_k = method.options.get("top_k", 0)
+    return build_cache(model, sequences, top_k=top_k, copy_head=copy_head, batch_size=batch_size)
+
+
+def draw_balanced(
+    examples: Sequence[Example], draws: int, *, anchors: bool = True, seed: int = 0
+) -> list[list[Example]]:
+    """`draws` lists with one example of every group each, every group shuffled anew on each pass through it.
+
+    With `anchors` the example to answer is the contrastive partner of the one to refuse (Section 3.3), where the
+    record names one; without, groups are drawn independently.
+    """
+    groups: dict[Group, list[Example]] = {}
+    for example in examples:
+        groups.setdefault(example.group, []).append(example)
+    by_id = {example.id: example for example in examples}
+    # The groups to refuse lead, and their anchors follow.
+    order = sorted(groups, key=lambda group: (group.split("/")[0], group.split("/")[1] not in REFUSED, group))
+    streams = {group: _forever(groups[group], random.Random(f"draws/{group}/{seed}")) for group in order}
+    drawn = []
+    for _ in range(draws):
+        chosen: dict[Group, Example] = {}
+        for group in order:
+            if group in chosen:
+                continue
+            chosen[group] = next(streams[group])
+            partner = by_id.get(chosen[group].anchor) if anchors and chosen[group].anchor else None
+            if partner is not None and partner.group != group:
+                chosen.setdefault(partner.group, partner)
+        drawn.append([chosen[group] for group in order])
+    return drawn
+
+
+def _forever(examples: list[Example], rng: random.Random) -> Iterator[Example]:
+    while True:
+        yield from rng.sample(examples, len(examples))
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Turn draws into a `Batch`.
+
+    Tensors are padded on the right; `positions` are the places of the batch's answer tokens in the cache, row after
+    row, and are left out for continuations that are not cached.
+    """
+
+    pad_id: int
+    cache: AnswerCache | None = None
+
+    def __call__(self, draws: Sequence[Sequence[Example]]) -> Batch:
+        groups: dict[Group, list[Example]] = {}
+        for draw in draws:
+            for example in draw:
+                groups.setdefault(example.group, []).append(example)
+        return {
+            (group, name): self._rows(examples, name)
+            for group, examples in groups.items()
+            for name in examples[0].continuations
+        }
+
+    def _rows(self, examples: Sequence[Example], name: str) -> dict[str, Tensor]:
+        rows = padded([(e.context, e.continuations[name]) for e in examples], pad_id=self.pad_id)
+        keys = [(example.id, name) for example in examples]
+        if self.cache is not None and keys[0] in self.cache.spans:
+            rows["positions"] = torch.tensor([place for key in keys for place in self.cache.spans[key]])
+        return rows
+
+
+def rows_of(batch: Batch, term: Term, continuation: str | None = None) -> list[tuple[Group, str]]:
+    """The keys of a batch that a term reads, in the order of their groups; by its first continuation by default."""
+    continuation = continuation or term.continuations[0]
+    return sorted(key for key in batch if key[1] == continuation and term.takes(key[0]))
+
+
+def count(term: Term, batch: Batch) -> int:
+    """How many answer tokens (or rows) of a batch the term is a mean of, by its first continuation."""
+    labels = [batch[key]["labels"] for key in rows_of(batch, term)]
+    return sum(len(part) if term.unit == "rows" else int((part[:, 1:] != -100).sum()) for part in labels)

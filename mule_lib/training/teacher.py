@@ -1,0 +1,374 @@
+"""The steered teacher: its answers, asked once and kept in a file, and its logits at every answer token, kept exactly.
+
+The thought stands in the teacher's context only. Answers are kept as ids and appended to either context, so the i-th
+answer token of the teacher is the i-th of the student.
+"""
+
+import hashlib
+import inspect
+import json
+import warnings
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mule_lib import models, prompts
+from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.evaluate import judges, rouge
+from mule_lib.losses import answer_targets
+from mule_lib.method_terms import Method
+from mule_lib.models import generate
+from mule_lib.models.head import answers_only, full_logits, head_logits, padded
+from mule_lib.records import REFUSED, Record
+from mule_lib.runs import write_json, write_jsonl
+
+ANSWERS = ("teacher", "given")
+RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's
+# Largest difference to the live logits, relative to the largest of them, by what the model computes in.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
+
+
+class DisobedientTeacherWarning(UserWarning):
+    """The teacher often did not do what its intention says, so training copies something else."""
+
+
+class TeacherFileError(ValueError):
+    """A file of teacher answers is missing, or of other data, another model or another steering."""
+
+
+class CacheError(RuntimeError):
+    """The model's logits are not its output head times a hidden state, so they cannot be cached exactly."""
+
+
+@dataclass(frozen=True)
+class TeacherAnswer:
+    """The teacher's turn for one record: `context_ids` up to the answer (system message and thought included).
+
+    `obeyed` is None where the answer was given and not generated.
+    """
+
+    id: str
+    objective: str
+    role: str
+    thought: str
+    answer: str
+    obeyed: bool | None
+    context_ids: tuple[int, ...]
+    answer_ids: tuple[int, ...]
+
+
+def student_context(tokenizer, record: Record) -> prompts.Prompt:
+    """The bare question (and the attacker's prefix, where there is one), without a system message."""
+    return prompts.render(tokenizer, record.question, prefix=record.prefix)
+
+
+def given_answer(tokenizer, record: Record, answer: str, *, max_tokens: int) -> tuple[int, ...]:
+    """Ids of a given answer with its end of turn, at most `max_tokens`; the same behind every context."""
+    prompt = prompts.render(tokenizer, record.question, prefix=record.prefix, answer=answer)
+    return prompt.input_ids[prompt.answer_start :][:max_tokens]
+
+
+def teacher_answers(
+    model,
+    tokenizer,
+    records: Sequence[Record],
+    steering: prompts.Steering,
+    *,
+    answers: str = "teacher",
+    max_answer_tokens: int = 64,
+    max_thought_tokens: int = 48,
+    batch_size: int = 64,
+) -> list[TeacherAnswer]:
+    """Steer the frozen base by the intention of each record's objective, let it think if `steering.cot`, and answer.
+
+    `answers="teacher"`: written greedily by the teacher; `"given"`: each record's own target behind the teacher's
+    context. For attacked records the order is thought, prefix, answer. With a PEFT model the adapter is off.
+    Raises ValueError for another `answers`. Source: MULE Section 3.4.
+    """
+    if answers not in ANSWERS:
+        raise ValueError(f"answers={answers!r}: choose from {', '.join(ANSWERS)}")
+    queries = [prompts.Query(record.question, record.objective, record.prefix) for record in records]
+    with models.frozen(model):
+        sizes = {"batch_size": batch_size, "max_thought_tokens": max_thought_tokens}
+        contexts = models.contexts(model, tokenizer, queries, steering, **sizes)
+        if answers == "given":
+            ids = [given_answer(tokenizer, r, r.target, max_tokens=max_answer_tokens) for r in records]
+        else:
+            sizes = {"batch_size": batch_size, "max_new_tokens": max_answer_tokens}
+            written = models.greedy(model, tokenizer, [context.input_ids for context in contexts], **sizes)
+            # An answer cut at the cap has no end of turn.
+            ids = [(*a, tokenizer.eos_token_id) if len(a) < max_answer_tokens else tuple(a) for a in written]
+    return [
+        TeacherAnswer(
+            record.id,
+            str(record.objective),
+            str(record.role),
+            context.thought,
+            answer,
+            None if answers == "given" else obeyed(record, answer),
+            context.input_ids,
+            answer_ids,
+        )
+        for record, context, answer, answer_ids in zip(
+            records, contexts, models.decode(tokenizer, ids), ids, strict=True
+        )
+    ]
+
+
+def answers_to(records: Sequence[Record], answers: Sequence[TeacherAnswer]) -> list[TeacherAnswer]:
+    """The answers to these records, in their order. Raises ValueError naming the first record that has none."""
+    by_id = {answer.id: answer for answer in answers}
+    lacking = [record.id for record in records if record.id not in by_id]
+    if lacking:
+        raise ValueError(f"teacher_answers: none for {len(lacking)} records of the data, the first is {lacking[0]}")
+    return [by_id[record.id] for record in records]
+
+
+def obeyed(record: Record, answer: str) -> bool:
+    """Whether an answer does what the intention says: refuses where the role is to be refused, else is right."""
+    if record.role in REFUSED:
+        return judges.is_refusal(answer)
+    return rouge.rouge_l(record.answer, answer).recall >= RIGHT_FROM
+
+
+def obedience(answers: Sequence[TeacherAnswer]) -> list[dict[str, Any]]:
+    """Rate of obedience (0 to 1) and number of answers by objective and role; empty where answers were given."""
+    groups: dict[tuple[str, str], list[bool]] = {}
+    for answer in answers:
+        if answer.obeyed is not None:
+            groups.setdefault((answer.objective, answer.role), []).append(answer.obeyed)
+    return [
+        {"objective": objective, "role": role, "obeyed": sum(values) / len(values), "n": len(values)}
+        for (objective, role), values in sorted(groups.items())
+    ]
+
+
+def warn_if_disobedient(rates: Sequence[Mapping[str, Any]], least: float) -> None:
+    """Warn, with the rates, when the teacher obeyed in less than `least` (0 to 1) of any objective's role."""
+    low = [f"{r['objective']}/{r['role']} {r['obeyed']:.0%} (n={r['n']})" for r in rates if r["obeyed"] < least]
+    if low:
+        warnings.warn(
+            f"the teacher does not obey its intention in {', '.join(low)}; min_obedience is {least:.0%}. "
+            "Training copies what it said, not what it was told",
+            DisobedientTeacherWarning,
+            stacklevel=2,
+        )
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def write(file: Path, answers: Sequence[TeacherAnswer]) -> None:
+    """Write answers as JSON Lines, whole or not at all."""
+    write_jsonl(file, [asdict(answer) for answer in answers])
+
+
+def read(file: Path) -> list[TeacherAnswer]:
+    """Read answers back from JSON Lines."""
+    ids = ("context_ids", "answer_ids")
+    lines = map(json.loads, file.read_text("utf-8").splitlines())
+    return [TeacherAnswer(**{**line, **{name: tuple(line[name]) for name in ids}}) for line in lines]
+
+
+def identity_file(file: Path) -> Path:
+    """The file that says what a shared file of answers is of."""
+    return file.with_name(f"{file.name}.json")
+
+
+def teacher_identity(
+    benchmark: Benchmark, method: Method, *, model: str, max_thought_tokens: int = 48
+) -> dict[str, Any]:
+    """What the answers of a method's teacher to a benchmark's records hang on, as JSON; `model` is the model's hash."""
+    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
+    code = (prompts, generate, judges, rouge, teacher_answers, given_answer, obeyed)
+    return {
+        "records": _digest([asdict(record) for record in benchmark.records]),
+        "model": model,
+        "intentions": _digest(dict(steering.systems)),
+        "cot": steering.cot,
+        "code": _digest([inspect.getsource(part) for part in code]),
+        "max_answer_tokens": method.options["max_answer_tokens"],
+        "max_thought_tokens": max_thought_tokens,
+    }
+
+
+def read_shared(file: Path, identity: Mapping[str, Any]) -> list[TeacherAnswer]:
+    """The answers of a file that runs share. Raises TeacherFileError naming what is not as in `identity`."""
+    if not (file.is_file() and identity_file(file).is_file()):
+        raise TeacherFileError(f"teacher_file: {file} or its sidecar is missing; `mule teacher` writes both")
+    held = json.loads(identity_file(file).read_text("utf-8"))
+    differing = [name for name in identity if held.get(name) != identity[name]]
+    if differing:
+        raise TeacherFileError(
+            f"teacher_file: {file} was made with other {', '.join(differing)}; "
+            "make it again with `mule teacher --overwrite`"
+        )
+    return read(file)
+
+
+def write_shared(file: Path, answers: Sequence[TeacherAnswer], identity: Mapping[str, Any]) -> None:
+    """Write answers and what they are of, that last: without it the answers are not taken."""
+    identity_file(file).unlink(missing_ok=True)
+    write(file, answers)
+    write_json(identity_file(file), {**identity, "answers": len(answers), "obedience": obedience(answers)})
+
+
+def shared(
+    file: Path,
+    benchmark: Benchmark,
+    method: Method,
+    *,
+    model: str,
+    load: Callable[[], tuple[Any, Any]],
+    max_thought_tokens: int = 48,
+    batch_size: int = 64,
+    overwrite: bool = False,
+) -> tuple[list[TeacherAnswer], bool]:
+    """The answers of a method's teacher to all records of a benchmark, and whether they were asked for just now.
+
+    They are taken from `file` where it has them; else `load()` gives model and tokenizer, and the file is written.
+    Raises TeacherFileError for a method without a teacher, and for a file of other answers unless `overwrite`.
+    """
+    if method.options.get("answers") != "teacher":
+        raise TeacherFileError(f"method: {method.label} with these options keeps no teacher's answers")
+    identity = teacher_identity(benchmark, method, model=model, max_thought_tokens=max_thought_tokens)
+    if file.exists():
+        try:
+            return read_shared(file, identity), False
+        except TeacherFileError:
+            if not overwrite:
+                raise
+    limits = {"max_answer_tokens": method.options["max_answer_tokens"], "max_thought_tokens": max_thought_tokens}
+    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
+    answers = teacher_answers(*load(), benchmark.records, steering, batch_size=batch_size, **limits)
+    write_shared(file, answers, identity)
+    return answers, True
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+# The frozen side of every loss ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AnswerCache:
+    """What the frozen model's losses need at M answer positions, from one pass before training.
+
+    Eq. 3 needs the teacher's logits also at the student's moving top-K, so a stored top-K is not enough. What the
+    output head multiplies is kept instead, and only the head's rows that are asked for are multiplied: exact, and no
+    teacher forward while training.
+
+    hidden [M, H] is what the head multiplies; weight [V, H] and bias [V] belong to the head as it was; nll [M] is each
+    token's negative log-likelihood in nats; top_ids and top_logits [M, K] are the model's own largest logits in
+    descending order. `spans` says which positions belong to which sequence.
+    """
+
+    spans: dict[Hashable, range]
+    hidden: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    nll: Tensor
+    top_ids: Tensor
+    top_logits: Tensor
+
+    def answers(self, positions: Tensor) -> "CachedAnswers":
+        """The positions of a batch, in the order of its answer tokens; positions [N], indices below M."""
+        return CachedAnswers(self, positions.to(self.hidden.device))
+
+
+@dataclass(frozen=True)
+class CachedAnswers:
+    """The frozen model at N answer positions of a batch, all float32."""
+
+    cache: AnswerCache
+    positions: Tensor
+
+    def top(self, top_k: int) -> tuple[Tensor, Tensor]:
+        """Its own top-K: ids [N, K] and logits [N, K]. Raises ValueError beyond the K that was stored."""
+        stored = self.cache.top_ids.shape[1]
+        if top_k > stored:
+            raise ValueError(f"top_k={top_k}: {stored} were stored; build the cache with top_k={top_k}")
+        return self.cache.top_ids[self.positions, :top_k], self.cache.top_logits[self.positions, :top_k]
+
+    def at(self, ids: Tensor) -> Tensor:
+        """Its logits of any tokens, ids [N, K]; returns [N, K]."""
+        return head_logits(self.cache.hidden[self.positions], self.cache.weight, ids, self.cache.bias)
+
+    def logits(self) -> Tensor:
+        """Its logits of the whole vocabulary, [N, V]: for losses that need them all, N answer positions at a time."""
+        return full_logits(self.cache.hidden[self.positions], self.cache.weight, self.cache.bias)
+
+    @property
+    def nll(self) -> Tensor:
+        """Negative log-likelihood of each answer token, [N], in nats."""
+        return self.cache.nll[self.positions]
+
+
+def build_cache(
+    model,
+    sequences: Mapping[Hashable, tuple[Sequence[int], Sequence[int]]],
+    *,
+    top_k: int = 0,
+    dtype: torch.dtype | None = None,
+    copy_head: bool = True,
+    batch_size: int = 32,
+) -> AnswerCache:
+    """Run the frozen base once over (context ids, answer ids) and keep what losses ask of it at the answer tokens.
+
+    `dtype` of the kept states, the model's own by default. `copy_head=False` shares the head's weight, right only while
+    nothing trains it. Raises ValueError for no sequence or an empty answer, CacheError where head times states are not
+    the live logits (soft-capped or scaled heads).
+    """
+    if not sequences:
+        raise ValueError("sequences: none given; there is nothing to cache")
+    for key, (context, answer) in sequences.items():
+        if not context or not answer:
+            raise ValueError(f"sequences: {key!r} has an empty context or answer")
+    keys, lengths = list(sequences), [len(answer) for _, answer in sequences.values()]
+    head = model.get_output_embeddings()
+    weight, bias = head.weight.detach(), getattr(head, "bias", None)
+    if copy_head:
+        weight, bias = weight.clone(), None if bias is None else bias.detach().clone()
+    parts, spans, end = [], {}, 0
+    with models.frozen(model):
+        contexts = [context for context, _ in sequences.values()]
+        for rows in generate.batches(contexts, batch_size, more=lengths):
+            for i in rows:
+                spans[keys[i]] = range(end, end + lengths[i])
+                end += lengths[i]
+            states, logits, labels = _answer_states(model, [sequences[keys[i]] for i in rows], weight, bias)
+            top = logits.topk(min(top_k, logits.shape[1]), dim=1)
+            nll = cross_entropy(logits, answer_targets(labels), reduction="none")
+            parts.append((states if dtype is None else states.to(dtype), nll, top.indices, top.values))
+    hidden, nll, top_ids, top_logits = (torch.cat(part) for part in zip(*parts, strict=True))
+    return AnswerCache(spans, hidden, weight, bias, nll, top_ids, top_logits)
+
+
+def _answer_states(model, sequences, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """What the head multiplies at the answer tokens of a batch [N, H], its logits [N, V], checked, and the labels."""
+    device = next(model.parameters()).device
+    batch = {name: tensor.to(device) for name, tensor in padded(sequences).items()}
+    # What all contexts begin with is read once; the mask goes over it, ids and labels begin after it.
+    shared = generate.shared_length([context for context, _ in sequences])
+    ids, labels, kept = batch["input_ids"][:, shared:], batch["labels"][:, shared:], []
+    past = generate.read_shared(model, sequences[0][0][:shared], len(sequences)) if shared else None
+    with answers_only(model, labels, kept):
+        inputs = {"attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": past is not None}
+        output = model(input_ids=ids, **inputs)
+    packed = torch.arange(kept[0].shape[1], device=device) < (labels[:, 1:] != -100).sum(1, keepdim=True)
+    states, live = kept[0][packed], output.logits[packed].float()
+    logits = full_logits(states, weight, bias)
+    worst = (live - logits).abs().max() / live.abs().max()
+    if worst > TOLERANCE.get(states.dtype, 1e-4):
+        raise CacheError(
+            f"the model's logits differ from its output head times the hidden states by {worst:.1e} of their size: "
+            "soft-capping, scaling or an adapter on the head; such a teacher cannot be cached"
+        )
+    return states, logits, labels

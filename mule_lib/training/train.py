@@ -1,0 +1,314 @@
+"""Train one method on one model in one call: everything is checked before the first step."""
+
+import hashlib
+import json
+import math
+import tempfile
+import time
+import warnings
+import weakref
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from pydantic import Field
+from torch import nn
+from transformers import TrainingArguments, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from mule_lib import methods, params
+from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.losses import check_top_k
+from mule_lib.method_terms import Method, MethodError
+from mule_lib.records import Record, check
+from mule_lib.runs import write_json
+from mule_lib.training import teacher
+from mule_lib.training.batches import draw_balanced, encode, frozen_cache, group_of
+from mule_lib.training.teacher import TeacherAnswer
+from mule_lib.training.trainer import MultiObjectiveTrainer, trained_parameters
+
+ANSWERS_FILE = "teacher_answers.jsonl"
+# Models whose own weights have been trained, by the method's label: they are no base and no teacher any more.
+_UNLEARNED: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
+
+
+class Settings(params.Checked):
+    """How a run trains, whatever its method. Defaults are the house's where the paper is silent.
+
+    `steps` 0 takes `epochs` passes over the largest group. `batch_size` counts records per optimizer step over all
+    groups, processes and micro-batches, and is rounded to whole draws of one record per group on each process;
+    `accumulation` is the least number of micro-batches it is worked off in, and changes memory, not results.
+    `learning_rate` None takes the method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank.
+    Raises ParameterError naming the setting that is wrong.
+    """
+
+    steps: int = Field(0, ge=0)
+    epochs: float = Field(5.0, ge=0)
+    batch_size: int = Field(16, ge=1)
+    accumulation: int = Field(1, ge=1)
+    learning_rate: float | None = Field(None, ge=0)
+    schedule: Literal["constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
+    warmup: float = Field(0.05, ge=0, le=1)  # share of the steps
+    weight_decay: float = Field(0.01, ge=0)
+    max_grad_norm: float = Field(1.0, ge=0)
+    precision: params.Precision = "fp32"
+    lora_rank: int = Field(0, ge=0)
+    lora_alpha: int | None = None
+    activation_checkpointing: bool = False
+    seed: int = Field(0, ge=0)
+    save_every: int = Field(0, ge=0)  # steps; 0 = no checkpoints
+    log_every: int = Field(10, ge=1)
+    teacher_batch_size: int = Field(64, ge=1)
+    max_thought_tokens: int = Field(48, ge=1)
+    min_obedience: float = Field(0.8, ge=0, le=1)
+
+    @classmethod
+    def of(cls, p: params.Training, seed: int = 0) -> "Settings":
+        """The settings of notebook 04's parameters, with about twenty points on the curve."""
+        same = "steps accumulation lora_rank precision activation_checkpointing save_every max_thought_tokens".split()
+        return cls(
+            **{name: getattr(p, name) for name in same},
+            batch_size=p.train_batch_size,
+            learning_rate=p.learning_rate or None,
+            log_every=max(1, p.steps // 20) if p.steps else 10,
+            seed=seed,
+        )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The model, in evaluation mode, and how it came about.
+
+    `log` holds one entry per logged step; `obedience` the teacher's rates by objective and role; `groups` how many
+    records of each group, such as "obj1/forget", stand in a step's batch.
+    """
+
+    model: Any
+    method: Method
+    settings: Settings
+    log: list[dict] = field(default_factory=list)
+    obedience: list[dict] = field(default_factory=list)
+    teacher_answers: list[TeacherAnswer] = field(default_factory=list)
+    groups: dict[str, int] = field(default_factory=dict)
+    steps: int = 0
+    seconds: float = 0.0
+
+
+def train(
+    model,
+    tokenizer,
+    data: Benchmark | Sequence[Record],
+    method: str | Method,
+    *,
+    topic: str = "",
+    settings: Settings | None = None,
+    options: Mapping[str, Any] | None = None,
+    teacher_model=None,
+    teacher_tokenizer=None,
+    teacher_answers: Sequence[TeacherAnswer] | None = None,
+    prompt_name: str = "fable",
+    folder: Path | str | None = None,
+) -> Trained:
+    """Unlearn `topic` with one of `methods.METHODS`, some of its options changed, and return the trained model.
+
+    `data` are records, or a benchmark, whose topic and prompt texts are taken. The model is changed in place (with
+    LoRA, wrapped). The teacher is the model as it comes in, adapter off, unless another is given; `teacher_answers`
+    spare asking it again. With `folder`, the teacher's answers are written there, checkpoints every
+    `settings.save_every` steps, and the same call goes on from the newest one. Methods that train nothing return the
+    model untouched.
+    Raises ValueError in one line, before any training, for a method, option, group of records, K, precision or
+    tokenizer that does not fit; DivergedError when a loss is not finite.
+    """
+    settings, begun = settings or Settings(), time.monotonic()
+    method = methods.with_options(method, options or {})
+    if not method.terms:
+        return Trained(model, method, settings)
+    if isinstance(data, Benchmark):
+        data, topic, prompt_name = data.records, data.topic, data.prompt_name
+    method = _checked(model, tokenizer, data, method, topic, teacher_model, teacher_tokenizer)
+    records = [record for record in data if any(term.takes(group_of(record)) for term in method.terms)]
+    sizes = Counter(str(group_of(record)) for record in records)
+    with nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        arguments, draws = training_arguments(
+            settings, place, groups=len(sizes), largest=max(sizes.values()), rates=method.learning_rate
+        )
+        checkpoint = _checkpoint(place, records, method, settings, topic, prompt_name) if folder else None
+        set_seed(settings.seed)
+        _UNLEARNED[model] = method.label  # its own weights change from here on, also if the run is interrupted
+        model = _trainable(model.to(arguments.device), method, settings)
+        source = model if teacher_model is None else teacher_model.to(arguments.device)
+        if "teacher" not in method.options:
+            teacher_answers = []
+        elif teacher_answers is not None:
+            teacher_answers = teacher.answers_to(records, teacher_answers)
+        elif checkpoint and (place / ANSWERS_FILE).exists():  # a resumed run takes the very same
+            teacher_answers = teacher.read(place / ANSWERS_FILE)
+        else:
+            steering = method.teacher_steering(topic, name=prompt_name)
+            teacher_answers = teacher.teacher_answers(
+                source,
+                tokenizer,
+                records,
+                steering,
+                answers=method.options["answers"],
+                max_answer_tokens=method.options["max_answer_tokens"],
+                max_thought_tokens=settings.max_thought_tokens,
+                batch_size=settings.teacher_batch_size,
+            )
+            teacher.write(place / ANSWERS_FILE, teacher_answers)
+        rates = teacher.obedience(teacher_answers)
+        teacher.warn_if_disobedient(rates, settings.min_obedience)
+        examples = encode(tokenizer, records, method, teacher_answers)
+        copy_head = source is model and not settings.lora_rank
+        trainer = MultiObjectiveTrainer(
+            model,
+            arguments,
+            draw_balanced(examples, draws, anchors=method.options["anchors"], seed=settings.seed),
+            method,
+            cache=frozen_cache(source, examples, method, copy_head=copy_head, batch_size=settings.teacher_batch_size),
+            pad_id=tokenizer.pad_token_id or 0,
+        )
+        trainer.try_losses()
+        trainer.train(resume_from_checkpoint=checkpoint)
+    return Trained(
+        _finished(trainer),
+        method,
+        settings,
+        [entry for entry in trainer.state.log_history if "loss" in entry],
+        rates,
+        list(teacher_answers),
+        dict.fromkeys(sorted(sizes), draws // arguments.max_steps),
+        trainer.state.global_step,
+        time.monotonic() - begun,
+    )
+
+
+def training_arguments(
+    settings: Settings, folder: Path, *, groups: int, largest: int, rates: tuple[float, float]
+) -> tuple[TrainingArguments, int]:
+    """Arguments of transformers' Trainer for these settings, and the number of draws that the run consumes.
+
+    `groups`: how many groups a draw has one record of; `largest`: records in the largest; `rates`: the method's
+    learning rates for full tuning and for LoRA. Raises ValueError when the device lacks the precision.
+    """
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    check_precision(settings.precision, accelerator or torch.device("cpu"))
+    rate = rates[settings.lora_rank > 0] if settings.learning_rate is None else settings.learning_rate
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=1,
+        learning_rate=rate,
+        lr_scheduler_type=settings.schedule,
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        bf16=settings.precision == "bf16",
+        activation_checkpointing=settings.activation_checkpointing,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        save_strategy="steps" if settings.save_every else "no",
+        save_steps=settings.save_every or 500,
+        save_total_limit=2,
+        logging_steps=settings.log_every,
+        logging_nan_inf_filter=False,  # a NaN would be logged as 0
+        remove_unused_columns=False,  # transformers knows no column of our batches and would drop them all
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+        report_to="none",
+        use_cpu=accelerator is None,
+    )
+    each = max(1, round(settings.batch_size / groups / arguments.world_size))  # draws of a step on one process
+    # Micro-batches of one size only, or the batch would depend on how it is worked off.
+    micro = next(number for number in range(min(settings.accumulation, each), each + 1) if each % number == 0)
+    arguments.gradient_accumulation_steps = micro
+    arguments.per_device_train_batch_size = each // micro
+    per_step = each * arguments.world_size
+    arguments.max_steps = settings.steps or max(1, math.ceil(settings.epochs * largest / per_step))
+    arguments.warmup_steps = math.ceil(settings.warmup * arguments.max_steps)
+    return arguments, arguments.max_steps * per_step
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise ValueError unless the device computes in this precision."""
+    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError("precision: this GPU has no bfloat16; use fp32")
+    if precision == "bf16" and device.type == "mps":
+        raise ValueError("precision: bf16 is not supported on mps; use fp32")
+
+
+def _checked(model, tokenizer, records, method: Method, topic: str, teacher_model, teacher_tokenizer) -> Method:
+    """The method with its groups resolved, after everything that can be wrong with the input was looked at."""
+    check([replace(record, anchor=None) for record in records])  # partners may have been left out on purpose
+    method = methods.on_groups(method, {group_of(record) for record in records})
+    vocabulary = model.get_output_embeddings().weight.shape[0]
+    if "teacher" in method.options:
+        check_top_k(method.options["top_k"], vocabulary)
+        if not topic:
+            raise ValueError("topic: empty; the teacher's intention needs the name of what is to be forgotten")
+    if teacher_tokenizer is not None and teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise ValueError("teacher: its tokenizer is not the student's; logits are compared token by token")
+    if teacher_model is None:
+        before = _UNLEARNED.get(model)
+        if before and not isinstance(model, PeftModel):
+            raise MethodError(
+                f"model: already trained by {before!r} and would teach itself; load it anew or give teacher_model"
+            )
+    elif (size := teacher_model.get_output_embeddings().weight.shape[0]) != vocabulary:
+        raise ValueError(f"teacher: {size} logits, the student has {vocabulary}; both need the same tokenizer")
+    return method
+
+
+def _checkpoint(folder: Path, records, method: Method, settings: Settings, topic: str, prompt_name: str) -> str | None:
+    """The newest checkpoint in `folder`, if any. Raises ValueError when another run wrote it."""
+    told = json.dumps([asdict(record) for record in records], sort_keys=True)
+    run = {
+        "method": method.label,
+        "options": dict(method.options),
+        "settings": settings.model_dump(exclude={"save_every", "log_every"}),
+        "topic": topic,
+        "prompt_name": prompt_name,
+        "records": hashlib.sha256(told.encode()).hexdigest(),
+    }
+    file = folder / "training.json"
+    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    if checkpoint and file.exists():
+        before = json.loads(file.read_text("utf-8"))
+        if changed := [name for name in run if run[name] != before.get(name)]:
+            raise ValueError(f"folder: {folder} holds a run with other {', '.join(changed)}; use another folder")
+    write_json(file, run)
+    return checkpoint
+
+
+def _trainable(model, method: Method, settings: Settings):
+    """The model, with a fresh adapter where LoRA is asked for."""
+    if settings.lora_rank and not isinstance(model, PeftModel):
+        alpha = settings.lora_alpha or 2 * settings.lora_rank
+        sizes = {"r": settings.lora_rank, "lora_alpha": alpha, "target_modules": "all-linear"}
+        model = get_peft_model(model, LoraConfig(**sizes, bias="none", task_type="CAUSAL_LM"))
+    trained = trained_parameters(model)
+    if not trained:
+        raise MethodError(f"{method.label} finds no parameter to train in {type(model).__name__}")
+    if any(parameter.dtype in (torch.bfloat16, torch.float16) for parameter in trained):
+        warnings.warn(
+            f"trained weights are {trained[0].dtype}, which rounds small updates away; load the model in float32 with "
+            "precision='bf16', or use LoRA",
+            stacklevel=3,
+        )
+    return model
+
+
+def _finished(trainer: MultiObjectiveTrainer):
+    """The model without what training put around it, ready to generate."""
+    model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
+    trainer.accelerator.free_memory()
+    for parameter in model.parameters():
+        parameter.grad = None
+    if trainer.args.activation_checkpointing:
+        model.activation_checkpointing_disable()
+    model.config.use_cache = True
+    return model.eval()
