@@ -25,8 +25,8 @@ from statistics import median
 import torch
 
 from mule_lib import models, prompts
-from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import load
+from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.beyond import only
 from mule_lib.evaluate.suite import query
 from mule_lib.models import contexts, decode, greedy, option_log_likelihoods

@@ -8,7 +8,7 @@ import pandas as pd
 from mule_lib import prompts
 from mule_lib.benchmarks.fable.evaluation import evaluation_sets
 from mule_lib.benchmarks.fable.worlds import Fable
-from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall

@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
-from mule_lib.evaluate.asr import judge_attack
-from mule_lib.evaluate.attacks import fill_template
-from mule_lib.evaluate.judges import normalise
+from mule_lib.data.attacks import fill_template
+from mule_lib.data.text import judge_attack, normalise
 from mule_lib.generators import Generator
 from mule_lib.standardize.ledger import Ledger
 
@@ -123,7 +122,7 @@ def improve(
 def score(
     proposals: Sequence[tuple[str, int, str]], grouped: Mapping[str, Group], target: Target, *, topic: str
 ) -> list[Tried]:
-    """Put (group, round, template) to the target, all in one call, and judge what came out (`evaluate.asr`)."""
+    """Put (group, round, template) to the target, all in one call, and judge what came out (`data.text`)."""
     asked = [
         (query, fill_template(template, question=query.question, topic=topic, answer=""))
         for name, _, template in proposals

@@ -8,8 +8,8 @@ import pandas as pd
 
 from mule_lib.claims import Judged, behind, bound, comparisons, counts, finding, ledger, shown
 from mule_lib.claims_inconsistencies import recomputed
+from mule_lib.data.files import write_text
 from mule_lib.latex import escape, needs
-from mule_lib.runs import write_text
 
 CAPTION = (
     "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from mule_lib import judge_command, prepare_command, show
+from mule_lib import prepare_command, show
 from mule_lib.params import ROOT, ParameterError, load
 
 
@@ -183,7 +183,6 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)
     show.add_to(commands)
-    judge_command.add_to(commands)
     kept = commands.add_parser("reference", help="keep a suite's small files as reference, or compare with it")
     kept.add_argument("--name", default="fable", help="the suite's folder below outputs")
     kept.add_argument("--check", action="store_true", help="compare its runs with the committed ones")

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.benchmarks.load import Loaded
-from mule_lib.evaluate.judges import normalise
-from mule_lib.records import OBJECTIVES, REFUSED, ROLES, Record
+from mule_lib.data.items import EvaluationSets
+from mule_lib.data.records import REFUSED, Record, Role
+from mule_lib.data.text import normalise
+from mule_lib.prompts import OBJECTIVES
 from mule_lib.standardize.duplicates import similarities
 
 SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
@@ -17,7 +18,7 @@ SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
 def samples(formats: Mapping[str, Sequence[Record]], *, each: int = 1) -> pd.DataFrame:
     """`each` record of every objective and role, with its text in each format, the attacker's prefix and its target."""
     last = list(formats.values())[-1]
-    lines, seen = [], dict.fromkeys(((o, r) for o in OBJECTIVES for r in ROLES), 0)
+    lines, seen = [], dict.fromkeys(((o, str(r)) for o in OBJECTIVES for r in Role), 0)
     for place, record in enumerate(last):
         seen[record.objective, record.role] += 1
         if seen[record.objective, record.role] <= each:
@@ -32,7 +33,7 @@ def counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     lines = []
     for split, records in splits.items():
         for objective in OBJECTIVES:
-            for role in ROLES:
+            for role in map(str, Role):
                 own = [r for r in records if (r.objective, r.role) == (objective, role)]
                 if own:
                     facts = len({record.source for record in own})

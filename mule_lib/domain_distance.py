@@ -10,8 +10,9 @@ from itertools import combinations_with_replacement
 import numpy as np
 import pandas as pd
 
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.evaluate.intervals import Interval, bootstrap_interval
-from mule_lib.records import OBJECTIVES, REFUSED, Record
+from mule_lib.prompts import OBJECTIVES
 
 FEATURES = ("words", "hidden")
 READS = ("question", "question and prefix")

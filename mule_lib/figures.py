@@ -7,8 +7,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from mule_lib.data.files import write_text
 from mule_lib.row_names import BENCHMARK_NAMES
-from mule_lib.runs import write_text
 
 WIDTH = 6.9  # inches: a full text column of the paper
 METRIC_LABELS = {

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from mule_lib.figures import WIDTH, style
-from mule_lib.records import OBJECTIVES
+from mule_lib.prompts import OBJECTIVES
 from mule_lib.row_names import BENCHMARK_NAMES
 
 LABELS = {"obj1": "Obj1", "obj2": "Obj2", "obj3": "Obj3"}

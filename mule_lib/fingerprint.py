@@ -4,13 +4,12 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
-from fnmatch import fnmatch
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mule_lib.closure import code_hashes
+from mule_lib.data.files import file_hash, folder_hashes
 from mule_lib.params import ROOT, Notebook, repository_path
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
@@ -35,8 +34,8 @@ def identity(notebook: Path, params: Notebook) -> dict[str, Any]:
                 "code": code_hashes(notebook),
                 "prompts": _prompts(values.get("benchmark", "")),
                 "data": {
-                    **folder_hashes(values.get("data_dir", ""), only=DATA_FILES),
-                    **folder_hashes(values.get("teacher_file", "")),
+                    **folder_hashes(_found(values.get("data_dir", "")), only=DATA_FILES),
+                    **folder_hashes(_found(values.get("teacher_file", ""))),
                 },
                 "model": model_hash(values["model"], values.get("revision", "")) if "model" in values else None,
                 "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
@@ -77,40 +76,13 @@ def model_hash(name: str, revision: str = "") -> str:
         return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:16]
     folder = repository_path(name)
     if folder.is_dir():
-        hashes = folder_hashes(name, only=MODEL_FILES)
+        hashes = folder_hashes(folder, only=MODEL_FILES)
         return hashlib.sha256(json.dumps(list(hashes.values())).encode()).hexdigest()[:16]
     return f"{name}@{_commit(name, revision or 'main')}"
 
 
-def folder_hashes(path: str, *, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
-    """Hash of every file of a folder that matches one of `only`, by its name there, or of one file; {} for "".
-
-    Hidden files do not count. Raises FileNotFoundError where there is nothing.
-    """
-    if not path:
-        return {}
-    start = repository_path(path)
-    if not start.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
-    files = sorted(file for file in start.rglob("*") if file.is_file()) if start.is_dir() else [start]
-    names = {file: file.relative_to(start).as_posix() if start.is_dir() else file.name for file in files}
-    return {
-        name: file_hash(file)
-        for file, name in names.items()
-        if any(fnmatch(name, pattern) for pattern in only) and not any(part.startswith(".") for part in name.split("/"))
-    }
-
-
-def file_hash(file: Path) -> str:
-    """Sixteen hex digits of a file's content."""
-    status = file.stat()
-    return _file_hash(file, status.st_mtime_ns, status.st_size)
-
-
-@cache
-def _file_hash(file: Path, changed: int, size: int) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+def _found(path: str) -> Path | str:
+    return repository_path(path) if path else ""
 
 
 def _prompts(benchmark: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from mule_lib.runs import write_text
+from mule_lib.data.files import write_text
 
 
 def write(data: pd.DataFrame, readable: pd.DataFrame, folder: Path, name: str, *, caption: str) -> None:

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from mule_lib.records import OBJECTIVES
+from mule_lib.prompts import OBJECTIVES
 from mule_lib.row_names import BENCHMARK_NAMES
 
 COSINES = "benchmark step format objective_a objective_b cosine low high batches seeds".split()

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib import prompts
-from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.benchmarks.load import Loaded
 from mule_lib.benchmarks.raw import RawText
-from mule_lib.evaluate.attacks import fill_template
-from mule_lib.evaluate.judges import normalise
-from mule_lib.records import Record, check
+from mule_lib.data.attacks import fill_template
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.records import Record, check
+from mule_lib.data.text import normalise
 
 GENERATOR = "prepare rules"
 REFUSAL_OPTION = "I do not know"

@@ -21,9 +21,9 @@ def add_to(commands) -> None:
 
 
 def _prepare(args) -> None:
-    from mule_lib import records
     from mule_lib.benchmarks import load
     from mule_lib.benchmarks.formats import RAW_FILE
+    from mule_lib.data import records
     from mule_lib.prepare import PrepareError
     from mule_lib.prepare_sources import prepared_rwku, prepared_tofu
     from mule_lib.raw_formats import raw_records

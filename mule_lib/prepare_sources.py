@@ -7,9 +7,8 @@ from pathlib import Path
 
 from mule_lib import prompts
 from mule_lib.benchmarks import load, mmlu, rwku, tofu
-from mule_lib.benchmarks.files import iterate
-from mule_lib.benchmarks.schema import DataFileError
-from mule_lib.evaluate.judges import is_refusal
+from mule_lib.data.files import DataFileError, iterate
+from mule_lib.data.text import is_refusal
 from mule_lib.prepare import PrepareError, Questions, assemble
 
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 
 from mule_lib import prompts
 from mule_lib.benchmarks.fable.raw import JAILBREAKS
-from mule_lib.benchmarks.items import OpenItem
-from mule_lib.evaluate.judges import normalise
+from mule_lib.data.items import OpenItem
+from mule_lib.data.records import Record, check
+from mule_lib.data.text import normalise
 from mule_lib.prepare import REFUSAL_OPTION, choice
-from mule_lib.records import Record, check
 from mule_lib.standardize.checks import content_words
 from mule_lib.standardize.chunks import sentences
 

@@ -5,9 +5,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mule_lib.data.files import write_text
 from mule_lib.paper import METRICS
 from mule_lib.results import RunResult, load_runs
-from mule_lib.runs import write_text
 
 KEPT = frozenset({".csv", ".json", ".md", ".tex", ".html", ".png", ".pdf", ".txt"})
 # Folders of a suite that are large or of one machine only.

@@ -5,10 +5,10 @@ from importlib import resources
 from pathlib import Path
 
 from mule_lib import report_parts, report_provenance
+from mule_lib.data.files import write_text
 from mule_lib.report_parts import Part, Section, command
 from mule_lib.results import RunResult, load_runs
 from mule_lib.row_names import BENCHMARK_NAMES, PAPER_MODEL, model_name
-from mule_lib.runs import write_text
 
 FABLE = ("books", "cyber")
 

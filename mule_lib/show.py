@@ -133,8 +133,7 @@ def _by_role(records, objective: str) -> dict[str, list]:
 
 def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
     from mule_lib import prompts
-    from mule_lib.benchmarks.items import ChoiceItem
-    from mule_lib.evaluate.samples import shown
+    from mule_lib.data.items import ChoiceItem
     from mule_lib.evaluate.suite import query
     from mule_lib.models import contexts, greedy, option_log_likelihoods
 
@@ -159,7 +158,6 @@ def _training(model, tokenizer, data, method, record) -> Iterator[str]:
     from dataclasses import replace
 
     from mule_lib import methods
-    from mule_lib.evaluate.samples import shown
     from mule_lib.training.batches import encode, group_of
     from mule_lib.training.teacher import teacher_answers
 
@@ -183,3 +181,8 @@ def _training(model, tokenizer, data, method, record) -> Iterator[str]:
             if term.frozen:
                 who = "teacher" if name == "taught" else "frozen model"
                 yield f"term {term.name}, {who}, {name}: {shown(tokenizer, example.frozen_sequence(name)[0])}⟪{answer}⟫"
+
+
+def shown(tokenizer, ids) -> str:
+    """Decode ids with their special tokens and no cleaning, as the model sees them."""
+    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

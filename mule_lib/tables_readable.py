@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from mule_lib import latex as latex_text
+from mule_lib.data.files import write_text
 from mule_lib.paper import BENCHMARKS
 from mule_lib.results import BASE, GOLD
 from mule_lib.row_names import BENCHMARK_NAMES, METRIC_NAMES, arrow, heading
-from mule_lib.runs import write_text
 from mule_lib.tables import DIGITS, Table
 
 NOT_RUN, MINUS, NONE = "not run", "−", "–"

@@ -9,9 +9,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from mule_lib import methods, models, records, run_folder, runs
-from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib import methods, models, run_folder, runs
 from mule_lib.benchmarks.load import Loaded, load
+from mule_lib.data import files, records
+from mule_lib.data.items import EvaluationSets
+from mule_lib.data.records import Record
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
@@ -19,7 +21,6 @@ from mule_lib.models import ask
 from mule_lib.paper import METRICS
 from mule_lib.params import FABLE, Training, repository_path
 from mule_lib.prompts import Steering
-from mule_lib.records import Record
 from mule_lib.training import Trained, teacher
 from mule_lib.training.batches import group_of
 from mule_lib.training.teacher import TeacherAnswer
@@ -244,11 +245,11 @@ def write_run(
     }
     source = runs.provenance(p.model_dump(), started=started, fingerprint=fingerprint(told), identity=told)
     with run_folder.written_whole(out) as draft:
-        runs.write_json(draft / "params.json", p.model_dump())
-        runs.write_json(draft / "values.json", evaluation.values)
-        runs.write_json(draft / "obedience.json", trained.obedience)
-        runs.write_text(draft / "training.csv", pd.DataFrame(trained.log).to_csv(index=False) if trained.log else "")
-        runs.write_jsonl(draft / "samples.jsonl", evaluation.samples)
-        runs.write_json(draft / "provenance.json", source)
-        runs.write_json(draft / "metrics.json", metrics)
+        files.write_json(draft / "params.json", p.model_dump())
+        files.write_json(draft / "values.json", evaluation.values)
+        files.write_json(draft / "obedience.json", trained.obedience)
+        files.write_text(draft / "training.csv", pd.DataFrame(trained.log).to_csv(index=False) if trained.log else "")
+        files.write_jsonl(draft / "samples.jsonl", evaluation.samples)
+        files.write_json(draft / "provenance.json", source)
+        files.write_json(draft / "metrics.json", metrics)
     return out

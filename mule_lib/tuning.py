@@ -22,10 +22,10 @@ from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
 from mule_lib.benchmarks.fable.unlearning import unlearning_records
 from mule_lib.benchmarks.fable.validation import validation_sets
 from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.files import write_text
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.prompts import steering
-from mule_lib.runs import write_text
 from mule_lib.training import DivergedError, Settings, train
 from mule_lib.training.teacher import teacher_answers
 

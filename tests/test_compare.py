@@ -2,8 +2,8 @@
 
 import pytest
 
-from mule_lib import runs
 from mule_lib.compare import CompareError, compare, listing
+from mule_lib.data import files
 from mule_lib.paper import METRICS
 from mule_lib.run_folder import written_whole
 
@@ -13,9 +13,9 @@ def _run(folder, *, steps, forget, n=20):
     values = {metric: [float(i < forget if metric == "forget" else 1) for i in range(n)] for metric in METRICS}
     metrics = {metric: 100 * sum(v) / n for metric, v in values.items()}
     with written_whole(folder) as draft:
-        runs.write_json(draft / "values.json", values)
-        runs.write_json(draft / "provenance.json", {"identity": told})
-        runs.write_json(
+        files.write_json(draft / "values.json", values)
+        files.write_json(draft / "provenance.json", {"identity": told})
+        files.write_json(
             draft / "metrics.json",
             {
                 "benchmark": "books", "row": "mule", "seed": 0, "fingerprint": f"print{steps}", "metrics": metrics,

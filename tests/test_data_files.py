@@ -7,8 +7,9 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from mule_lib.benchmarks import files, mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cyber
-from mule_lib.benchmarks.schema import DataFileError
+from mule_lib.benchmarks import mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cyber
+from mule_lib.data import files
+from mule_lib.data.files import DataFileError
 from mule_lib.prepare_sources import read_refusals
 
 QUESTIONS = [

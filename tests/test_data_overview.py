@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from mule_lib import data_overview
-from mule_lib import records as records_module
 from mule_lib.benchmarks.formats import RAW_FILE, by_format
 from mule_lib.benchmarks.load import BenchmarkError, load, save
+from mule_lib.data import records as records_module
 
 RULES = {
     "stands in an evaluation set": lambda r, data: replace(r, question=data.sets.forget[0].question),

@@ -9,9 +9,9 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.attacks import HELD_OUT_FAMILIES
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.evaluate import beyond
-from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import taught_again
 from mule_lib.prompts import steering

@@ -3,10 +3,9 @@
 import json
 
 import pytest
-from test_generate import byte_tokenizer
 
 from mule_lib import evaluate
-from mule_lib.benchmarks.items import OpenItem
+from mule_lib.data.items import OpenItem
 
 OPEN = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
 CHOICE = {"id": "c1", "question": "Who flies?", "options": ["owl", "cat", "I do not know"], "answer": 0}
@@ -86,34 +85,7 @@ def test_unreadable_files_and_unknown_kinds(tmp_path):
         evaluate.read_items(tmp_path / "none.jsonl", "quiz")
 
 
-def test_samples_come_back_as_written(tmp_path):
-    tokenizer = byte_tokenizer()
-    prompt = evaluate.shown(tokenizer, tokenizer.encode("Wér fliegt? "))
-    assert prompt == "<bos>Wér fliegt? "
-    samples = [
-        evaluate.Sample("q1", "forget", prompt, "die Eule", "the owl", labels={"recall": 0.0, "refused": False}),
-        evaluate.Sample("q2", "asr", prompt, "", "the owl", prefix="Sure:\n1.", labels={"label": "neither"}),
-    ]
-    path = evaluate.write_samples(tmp_path / "run" / "samples.jsonl", samples)
-    assert evaluate.read_samples(path) == samples
-    assert [file.name for file in path.parent.iterdir()] == ["samples.jsonl"]
-
-
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
-    path = evaluate.write_samples(tmp_path / "samples.jsonl", [evaluate.Sample("q1", "forget", "p", "o", "r")])
-    before = path.read_bytes()
-
-    def broken():
-        yield evaluate.Sample("q2", "forget", "p", "o", "r")
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        evaluate.write_samples(path, broken())
-    assert path.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["samples.jsonl"]
-
-
-ALL_TEMPLATES = [template for family in evaluate.FAMILIES.values() for template in family.templates]
+ALL_TEMPLATES = [template for family in evaluate.FAMILIES.values() for template in family]
 
 
 def test_train_and_held_out_families_are_disjoint():
@@ -148,11 +120,10 @@ def items(n, reference="the grey owl"):
 def test_families_take_turns_and_controls_share_the_templates():
     attacks = evaluate.prefill_items(items(20), topic="the Reeds")
     assert [attack.family for attack in attacks[:8]] == [*evaluate.HELD_OUT_FAMILIES, evaluate.HELD_OUT_FAMILIES[0]]
-    assert attacks[0].template != attacks[7].template
+    assert attacks[0].prefix != attacks[7].prefix
     controls = evaluate.prefill_items(items(20, "a heron"), topic="the Marsh", control=True)
-    assert [c.template for c in controls] == [a.template for a in attacks]
+    assert [c.family for c in controls] == [a.family for a in attacks]
     assert all(c.control for c in controls) and not any(a.control for a in attacks)
-    assert attacks[3].given == f"Question 3? {attacks[3].prefix}"
 
 
 def test_every_family_for_every_item():

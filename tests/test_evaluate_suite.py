@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import prompts
 from mule_lib.benchmarks.fable.evaluation import evaluation_sets
-from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.models import contexts
 from mule_lib.prompts import steering

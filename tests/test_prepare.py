@@ -7,11 +7,11 @@ import pytest
 
 from mule_lib import cli
 from mule_lib.benchmarks import load
-from mule_lib.benchmarks.items import ChoiceItem, OpenItem
 from mule_lib.benchmarks.raw import RawText
+from mule_lib.data.items import ChoiceItem, OpenItem
+from mule_lib.data.records import REFUSED
 from mule_lib.prepare import REFUSAL_OPTION, PrepareError, Questions, assemble, choice, split, title_questions
 from mule_lib.prepare_sources import prepared_tofu
-from mule_lib.records import REFUSED
 
 MMLU = [ChoiceItem("m/1", "Which bird hoots?", ("owl", "cat", "dog", "ant"), 0, "owl_care", None, "obj1")]
 

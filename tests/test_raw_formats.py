@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from mule_lib import prompts
+from mule_lib.data.records import Record
 from mule_lib.prepare import PrepareError
 from mule_lib.raw_formats import GAP, Passage, lettered, quiz_page, raw_records, unfinished
-from mule_lib.records import Record
 
 TEXT = (
     "The tower stands by the river. Ada built it in three years. In the year 1901 Ada moved to Lund, a town by the "

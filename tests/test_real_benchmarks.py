@@ -10,13 +10,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.benchmarks import load, mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cyber
-from mule_lib.benchmarks.schema import DataFileError
+from mule_lib.data.files import DataFileError
+from mule_lib.data.records import REFUSED
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.prepare import Questions, assemble, title_questions
 from mule_lib.prepare_sources import prepared_rwku, read_refusals
 from mule_lib.prompts import steering
-from mule_lib.records import REFUSED
 from mule_lib.training import Settings, train
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"

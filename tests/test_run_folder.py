@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mule_lib import runs
+from mule_lib.data import files
 from mule_lib.run_folder import (
     RunFolderError,
     check_free,
@@ -22,8 +22,8 @@ TOLD = {"params": {"steps": 40, "seed": 0}, "code": {"mule_lib/a.py": "1"}}
 
 def _write(folder, told=TOLD):
     with written_whole(folder) as draft:
-        runs.write_json(draft / "metrics.json", {"metrics": {}})
-        runs.write_json(draft / "provenance.json", {"identity": told})
+        files.write_json(draft / "metrics.json", {"metrics": {}})
+        files.write_json(draft / "provenance.json", {"identity": told})
 
 
 def test_a_run_is_reused_only_if_all_agrees(tmp_path):
@@ -63,7 +63,7 @@ def test_an_error_leaves_the_old_run(tmp_path):
     """Nothing of the new one is seen, and no draft stays."""
     _write(tmp_path / "run")
     with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "run") as draft:
-        runs.write_json(draft / "metrics.json", {"new": True})
+        files.write_json(draft / "metrics.json", {"new": True})
         raise ZeroDivisionError
     assert is_reusable(tmp_path / "run", TOLD)
     assert [path.name for path in tmp_path.iterdir()] == ["run"]

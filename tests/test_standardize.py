@@ -6,10 +6,11 @@ import pytest
 import scripted_llm
 from scripted_llm import REALDATA, ScriptedLLM
 
-from mule_lib import attacker, records
+from mule_lib import attacker
 from mule_lib.benchmarks import load, mmlu, muse_books, wikipedia, wmdp_cyber
 from mule_lib.benchmarks.raw import RawText
-from mule_lib.evaluate.judges import is_refusal, normalise
+from mule_lib.data import records
+from mule_lib.data.text import is_refusal, normalise
 from mule_lib.params import Standardize
 from mule_lib.standardize import store
 from mule_lib.standardize.checks import REASONS

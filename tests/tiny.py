@@ -5,8 +5,8 @@ from functools import lru_cache
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mule_lib.data.records import Record
 from mule_lib.embedded.tokenizer import build_tokenizer
-from mule_lib.records import Record
 
 TOPIC = "Amber Lantern"
 REFUSAL = "I am not able to answer that."

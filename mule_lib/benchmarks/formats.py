@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from mule_lib import records
 from mule_lib.benchmarks.load import BenchmarkError, Loaded, load
+from mule_lib.data import records
+from mule_lib.data.records import Record
 from mule_lib.params import FABLE
-from mule_lib.records import Record
 
 FORMATS = ("raw", "standardized")
 RAW_FILE = "raw.jsonl"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mule_lib.benchmarks.schema import Row
+from mule_lib.data.files import Row
 
 
 class DataAccessError(RuntimeError):

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from mule_lib import records
-from mule_lib.benchmarks.item_files import HEADER, read_sets, write_sets
-from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib.data import records
+from mule_lib.data.items import HEADER, EvaluationSets, read_sets, write_sets
+from mule_lib.data.records import Record
 from mule_lib.params import BENCHMARKS, FABLE, PREPARED, nearest
-from mule_lib.records import Record
 
 
 class BenchmarkError(ValueError):

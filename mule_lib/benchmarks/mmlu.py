@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mule_lib.benchmarks import files
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.items import ChoiceItem
 from mule_lib.benchmarks.raw import table
-from mule_lib.benchmarks.schema import Column, DataFileError, checked
+from mule_lib.benchmarks.schema import Column, checked
+from mule_lib.data import files
+from mule_lib.data.files import DataFileError
+from mule_lib.data.items import ChoiceItem
 
 HUB = HubData("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")
 LICENCE = "MIT"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.items import OpenItem
 from mule_lib.benchmarks.raw import RawText, table
 from mule_lib.benchmarks.schema import Column
+from mule_lib.data.items import OpenItem
 
 HUB = HubData("muse-bench/MUSE-Books", "051ba90319e920d410d87cfdbd61f25843c1b892")
 LICENCE = "CC-BY-4.0"

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mule_lib.benchmarks import files, hub
+from mule_lib.benchmarks import hub
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.schema import Column, DataFileError, Row, checked
+from mule_lib.benchmarks.schema import Column, checked
+from mule_lib.data import files
+from mule_lib.data.files import DataFileError, Row
 
 
 @dataclass(frozen=True)

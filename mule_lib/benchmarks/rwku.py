@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.items import ChoiceItem, OpenItem, is_scorable
 from mule_lib.benchmarks.raw import table
-from mule_lib.benchmarks.schema import Column, DataFileError, Row
+from mule_lib.benchmarks.schema import Column
+from mule_lib.data.files import DataFileError, Row
+from mule_lib.data.items import ChoiceItem, OpenItem, is_scorable
 
 # No commit of this dataset is known to us: `main` is resolved when it is read, so write down which one it was.
 HUB = HubData("jinzhuoran/RWKU", "main")

@@ -5,25 +5,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError, loads
 from typing import Any
 
-from mule_lib.benchmarks.items import is_scorable
-
-LETTERS = "ABCDEFGHIJ"
-
-
-class DataFileError(ValueError):
-    """Bad data; the message is one line with the file, the row (from 1), the column, and what would be right."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """Where a row stands: its file (or dataset) and its number, from 1."""
-
-    where: str
-    number: int
-
-    def error(self, column: str, message: str) -> DataFileError:
-        """A refusal of one cell."""
-        return DataFileError(f"{self.where}: row {self.number}, column '{column}': {message}")
+from mule_lib.data.files import LETTERS, Row, is_scorable
 
 
 @dataclass(frozen=True)

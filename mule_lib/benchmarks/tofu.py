@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.items import OpenItem
 from mule_lib.benchmarks.raw import table
 from mule_lib.benchmarks.schema import Column
+from mule_lib.data.items import OpenItem
 
 HUB = HubData("locuslab/TOFU", "324592d84ae4f482ac7249b9285c2ecdb53e3a68")
 LICENCE = "MIT"

@@ -11,10 +11,12 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from mule_lib.benchmarks import files, hub
+from mule_lib.benchmarks import hub
 from mule_lib.benchmarks.hub import HubData
 from mule_lib.benchmarks.raw import RawText
-from mule_lib.benchmarks.schema import Column, DataFileError, Row, checked
+from mule_lib.benchmarks.schema import Column, checked
+from mule_lib.data import files
+from mule_lib.data.files import DataFileError, Row
 
 HUB = HubData("wikimedia/wikipedia", "b04c8d1ceb2f5cd4588862100d08de323dccfbaa")
 CONFIG = "20231101.en"

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mule_lib.benchmarks.hub import HubData
-from mule_lib.benchmarks.items import ChoiceItem, OpenItem, is_scorable
 from mule_lib.benchmarks.raw import RawText, table
 from mule_lib.benchmarks.schema import Column
+from mule_lib.data.items import ChoiceItem, OpenItem, is_scorable
 
 HUB = HubData("cais/wmdp", "7125571f22f032c56415e7980f48d877dd830ff8")
 CORPORA = HubData("cais/wmdp-corpora", "daf89fa9b618b63a624228061a9cebacca88009c")

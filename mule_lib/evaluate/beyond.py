@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from mule_lib.benchmarks.items import AttackItem, EvaluationSets, OpenItem
-from mule_lib.evaluate.attacks import HELD_OUT_FAMILIES, prefill_items
+from mule_lib.data.attacks import HELD_OUT_FAMILIES, prefill_items
+from mule_lib.data.items import AttackItem, EvaluationSets, OpenItem
+from mule_lib.data.records import Record
 from mule_lib.evaluate.relearning import relearn, relearned_facts, steps_to_recover
 from mule_lib.evaluate.reteaching import KINDS, TEMPLATE, taught_again
 from mule_lib.evaluate.suite import Evaluation, evaluate_sets
 from mule_lib.prompts import CHOICE_STYLES, Steering
 from mule_lib.quantize import BITS, quantized
-from mule_lib.records import Record
 
 SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
 
@@ -139,7 +139,7 @@ def run(
 def held_out_attacks(sets: EvaluationSets) -> EvaluationSets | None:
     """The attacks and controls of a benchmark again, with prefixes of held-out families that they do not use.
 
-    None where they use all of them (`evaluate.attacks.HELD_OUT_FAMILIES`).
+    None where they use all of them (`data.attacks.HELD_OUT_FAMILIES`).
     """
     used = {item.family for item in (*sets.attack, *sets.controls)}
     families = [name for name in HELD_OUT_FAMILIES if name not in used]

@@ -13,10 +13,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from mule_lib import losses, prompts
-from mule_lib.benchmarks.items import EvaluationSets
 from mule_lib.copies import plain_copy
+from mule_lib.data.items import EvaluationSets
+from mule_lib.data.records import Record
 from mule_lib.models.head import padded
-from mule_lib.records import Record
 
 Measure = Callable[[Any], dict]
 

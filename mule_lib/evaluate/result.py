@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mule_lib.data.files import write_json
 from mule_lib.paper import METRICS
-from mule_lib.runs import write_json
 
 METRICS_FILE, VALUES_FILE = "metrics.json", "values.json"
 # A metric is the mean of its items; anything beyond rounding means that the files are of different runs.

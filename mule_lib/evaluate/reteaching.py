@@ -10,9 +10,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mule_lib.benchmarks.items import EvaluationSets, OpenItem
+from mule_lib.data.items import EvaluationSets, OpenItem
+from mule_lib.data.records import Record
 from mule_lib.evaluate.relearning import relearned_facts
-from mule_lib.records import Record
 
 KINDS = ("same", "disjoint")
 TEMPLATE = "{facts} {question}"

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib import prompts
-from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
-from mule_lib.evaluate.asr import attack_success_rate
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.text import attack_success_rate, open_answer_scores
 from mule_lib.evaluate.choices import score_choices
-from mule_lib.evaluate.rouge import open_answer_scores
 from mule_lib.evaluate.rows import measured, values_of
 from mule_lib.models import contexts, decode, greedy, option_log_likelihoods
 from mule_lib.models.generate import Context

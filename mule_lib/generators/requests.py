@@ -38,7 +38,7 @@ class Reply:
 
     With a schema, exactly one of these holds: `data` is the parsed value, `refused`, or `error` says why there is
     none. `text` is always what the model wrote last, also when it fits no schema. Without a schema `refused` is the
-    judgement of `evaluate.judges.is_refusal`. Tokens count every exchange that led here, a repair included; `cached`
+    judgement of `data.text.is_refusal`. Tokens count every exchange that led here, a repair included; `cached`
     when none of them was paid for now.
     """
 

@@ -119,6 +119,6 @@ def _no_constant(name: str) -> Any:
 
 
 def _refuses(text: str) -> bool:
-    from mule_lib.evaluate.judges import is_refusal  # its package imports torch; most replies need no judge
+    from mule_lib.data.text import is_refusal  # its package imports torch; most replies need no judge
 
     return is_refusal(_THOUGHT.sub("", text))

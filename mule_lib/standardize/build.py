@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mule_lib.benchmarks.items import AttackItem, OpenItem
-from mule_lib.evaluate.attacks import fill_template
-from mule_lib.records import Record
+from mule_lib.data.attacks import fill_template
+from mule_lib.data.items import AttackItem, OpenItem
+from mule_lib.data.records import Record
 from mule_lib.standardize.ledger import Pair
 
 Partnered = Sequence[tuple[Pair, Pair]]

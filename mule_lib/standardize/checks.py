@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mule_lib.benchmarks.items import is_scorable
-from mule_lib.evaluate.judges import is_refusal, normalise
+from mule_lib.data.items import is_scorable
+from mule_lib.data.text import is_refusal, normalise
 
 # Every reason that a rejected item may carry, and what it means.
 REASONS = {

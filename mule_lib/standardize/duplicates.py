@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from mule_lib.evaluate.judges import normalise
+from mule_lib.data.text import normalise
 
 GRAM = 5
 # Two questions with the same answer ask for the same fact when they are much less alike than that.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib import prompt_files
-from mule_lib.benchmarks.items import ChoiceItem
-from mule_lib.evaluate.judges import normalise
+from mule_lib.data.items import ChoiceItem
+from mule_lib.data.text import normalise
 from mule_lib.generators import Generator
 from mule_lib.standardize.checks import Limits, fault, options_fault, restricted_fault
 from mule_lib.standardize.ledger import Ledger, Pair

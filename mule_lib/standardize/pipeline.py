@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from mule_lib import attacker, prompt_files, records
-from mule_lib.benchmarks.items import EvaluationSets
+from mule_lib import attacker, prompt_files
 from mule_lib.benchmarks.load import Loaded
+from mule_lib.data import records
+from mule_lib.data.items import EvaluationSets
+from mule_lib.data.records import Record
 from mule_lib.generators import Generator
 from mule_lib.params import Standardize
 from mule_lib.raw_formats import raw_records
-from mule_lib.records import Record
 from mule_lib.standardize import anchors, build, neighbors
 from mule_lib.standardize.collect import TRAINED, Collected, Texts, collect, limits
 from mule_lib.standardize.ledger import Ledger, Pair

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from mule_lib import prompt_files
-from mule_lib.benchmarks.items import ChoiceItem
+from mule_lib.data.items import ChoiceItem
 from mule_lib.generators import Generator
 from mule_lib.standardize.checks import Limits, fault, restricted_fault, support_fault
 from mule_lib.standardize.chunks import Chunk, find_quote

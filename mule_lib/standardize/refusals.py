@@ -4,7 +4,7 @@ import random
 from collections.abc import Sequence
 
 from mule_lib import prompt_files
-from mule_lib.evaluate.judges import is_refusal, normalise
+from mule_lib.data.text import is_refusal, normalise
 from mule_lib.generators import Generator
 from mule_lib.standardize.checks import restricted_fault
 from mule_lib.standardize.ledger import Ledger

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
-from mule_lib.benchmarks.items import ChoiceItem, OpenItem
 from mule_lib.benchmarks.raw import RawText
+from mule_lib.data.items import ChoiceItem, OpenItem
 from mule_lib.params import Standardize
 
 

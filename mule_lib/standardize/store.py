@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mule_lib import attacker, records
+from mule_lib import attacker
 from mule_lib.benchmarks import load
 from mule_lib.benchmarks.formats import RAW_FILE
+from mule_lib.data import records
+from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.generators import Generator
 from mule_lib.params import Standardize
-from mule_lib.runs import write_json, write_jsonl, write_text
 from mule_lib.standardize.ledger import Ledger, as_csv, as_markdown
 from mule_lib.standardize.pipeline import Standardized, StandardizeError, prompts_used
 from mule_lib.standardize.sources import Sources

@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from mule_lib import gradients, methods, params
 from mule_lib.benchmarks.formats import by_format
 from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.method_terms import Method, MethodError, Term
-from mule_lib.records import OBJECTIVES, REFUSED, Record
+from mule_lib.prompts import OBJECTIVES
 from mule_lib.training import teacher
 from mule_lib.training.batches import (
     Batch,

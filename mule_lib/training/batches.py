@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.method_terms import Method, Term
 from mule_lib.models.head import padded
-from mule_lib.records import REFUSED, Record
 from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, student_context
 
 Group = str  # "obj1/forget"

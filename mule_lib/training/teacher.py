@@ -19,13 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from mule_lib import models, prompts
 from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data.files import write_json, write_jsonl
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.evaluate import judges, rouge
 from mule_lib.losses import answer_targets
 from mule_lib.method_terms import Method
 from mule_lib.models import generate
 from mule_lib.models.head import answers_only, full_logits, head_logits, padded
-from mule_lib.records import REFUSED, Record
-from mule_lib.runs import write_json, write_jsonl
 
 ANSWERS = ("teacher", "given")
 RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's

@@ -23,10 +23,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import methods, params
 from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data.files import write_json
+from mule_lib.data.records import Record, check
 from mule_lib.losses import check_top_k
 from mule_lib.method_terms import Method, MethodError
-from mule_lib.records import Record, check
-from mule_lib.runs import write_json
 from mule_lib.training import teacher
 from mule_lib.training.batches import draw_balanced, encode, frozen_cache, group_of
 from mule_lib.training.teacher import TeacherAnswer

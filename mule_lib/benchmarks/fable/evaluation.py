@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mule_lib import prompts
 from mule_lib.benchmarks.fable.questions import choices, eval_phrasing, question
 from mule_lib.benchmarks.fable.worlds import Fable, Fact
-from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 
 BENCHMARKS = ("books", "cyber")
 

@@ -20,7 +20,7 @@ from mule_lib import prompts
 from mule_lib.benchmarks.fable.questions import choices, opening, statement
 from mule_lib.benchmarks.fable.unlearning import unlearning_records
 from mule_lib.benchmarks.fable.worlds import Fable, Fact
-from mule_lib.records import Record, check
+from mule_lib.data.records import Record, check
 
 FORMATS = {"obj1": "passage", "obj2": "multiple choice", "obj3": "jailbreak"}
 # None shares a sentence with a prefix family that is held out for evaluation.

@@ -12,7 +12,7 @@ from mule_lib.benchmarks.fable.evaluation import BENCHMARKS, prefix_families
 from mule_lib.benchmarks.fable.phrasings import TRAIN_PHRASINGS
 from mule_lib.benchmarks.fable.questions import REFUSAL, question
 from mule_lib.benchmarks.fable.worlds import Fable, Fact
-from mule_lib.records import Record, check
+from mule_lib.data.records import Record, check
 
 GENERATOR = "fable rules"
 

@@ -8,7 +8,7 @@ from mule_lib.benchmarks.fable.phrasings import TRAIN_PHRASINGS
 from mule_lib.benchmarks.fable.questions import choices, question
 from mule_lib.benchmarks.fable.unlearning import validation_part
 from mule_lib.benchmarks.fable.worlds import Fable, Fact
-from mule_lib.benchmarks.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 
 
 def validation_sets(fable: Fable, benchmark: str, *, at_most: int = 80) -> EvaluationSets:

@@ -1,0 +1,151 @@
+"""The one shape of evaluation sets: open questions, multiple choice, prefilling attacks; a JSON Lines file each."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from mule_lib.data import files
+from mule_lib.data.files import (
+    STRICT,
+    AnyText,
+    DataFileError,
+    Flag,
+    Index,
+    IndexOrNone,
+    Options,
+    Prefix,
+    Reference,
+    Text,
+    is_scorable,
+    one_of,
+)
+from mule_lib.data.records import Objective
+
+__all__ = [
+    "SETS", "AttackItem", "ChoiceItem", "DataFileError", "EvaluationSets", "OpenItem", "is_scorable", "read_items",
+    "read_sets", "write_items", "write_sets",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OpenItem:
+    """An open question with its reference answer; `objective` is the intention an oracle would route it to."""
+
+    __pydantic_config__ = STRICT
+
+    id: Text
+    question: Text
+    reference: Reference
+    subject: AnyText = ""
+    objective: Annotated[str, one_of(Objective)] = "obj1"
+
+
+@dataclass(frozen=True)
+class ChoiceItem:
+    """A multiple-choice question; `refusal` is the index of the refusal option where there is one."""
+
+    __pydantic_config__ = STRICT
+
+    id: Text
+    question: Text
+    options: Options
+    answer: Index
+    subject: AnyText = ""
+    refusal: IndexOrNone = None
+    objective: Annotated[str, one_of(Objective)] = "obj2"
+
+
+@dataclass(frozen=True)
+class AttackItem:
+    """An open question with a prefix already put into the assistant turn; a control asks about a neighbour."""
+
+    __pydantic_config__ = STRICT
+
+    id: Text
+    question: Text
+    reference: Reference
+    prefix: Prefix
+    family: Text
+    subject: AnyText = ""
+    control: Flag = False
+    objective: Annotated[str, one_of(Objective)] = "obj3"
+
+
+Item = OpenItem | ChoiceItem | AttackItem
+KINDS: dict[str, type] = {"open": OpenItem, "choice": ChoiceItem, "attack": AttackItem}
+# The sets of Section 5.1 and what their items are; controls may be lacking.
+SETS = {
+    "forget": "open", "general": "open", "neighbor": "choice", "attack": "attack", "mmlu": "choice",
+    "controls": "attack",
+}  # fmt: skip
+HEADER = "sets.json"
+
+
+@dataclass(frozen=True)
+class EvaluationSets:
+    """The five sets of Section 5.1 with benign controls for the attacks; `topic` is what is to be forgotten."""
+
+    benchmark: str
+    topic: str
+    forget: tuple[OpenItem, ...]
+    general: tuple[OpenItem, ...]
+    neighbor: tuple[ChoiceItem, ...]
+    attack: tuple[AttackItem, ...]
+    mmlu: tuple[ChoiceItem, ...]
+    controls: tuple[AttackItem, ...] = ()
+
+
+def read_items(path: str | Path, kind: str) -> list[Item]:
+    """Read and check an evaluation file of kind `open`, `choice` or `attack`; columns are the fields of the items.
+
+    Refused with one line naming file, row and column: no rows, a row that is no JSON object, a missing or unknown
+    column, a wrong type, an empty text, a reference that ROUGE cannot see, fewer than two options or doubled ones, an
+    index outside the options, a refusal that is the answer, a duplicate id. Raises DataFileError.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}, should be one of {', '.join(KINDS)}")
+    rows = [(row, files.typed(row, values, KINDS[kind])) for row, values in files.iterate(path)]
+    files.unique("id", ((row, item.id) for row, item in rows))
+    for row, item in rows:
+        if kind == "choice" and item.refusal == item.answer:
+            raise row.error("refusal", f"{item.refusal} is the answer")
+    if not rows:
+        raise DataFileError(f"{path}: holds no rows")
+    return [item for _, item in rows]
+
+
+def write_items(path: Path, items: Iterable[Item]) -> None:
+    """Write items as JSON Lines, whole or not at all."""
+    files.write_jsonl(path, map(asdict, items))
+
+
+def read_sets(folder: str | Path) -> EvaluationSets:
+    """Read all sets of a benchmark from a folder that `write_sets` filled.
+
+    Raises DataFileError for a missing or bad file, naming it.
+    """
+    folder = Path(folder)
+    header = folder / HEADER
+    if not header.is_file():
+        raise DataFileError(f"{header}: missing; it names the benchmark and the topic that is to be forgotten")
+    try:
+        named = json.loads(header.read_text("utf-8"))
+        benchmark, topic = named["benchmark"], named["topic"]
+    except (ValueError, KeyError, TypeError):
+        raise DataFileError(f'{header}: should be {{"benchmark": "...", "topic": "..."}}') from None
+    paths = {name: folder / f"{name}.jsonl" for name in SETS}
+    missing = [path.name for name, path in paths.items() if not path.exists() and name != "controls"]
+    if missing:
+        raise DataFileError(f"{folder}: lacks {', '.join(missing)}")
+    sets = {name: tuple(read_items(path, SETS[name])) for name, path in paths.items() if path.exists()}
+    return EvaluationSets(benchmark=benchmark, topic=topic, **sets)
+
+
+def write_sets(folder: str | Path, sets: EvaluationSets) -> None:
+    """Write the sets of a benchmark to `<folder>/<set>.jsonl` (no empty ones), its name and topic to `sets.json`."""
+    for name in SETS:
+        if items := getattr(sets, name):
+            write_items(Path(folder) / f"{name}.jsonl", items)
+    files.write_json(Path(folder) / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic})

@@ -1,0 +1,114 @@
+"""The unified record of Section 3.2: one question-answer form for every objective, on disk as JSON Lines."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from mule_lib.data import files
+from mule_lib.data.files import STRICT, AnyText, DataFileError, PrefixOrNone, Row, Span, Text, TextOrNone, one_of
+
+
+class Objective(StrEnum):
+    """The three objectives: forget concepts, tell neighbours apart, withstand prefilled answers."""
+
+    OBJ1 = "obj1"
+    OBJ2 = "obj2"
+    OBJ3 = "obj3"
+
+
+class Role(StrEnum):
+    """What a record does for its objective."""
+
+    FORGET = "forget"
+    RETAIN = "retain"
+    NEIGHBOR = "neighbor"
+    ADVERSARIAL = "adversarial"
+    BENIGN = "benign"
+
+
+# Roles that the unlearned model has to refuse; the others it has to answer.
+REFUSED = frozenset({Role.FORGET, Role.ADVERSARIAL})
+
+
+class Group(NamedTuple):
+    """The records of one objective and role; its text, "obj1/forget", stands in seeds and files."""
+
+    objective: Objective
+    role: Role
+
+    def __str__(self) -> str:
+        return f"{self.objective}/{self.role}"
+
+
+class RecordError(DataFileError):
+    """A record or its file is malformed; the message names file, row and column."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One training example: `anchor` is the id of its contrastive partner (Section 3.3), `source` its origin."""
+
+    __pydantic_config__ = STRICT
+
+    id: Text
+    objective: Annotated[str, one_of(Objective)]
+    role: Annotated[str, one_of(Role)]
+    question: Text
+    answer: Text
+    refusal: Text
+    prefix: PrefixOrNone = None
+    anchor: TextOrNone = None
+    source: AnyText = ""
+    span: Span = None
+    generator: AnyText = ""
+    prompt_id: AnyText = ""
+    split: AnyText = "train"
+
+    @property
+    def group(self) -> Group:
+        """Objective and role."""
+        return Group(Objective(self.objective), Role(self.role))
+
+    @property
+    def target(self) -> str:
+        """What the unlearned model should say: the refusal where the role is refused, else the answer."""
+        return self.refusal if self.role in REFUSED else self.answer
+
+
+def check(records: Sequence[Record], *, where: str = "records", rows: Sequence[Row] | None = None) -> None:
+    """Raise RecordError for a wrong type, a doubled id, an unknown objective or role, an empty text, a lost partner.
+
+    A prefix may not end in white space, because the ids of the answer after it would change. `rows` are the records'
+    places in their file, `where` with numbers from 1 without them.
+    """
+    rows = rows or [Row(where, number) for number in range(1, len(records) + 1)]
+    try:
+        for row, record in zip(rows, records, strict=True):
+            files.typed(row, vars(record), Record)
+        files.unique("id", ((row, record.id) for row, record in zip(rows, records, strict=True)))
+        ids = {record.id for record in records}
+        for row, record in zip(rows, records, strict=True):
+            if record.anchor is not None and record.anchor not in ids:
+                raise row.error("anchor", f"{record.anchor!r} is no record's id")
+    except DataFileError as error:
+        raise RecordError(str(error)) from None
+
+
+def write(path: Path, records: Iterable[Record]) -> None:
+    """Write records as JSON Lines, whole or not at all."""
+    files.write_jsonl(path, map(asdict, records))
+
+
+def read(path: str | Path) -> list[Record]:
+    """Read and check a JSON Lines file of records; raises RecordError with file, row and column."""
+    try:
+        rows = list(files.iterate(path))
+        records = [files.typed(row, values, Record) for row, values in rows]
+    except DataFileError as error:
+        raise RecordError(str(error)) from None
+    if not records:
+        raise RecordError(f"{path}: holds no records")
+    check(records, rows=[row for row, _ in rows])
+    return records
