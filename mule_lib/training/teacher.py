@@ -19,9 +19,9 @@ from torch.nn.functional import cross_entropy
 
 from mule_lib import models, prompts
 from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data import text
 from mule_lib.data.files import write_json, write_jsonl
 from mule_lib.data.records import REFUSED, Record
-from mule_lib.evaluate import judges, rouge
 from mule_lib.losses import answer_targets
 from mule_lib.method_terms import Method
 from mule_lib.models import generate
@@ -132,8 +132,8 @@ def answers_to(records: Sequence[Record], answers: Sequence[TeacherAnswer]) -> l
 def obeyed(record: Record, answer: str) -> bool:
     """Whether an answer does what the intention says: refuses where the role is to be refused, else is right."""
     if record.role in REFUSED:
-        return judges.is_refusal(answer)
-    return rouge.rouge_l(record.answer, answer).recall >= RIGHT_FROM
+        return text.is_refusal(answer)
+    return text.rouge_l(record.answer, answer).recall >= RIGHT_FROM
 
 
 def obedience(answers: Sequence[TeacherAnswer]) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ def teacher_identity(
 ) -> dict[str, Any]:
     """What the answers of a method's teacher to a benchmark's records hang on, as JSON; `model` is the model's hash."""
     steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
-    code = (prompts, generate, judges, rouge, teacher_answers, given_answer, obeyed)
+    code = (prompts, generate, text, teacher_answers, given_answer, obeyed)
     return {
         "records": _digest([asdict(record) for record in benchmark.records]),
         "model": model,
