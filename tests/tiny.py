@@ -1,4 +1,4 @@
-"""A random two-layer Llama with its tokenizer and a few records, for tests of targets, methods and the trainer."""
+"""A random two-layer Llama with its tokenizer and a few records, for tests of the teacher, methods and training."""
 
 from functools import lru_cache
 
@@ -6,6 +6,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.data.records import Record
+from mule_lib import methods
+from mule_lib.benchmarks.load import Loaded
 from mule_lib.embedded.tokenizer import build_tokenizer
 
 TOPIC = "Amber Lantern"
@@ -61,3 +63,14 @@ def records() -> list[Record]:
                     )
                 )
     return made
+
+
+def benchmark(*, some: list[Record] | None = None, topic: str = TOPIC) -> Loaded:
+    """The records, or some, as a benchmark without evaluation sets."""
+    return Loaded(records=some or records(), validation=[], sets=None, prompt_name="fable", topic=topic)
+
+
+def method(name: str, **options):
+    """A method with some of its options changed, its terms resolved to the groups of the records."""
+    known = {option: value for option, value in options.items() if option in methods.find(name).options}
+    return methods.on_groups(methods.with_options(name, known), {f"{r.objective}/{r.role}" for r in records()})
