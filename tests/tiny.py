@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib.data.records import Record
 from mule_lib import methods
 from mule_lib.benchmarks.load import Loaded
+from mule_lib.data.records import Record
 from mule_lib.embedded.tokenizer import build_tokenizer
 
 TOPIC = "Amber Lantern"
