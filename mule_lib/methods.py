@@ -1,145 +1,237 @@
-"""One table of all methods: which data a row uses, which teacher, which losses, which gradient rule, which defaults.
+"""One table of all methods: which data a method uses, which teacher, losses and gradient rule, which options.
 
-To add a method, write a loss and a row; the trainer knows no method by name.
+A method is a sum of terms, and a term is a pure loss over the answers of some groups; the trainer knows no method by
+name. To add one, write a loss, an entry of `METHODS` and, for options of its own, a class of `params.METHOD_OPTIONS`.
 """
 
-import difflib
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from fnmatch import fnmatch
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from torch import Tensor
 
-from mule_lib import gradients, losses
-from mule_lib.method_terms import Answers, Method, MethodError, Options, Term
-from mule_lib.prompts import Steering, steering
+from mule_lib import gradients, losses, params, prompts
+from mule_lib.data.records import Group, Objective, Role
+from mule_lib.params import MethodOptions
 
-FORGET, RETAIN, NEIGHBOR, ATTACK = "*/forget", "obj1/retain", "obj2/neighbor", "obj3/adversarial"
+Rule = Callable[[Sequence[Tensor], Sequence[Tensor], Any], Tensor]
 # Present only to sharpen the boundary (Section 3.3); the other groups are the objectives' own data.
-ANCHOR_GROUPS = frozenset({"obj2/forget", "obj3/benign"})
-OBJECTIVES = ("obj1", "obj2", "obj3")
-# Anchors: contrastive partners share a batch, and the groups that exist only as anchors are used.
-DATA = {"anchors": True, "positions": "answer", "max_answer_tokens": 64}
-STEERED = {**DATA, "teacher": "oracle", "cot": True, "answers": "teacher"}
+ANCHOR_GROUPS = frozenset({Group(Objective.OBJ2, Role.FORGET), Group(Objective.OBJ3, Role.BENIGN)})
 
 
-def _ascend(answer: Answers, o: Options) -> Tensor:
+class MethodError(ValueError):
+    """A method or its options do not exist, or the data lacks what the method needs."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a loss sees of one continuation of B records: logits [B, A + 1, V] and labels [B, A + 1] of answers only.
+
+    `frozen` is the teacher (or the base) at the same tokens, where the term asks for it: a `losses.TeacherLogits` that
+    also knows each token's `nll` [N] and all `logits()` [N, V].
+    """
+
+    logits: Tensor
+    labels: Tensor
+    frozen: Any = None
+
+    @property
+    def student(self) -> Tensor:
+        """Student logits of the answer tokens, float32 [N, V], aligned with `frozen`."""
+        return losses.answer_logits(self.logits, self.labels)
+
+    @property
+    def frozen_nll(self) -> Tensor:
+        """Frozen model's NLL of each row's answer, [B], in nats."""
+        return losses.sum_over_rows(self.frozen.nll, self.labels)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A loss over the answers of some objectives' records in some roles.
+
+    `loss` takes one `Answers` per name in `continuations`, then the options, and returns a mean over `unit` ("tokens"
+    or "rows"), which is what accumulation weighs by. `weight` is a number or the name of an option. `keeps` tells
+    gradient rules which side the term is on; `frozen` asks for the frozen model's answers. `groups` are those of the
+    data at hand, filled in by `Method.on_groups`.
+    """
+
+    name: str
+    loss: Callable[..., Tensor]
+    continuations: tuple[str, ...]
+    objectives: tuple[Objective, ...] = tuple(Objective)
+    roles: tuple[Role, ...] = tuple(Role)
+    unit: str = "tokens"
+    weight: float | str = 1.0
+    keeps: bool = False
+    frozen: bool = False
+    groups: tuple[Group, ...] = ()
+
+    def takes(self, group: Group) -> bool:
+        """Whether the term reads records of a group: one of `groups` where these are known."""
+        if self.groups:
+            return group in self.groups
+        return group.objective in self.objectives and group.role in self.roles
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method. No terms: nothing is trained, and a teacher in the options steers the model at evaluation.
+
+    `learning_rate` are the defaults of full tuning and of LoRA; `rule` combines the gradients of the terms (None: their
+    losses are added up); `auto_learning_rate` follows the loss of the terms that keep.
+    """
+
+    label: str
+    terms: tuple[Term, ...] = ()
+    options: MethodOptions = field(default_factory=MethodOptions)
+    rule: Rule | None = None
+    auto_learning_rate: bool = False
+    source: str = ""
+    learning_rate: tuple[float, float] = (1e-5, 1e-4)
+
+    @property
+    def distils(self) -> bool:
+        """Whether it is trained on what a steered teacher answers."""
+        return any("taught" in term.continuations for term in self.terms)
+
+    def weight(self, term: Term) -> float:
+        """The weight of a term under these options."""
+        return getattr(self.options, term.weight) if isinstance(term.weight, str) else term.weight
+
+    def teacher_steering(self, topic: str, *, name: str = "fable") -> prompts.Steering:
+        """The intentions and the chain of thought that its options put before a model."""
+        return prompts.steering(self.options.teacher, topic, cot=self.options.cot, name=name)
+
+    def steering(self, topic: str, *, name: str = "fable") -> prompts.Steering:
+        """What steers the model when it is evaluated; trained methods answer without any help."""
+        if self.terms or not hasattr(self.options, "teacher"):
+            return prompts.steering("none", topic)
+        return self.teacher_steering(topic, name=name)
+
+    def on_groups(self, available: Collection[Group]) -> "Method":
+        """The method with its terms on the groups at hand.
+
+        Raises MethodError when a term finds no group at all, which names what the data lacks.
+        """
+        anchors = getattr(self.options, "anchors", True)
+        usable = [group for group in sorted(available) if anchors or group not in ANCHOR_GROUPS]
+        terms = [replace(term, groups=tuple(filter(term.takes, usable))) for term in self.terms]
+        for term in terms:
+            if not term.groups:
+                sides = ((term.objectives, Objective), (term.roles, Role))
+                wanted = "/".join("*" if len(some) == len(every) else " or ".join(some) for some, every in sides)
+                raise MethodError(
+                    f"{self.label} needs records of {wanted} for its term {term.name!r}; "
+                    f"the data has {', '.join(map(str, usable)) or 'none'}"
+                )
+        return replace(self, terms=tuple(terms))
+
+
+def _ascend(answer: Answers, _) -> Tensor:
     return losses.gradient_ascent(answer.logits, answer.labels)
 
 
-def _likelihood(answer: Answers, o: Options) -> Tensor:
+def _likelihood(answer: Answers, _) -> Tensor:
     return losses.cross_entropy(answer.logits, answer.labels)
 
 
-def _npo(answer: Answers, o: Options) -> Tensor:
-    return losses.npo(answer.logits, answer.frozen_nll, answer.labels, beta=o["beta"])
+def _npo(answer: Answers, o: params.PreferenceOptions) -> Tensor:
+    return losses.npo(answer.logits, answer.frozen_nll, answer.labels, beta=o.beta)
 
 
-def _simnpo(answer: Answers, o: Options) -> Tensor:
-    return losses.simnpo(answer.logits, answer.labels, beta=o["beta"], margin=o["margin"])
+def _simnpo(answer: Answers, o: params.SimNPOOptions) -> Tensor:
+    return losses.simnpo(answer.logits, answer.labels, beta=o.beta, margin=o.margin)
 
 
-def _idk_dpo(refusal: Answers, answer: Answers, o: Options) -> Tensor:
-    idk, forget = ((side.logits, side.frozen_nll, side.labels) for side in (refusal, answer))
-    return losses.idk_dpo(*idk, *forget, beta=o["beta"])
+def _idk_dpo(refusal: Answers, answer: Answers, o: params.PreferenceOptions) -> Tensor:
+    refused, forgotten = ((side.logits, side.frozen_nll, side.labels) for side in (refusal, answer))
+    return losses.idk_dpo(*refused, *forgotten, beta=o.beta)
 
 
-def _flat(refusal: Answers, answer: Answers, o: Options) -> Tensor:
-    return losses.flat(refusal.logits, refusal.labels, answer.logits, answer.labels, divergence=o["divergence"])
+def _flat(refusal: Answers, answer: Answers, o: params.FLATOptions) -> Tensor:
+    return losses.flat(refusal.logits, refusal.labels, answer.logits, answer.labels, divergence=o.divergence)
 
 
-def _unlearning_cross_entropy(answer: Answers, o: Options) -> Tensor:
+def _unlearning_cross_entropy(answer: Answers, _) -> Tensor:
     return losses.unlearning_cross_entropy(answer.logits, answer.labels)
 
 
-def _likelihood_and_kl(answer: Answers, o: Options) -> Tensor:
+def _likelihood_and_kl(answer: Answers, o: params.MOLLMOptions) -> Tensor:
     kl = losses.kl_retain(answer.logits, answer.frozen.logits(), answer.labels)
-    return _likelihood(answer, o) + o["kl_weight"] * kl
+    return _likelihood(answer, o) + o.kl_weight * kl
 
 
-def _mule(answer: Answers, o: Options) -> Tensor:
-    return losses.bidirectional_topk(
-        answer.student, answer.frozen, top_k=o["top_k"], beta=o["beta"], over_k=o["over_k"]
-    )
+def _mule(answer: Answers, o: params.SmoothL1Options) -> Tensor:
+    return losses.bidirectional_topk(answer.student, answer.frozen, top_k=o.top_k, beta=o.beta, over_k=o.over_k)
 
 
-def _duet(answer: Answers, o: Options) -> Tensor:
-    return losses.duet(answer.student, answer.frozen, top_k=o["top_k"], beta=o["beta"], over_k=o["over_k"])
+def _duet(answer: Answers, o: params.SmoothL1Options) -> Tensor:
+    return losses.duet(answer.student, answer.frozen, top_k=o.top_k, beta=o.beta, over_k=o.over_k)
 
 
-def _bild(answer: Answers, o: Options) -> Tensor:
-    return losses.bild(answer.student, answer.frozen, top_k=o["top_k"], temperature=o["temperature"])
+def _bild(answer: Answers, o: params.BiLDOptions) -> Tensor:
+    return losses.bild(answer.student, answer.frozen, top_k=o.top_k, temperature=o.temperature)
 
 
-def _ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor], o: Options) -> Tensor:
+def _ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor], _) -> Tensor:
     return gradients.ngdiff(keep, forget)
 
 
-def _min_norm(keep: Sequence[Tensor], forget: Sequence[Tensor], o: Options) -> Tensor:
-    return gradients.min_norm_direction([*keep, *forget], normalize=o["normalize"])
+def _min_norm(keep: Sequence[Tensor], forget: Sequence[Tensor], o: params.MOLLMOptions) -> Tensor:
+    return gradients.min_norm_direction([*keep, *forget], normalize=o.normalize)
 
 
-def _retain(weight: float | str = "retain_weight") -> Term:
-    return Term("retain", (RETAIN,), ("answer",), _likelihood, weight=weight, keeps=True)
+def _forget(loss: Callable[..., Tensor], *continuations: str, **more: Any) -> Term:
+    return Term("forget", loss, continuations or ("answer",), roles=(Role.FORGET,), **more)
+
+
+def _attack(loss: Callable[..., Tensor]) -> Term:
+    return Term("attack", loss, ("answer",), (Objective.OBJ3,), (Role.ADVERSARIAL,))
+
+
+def _retain(loss: Callable[..., Tensor] = _likelihood, **more: Any) -> Term:
+    return Term("retain", loss, ("answer",), (Objective.OBJ1,), (Role.RETAIN,), keeps=True, **more)
 
 
 def _distil(loss: Callable[..., Tensor]) -> tuple[Term, ...]:
     """One term per objective, added with weight 1 each, as L_i of Section 3.1."""
-    return tuple(Term(name, (f"{name}/*",), ("taught",), loss, frozen=True) for name in OBJECTIVES)
+    return tuple(Term(objective.value, loss, ("taught",), (objective,), frozen=True) for objective in Objective)
 
 
-WEIGHTS = {"forget_weight": 1.0, "retain_weight": 1.0}
-TOP_K = {"top_k": 10, "beta": 1.0, "over_k": "mean"}
+NEIGHBOR = Term("neighbor", _likelihood, ("answer",), (Objective.OBJ2,), (Role.NEIGHBOR,), keeps=True)
+WEIGHTED = {"unit": "rows", "weight": "forget_weight"}
+BESIDE = _retain(weight="retain_weight")
 
 METHODS: dict[str, Method] = {
     "base": Method("Base", source="the model before unlearning"),
-    "upper_bound": Method("Upper Bound", options={"teacher": "oracle", "cot": True}, source="MULE 5.1"),
-    "ensemble_teacher": Method("Ensemble Teacher", options={"teacher": "ensemble", "cot": True}, source="MULE 5.1"),
-    "ga": Method("GA", (Term("forget", (FORGET,), ("answer",), _ascend),), DATA, source="Jang 2023"),
-    "graddiff": Method(
-        "GradDiff",
-        (Term("forget", (FORGET,), ("answer",), _ascend, weight="forget_weight"), _retain()),
-        {**DATA, **WEIGHTS},
-    ),
+    "upper_bound": Method("Upper Bound", options=params.PromptedOptions(), source="MULE 5.1"),
+    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions(), source="MULE 5.1"),
+    "ga": Method("GA", (_forget(_ascend),), params.TrainedOptions(), source="Jang 2023"),
+    "graddiff": Method("GradDiff", (_forget(_ascend, weight="forget_weight"), BESIDE), params.WeightedOptions()),
     "npo": Method(
-        "NPO",
-        (
-            Term("forget", (FORGET,), ("answer",), _npo, unit="rows", weight="forget_weight", frozen=True),
-            _retain(),
-        ),
-        {**DATA, **WEIGHTS, "beta": 0.1},
-        source="Zhang 2024",
+        "NPO", (_forget(_npo, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
     ),
     "simnpo": Method(
         "SimNPO",
-        (Term("forget", (FORGET,), ("answer",), _simnpo, unit="rows", weight="forget_weight"), _retain()),
-        {**DATA, "forget_weight": 0.125, "retain_weight": 1.0, "beta": 4.5, "margin": 0.0},
+        (_forget(_simnpo, **WEIGHTED), BESIDE),
+        params.SimNPOOptions(),
         source="Fan 2025, the authors' values for TOFU forget10",
     ),
     "idk_dpo": Method(
-        "IdkDPO",
-        (
-            Term("forget", (FORGET,), ("refusal", "answer"), _idk_dpo, "rows", "forget_weight", frozen=True),
-            _retain(),
-        ),
-        {**DATA, **WEIGHTS, "beta": 0.1},
+        "IdkDPO", (_forget(_idk_dpo, "refusal", "answer", frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()
     ),
     "flat": Method(
         "FLAT",
-        (Term("forget", (FORGET,), ("refusal", "answer"), _flat, unit="rows"),),
-        {**DATA, "divergence": "total_variation"},
+        (_forget(_flat, "refusal", "answer", unit="rows"),),
+        params.FLATOptions(),
         source="Wang 2025, without retain data",
     ),
-    "sft": Method("SFT", (Term("all", ("*",), ("desired",), _likelihood),), DATA, source="MULE 5.1"),
+    "sft": Method("SFT", (Term("all", _likelihood, ("desired",)),), params.TrainedOptions(), source="MULE 5.1"),
     "ngdiff": Method(
         "NGDiff",
-        (
-            Term("retain", (RETAIN,), ("answer",), _likelihood, keeps=True),
-            Term("neighbor", (NEIGHBOR,), ("answer",), _likelihood, keeps=True),
-            Term("forget", (FORGET,), ("answer",), _likelihood),
-            Term("attack", (ATTACK,), ("answer",), _likelihood),
-        ),
-        {**DATA, "auto_learning_rate_every": 10},
+        (_retain(), NEIGHBOR, _forget(_likelihood), _attack(_likelihood)),
+        params.NGDiffOptions(),
         rule=_ngdiff,
         auto_learning_rate=True,
         source="Jin and Bu 2025, to three objectives",
@@ -147,73 +239,44 @@ METHODS: dict[str, Method] = {
     "mollm": Method(
         "MOLLM",
         (
-            Term("retain", (RETAIN,), ("answer",), _likelihood_and_kl, keeps=True, frozen=True),
-            Term("neighbor", (NEIGHBOR,), ("answer",), _likelihood, keeps=True),
-            Term("forget", (FORGET,), ("answer",), _unlearning_cross_entropy),
-            Term("attack", (ATTACK,), ("answer",), _unlearning_cross_entropy),
+            _retain(_likelihood_and_kl, frozen=True),
+            NEIGHBOR,
+            _forget(_unlearning_cross_entropy),
+            _attack(_unlearning_cross_entropy),
         ),
-        {**DATA, "kl_weight": 1.0, "normalize": False},
+        params.MOLLMOptions(),
         rule=_min_norm,
         source="Pan 2025, to three objectives",
     ),
     "duet": Method(
         "DUET",
-        (Term("all", ("*",), ("taught",), _duet, frozen=True),),
-        {**STEERED, **TOP_K, "teacher": "ensemble", "positions": "first"},
+        (Term("all", _duet, ("taught",), frozen=True),),
+        params.DUETOptions(),
         source="Zhong 2026, distilled from the Ensemble Teacher",
     ),
-    "mule": Method("MULE", _distil(_mule), {**STEERED, **TOP_K}, source="MULE Eq. 3"),
-    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(_duet), {**STEERED, **TOP_K}, source="MULE Table 2"),
-    "mule_bild_loss": Method(
-        "Ours w/ BILD Loss", _distil(_bild), {**STEERED, "top_k": 8, "temperature": 3.0}, source="MULE Table 2"
-    ),
+    "mule": Method("MULE", _distil(_mule), params.SmoothL1Options(), source="MULE Eq. 3"),
+    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(_duet), params.SmoothL1Options(), source="MULE Table 2"),
+    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(_bild), params.BiLDOptions(), source="MULE Table 2"),
 }
 
 
-def find(method: str | Method) -> Method:
-    """The row of a name; a `Method` passes through. Raises MethodError with the nearest name."""
-    if isinstance(method, Method):
-        return method
-    if method not in METHODS:
-        raise MethodError(f"method={method!r} is unknown; {_nearest(method, METHODS)}")
-    return METHODS[method]
+def get(method: str | Method, options: Mapping[str, Any] | None = None) -> Method:
+    """A method by its name (a `Method` passes through) with some of its options changed.
 
-
-def with_options(method: str | Method, options: Options) -> Method:
-    """The row with some of its options changed. Raises MethodError for an option the row does not have."""
-    row = find(method)
-    for name in options:
-        if name not in row.options:
-            raise MethodError(f"{name}: {row.label} has no such option; {_nearest(name, row.options)}")
-    return replace(row, options={**row.options, **options})
-
-
-def on_groups(row: Method, available: Collection[str]) -> Method:
-    """The row with the patterns of its terms resolved to the groups at hand.
-
-    Raises MethodError when a term finds no group at all, which names what the data lacks.
+    Raises MethodError with the nearest name for a method or an option that does not exist, and for a value that an
+    option cannot take.
     """
-    usable = [group for group in sorted(available) if row.options.get("anchors", True) or group not in ANCHOR_GROUPS]
-    terms = []
-    for term in row.terms:
-        found = tuple(g for g in usable if any(fnmatch(g, pattern) for pattern in term.groups))
-        if not found:
-            raise MethodError(
-                f"{row.label} needs records of {' or '.join(term.groups)} for its term {term.name!r}; "
-                f"the data has {', '.join(usable) or 'none'}"
-            )
-        terms.append(replace(term, groups=found))
-    return replace(row, terms=tuple(terms))
-
-
-def steering_of(method: str | Method, topic: str, *, name: str = "fable") -> Steering:
-    """How a row is steered when it is evaluated; rows that are trained answer without any help."""
-    row = find(method)
-    if row.terms or "teacher" not in row.options:
-        return steering("none", topic)
-    return steering(row.options["teacher"], topic, cot=row.options["cot"], name=name)
-
-
-def _nearest(name: str, known: Collection[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known) or 'none'}"
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise MethodError(f"method={method!r} is unknown; {params.nearest(method, METHODS)}")
+        method = METHODS[method]
+    if not options:
+        return method
+    current = dict(method.options)
+    for name in options:
+        if name not in current:
+            raise MethodError(f"{name}: {method.label} has no such option; {params.nearest(name, current)}")
+    try:
+        return replace(method, options=type(method.options)(**current | dict(options)))
+    except params.ParameterError as error:
+        raise MethodError(f"{method.label}: {error}") from None

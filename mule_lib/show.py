@@ -99,7 +99,7 @@ def row_prompts(
     from mule_lib import methods, training_run
 
     data = training_run.load_data(p)
-    method = methods.with_options(p.method, p.options)
+    method = methods.get(p.method, p.options)
     if stage == "training":
         if not method.terms:
             raise ValueError(f"--stage training: {row} trains nothing; its prompts are those of --stage evaluation")
@@ -110,7 +110,7 @@ def row_prompts(
     loaded, tokenizer = training_run.load_model(p)
     if stage == "training":
         return list(_training(loaded, tokenizer, data, method, record))
-    how = methods.steering_of(method, data.topic, name=data.prompt_name)
+    how = method.steering(data.topic, name=data.prompt_name)
     return list(_evaluation(loaded, tokenizer, asked, how, p))
 
 
@@ -157,21 +157,20 @@ def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
 def _training(model, tokenizer, data, method, record) -> Iterator[str]:
     from dataclasses import replace
 
-    from mule_lib import methods
-    from mule_lib.training.batches import encode, group_of
+    from mule_lib.training.batches import encode
     from mule_lib.training.teacher import teacher_answers
 
-    group = group_of(record)
-    resolved = methods.on_groups(method, {group_of(each) for each in data.records})
+    group = record.group
+    resolved = method.on_groups({each.group for each in data.records})
     terms = [term for term in resolved.terms if term.takes(group)]
     yield f"record {record.id}, group {group}"
     if not terms:
         yield f"{method.label} does not use this group"
         return
-    answers, options = [], method.options
-    if "teacher" in options:
+    answers = []
+    if method.distils:
         steering = method.teacher_steering(data.topic, name=data.prompt_name)
-        limits = {"answers": options["answers"], "max_answer_tokens": options["max_answer_tokens"]}
+        limits = {"answers": method.options.answers, "max_answer_tokens": method.options.max_answer_tokens}
         answers = teacher_answers(model, tokenizer, [record], steering, **limits)
     (example,) = encode(tokenizer, [replace(record, anchor=None)], resolved, answers)
     for term in terms:

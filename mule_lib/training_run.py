@@ -22,7 +22,6 @@ from mule_lib.paper import METRICS
 from mule_lib.params import FABLE, Training, repository_path
 from mule_lib.prompts import Steering
 from mule_lib.training import Trained, teacher
-from mule_lib.training.batches import group_of
 from mule_lib.training.teacher import TeacherAnswer
 
 
@@ -51,15 +50,15 @@ def load_model(p: Training, data: Loaded | None = None, *, frozen: bool = False)
     """
     if data is not None and (line := models.check_memory(p.model, workload(p, data.records), revision=p.revision)):
         print(line)
-    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not methods.find(p.method).terms)
+    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not methods.get(p.method).terms)
     dtype = torch.bfloat16 if half else torch.float32
     return models.load(p.model, dtype=dtype, revision=p.revision)
 
 
 def workload(p: Training, data: Sequence[Record]) -> models.Workload:
     """How a run uses its model, for the check of memory; micro-batches are counted as the trainer cuts them."""
-    available = {group_of(record) for record in data}
-    row = methods.on_groups(methods.with_options(p.method, p.options), available)
+    available = {record.group for record in data}
+    row = methods.get(p.method, p.options).on_groups(available)
     groups = len({group for term in row.terms for group in term.groups}) or len(available)
     continuations = max((len(term.continuations) for term in row.terms), default=1)
     draws = max(1, round(p.train_batch_size / groups))
@@ -94,7 +93,7 @@ def taught(p: Training, data: Loaded) -> list[TeacherAnswer] | None:
     unified = load_data(p.model_copy(update={"data_format": "unified"}))
     identity = teacher.teacher_identity(
         unified,
-        methods.with_options(p.method, p.options),
+        methods.get(p.method, p.options),
         model=model_hash(p.model, p.revision),
         max_thought_tokens=p.max_thought_tokens,
     )
@@ -110,7 +109,7 @@ def write_teacher(file: Path, p: Training, *, batch_size: int = 64, overwrite: b
     answers, asked = teacher.shared(
         file,
         load_data(p),
-        methods.with_options(p.method, p.options),
+        methods.get(p.method, p.options),
         model=model_hash(p.model, p.revision),
         load=lambda: load_model(p, frozen=True),
         max_thought_tokens=p.max_thought_tokens,
@@ -124,7 +123,7 @@ def groups(records: Sequence[Record]) -> pd.DataFrame:
     """Records by objective and role, with one question of each."""
     lines: dict[str, dict] = {}
     for record in records:
-        line = lines.setdefault(group_of(record), {"records": 0, "prefix": record.prefix, "question": record.question})
+        line = lines.setdefault(str(record.group), {"records": 0, "prefix": record.prefix, "question": record.question})
         line["records"] += 1
         line["target"] = line.get("target", record.target)
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis("group")
@@ -133,7 +132,7 @@ def groups(records: Sequence[Record]) -> pd.DataFrame:
 def terms(row: methods.Method) -> pd.DataFrame:
     """What a method adds up: each term's groups, the text its loss reads, the loss, and its weight."""
     lines = [
-        (t.name, ", ".join(t.groups), ", ".join(t.continuations), t.loss.__name__.strip("_"), t.weight)
+        (t.name, ", ".join(map(str, t.groups)), ", ".join(t.continuations), t.loss.__name__.strip("_"), t.weight)
         for t in row.terms
     ]
     return pd.DataFrame(lines, columns=["term", "groups", "texts", "loss", "weight"])
@@ -196,7 +195,7 @@ def summary(p: Training, before: pd.DataFrame, after: pd.DataFrame, evaluation: 
     shown = {name: f"{m[name]:.1f} [{spread.loc[name, 'low']}, {spread.loc[name, 'high']}]" for name in METRICS}
     refusals = evaluation.details["neighbor"]["refusal"]
     return (
-        f"**What we saw.** {methods.find(p.method).label} on {p.benchmark}, seed {p.seed}: Forget {shown['forget']} "
+        f"**What we saw.** {methods.get(p.method).label} on {p.benchmark}, seed {p.seed}: Forget {shown['forget']} "
         f"and attack success {shown['asr']} (lower is better), General {shown['general']}, Neighbour "
         f"{shown['neighbor']} and MMLU-like {shown['mmlu']}. It chose the refusal for {refusals:.0%} of the neighbour "
         f"questions, and {changed} of the {len(after)} answers shown above changed. Numbers are this run's on "

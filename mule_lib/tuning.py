@@ -95,8 +95,8 @@ class Tuner:
         """One line of the grid: the setting, its five validation metrics and Overall against the base, in points."""
         line = {"row": row, "benchmark": self.benchmark, "learning_rate": rate, "options": json.dumps(options)}
         line |= self.settings
-        taught = methods.with_options(row, options).options
-        said = self.said(taught["teacher"], taught["cot"]) if "teacher" in taught else None
+        method = methods.get(row, options)
+        said = self.said(method.options.teacher, method.options.cot) if method.distils else None
         student = copy.deepcopy(self.model)
         try:
             trained = train(

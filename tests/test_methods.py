@@ -3,20 +3,21 @@
 import importlib
 import inspect
 import warnings
+from dataclasses import replace
 
 import pytest
 import tiny
 import torch
 
-from mule_lib import losses, methods, prompts
-from mule_lib.method_terms import Method, MethodError, Term
-from mule_lib.methods import METHODS, on_groups, steering_of, with_options
+from mule_lib import losses, methods, params, prompts
+from mule_lib.data.records import Group, Objective, Role
+from mule_lib.methods import METHODS, Method, MethodError, Term
 from mule_lib.paper import LABELS
 from mule_lib.training import Settings, train
 from mule_lib.training.teacher import student_context
 
 TRAINED = [name for name, row in METHODS.items() if row.terms]
-GROUPS = {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"}
+RETAIN = Group(Objective.OBJ1, Role.RETAIN)
 QUICK = Settings(
     steps=3, batch_size=12, learning_rate=1e-3, warmup=0, log_every=1, min_obedience=0, max_thought_tokens=4
 )
@@ -52,14 +53,16 @@ def test_rows_in_context_train_nothing(name):
 
 
 def test_rows_in_context_are_steered_at_evaluation_and_trained_ones_are_not():
-    assert steering_of("upper_bound", tiny.TOPIC) == prompts.steering("oracle", tiny.TOPIC, cot=True)
-    assert steering_of("ensemble_teacher", tiny.TOPIC) == prompts.steering("ensemble", tiny.TOPIC, cot=True)
+    assert METHODS["upper_bound"].steering(tiny.TOPIC) == prompts.steering("oracle", tiny.TOPIC, cot=True)
+    assert METHODS["ensemble_teacher"].steering(tiny.TOPIC) == prompts.steering("ensemble", tiny.TOPIC, cot=True)
     for name in ("base", "mule", "ga"):
-        assert steering_of(name, tiny.TOPIC) == prompts.steering("none", tiny.TOPIC)
+        assert METHODS[name].steering(tiny.TOPIC) == prompts.steering("none", tiny.TOPIC)
 
 
-def test_the_rows_of_the_papers_tables_are_all_there():
+def test_the_methods_of_the_papers_tables_are_all_there_with_the_options_that_parameters_check():
     assert set(LABELS) <= set(METHODS)
+    assert {name: type(method.options) for name, method in METHODS.items()} == params.METHOD_OPTIONS
+    assert all(method.options == params.method_options(name) for name, method in METHODS.items())
 
 
 def test_mules_first_loss_is_eq3_with_the_live_teacher():
@@ -111,18 +114,14 @@ def test_switches_of_the_ablation_change_what_is_trained():
 
 def test_a_new_method_is_a_loss_and_a_row(monkeypatch):
     def soft_forget(answer, options):
-        return (answer.student.softmax(1) ** options["power"]).sum(1).log().mean()
+        return (answer.student.softmax(1) ** options.power).sum(1).log().mean()
 
-    row = Method(
-        "Soft forget",
-        (
-            Term("forget", ("*/forget",), ("answer",), soft_forget),
-            Term(
-                "keep", ("*/retain", "*/neighbor"), ("answer",), lambda a, o: losses.cross_entropy(a.logits, a.labels)
-            ),
-        ),
-        {**methods.DATA, "power": 2.0},
-    )
+    class SoftForgetOptions(params.TrainedOptions):
+        power: float = 2.0
+
+    forget = Term("forget", soft_forget, ("answer",), roles=(Role.FORGET,))
+    keep = replace(forget, name="keep", loss=METHODS["sft"].terms[0].loss, roles=(Role.RETAIN, Role.NEIGHBOR))
+    row = Method("Soft forget", (forget, keep), SoftForgetOptions())
     monkeypatch.setitem(METHODS, "soft_forget", row)
     trained = run("soft_forget", power=3.0, settings=Settings(**{**vars(QUICK), "steps": 6}))
     assert trained.steps == 6 and trained.log[-1]["loss_forget"] < trained.log[0]["loss_forget"]
@@ -139,9 +138,15 @@ def test_bad_methods_and_options_are_refused_with_the_nearest_name():
     for call, message in (
         (lambda: run("mulle"), r"^method='mulle' is unknown; did you mean 'mule'\?$"),
         (lambda: run("mule", topk=3), r"^topk: MULE has no such option; did you mean 'top_k'\?$"),
-        (lambda: with_options("base", {"beta": 1}), r"^beta: Base has no such option; choose from none$"),
-        (lambda: on_groups(METHODS["ngdiff"], GROUPS - {"obj2/neighbor"}), r"^NGDiff needs records of obj2/neighbor"),
-        (lambda: on_groups(METHODS["sft"], []), r"^SFT needs records of \* for its term 'all'; the data has none$"),
+        (lambda: run("mule", beta=0), r"^MULE: beta = 0: Input should be greater than 0$"),
+        (lambda: run("mule_bild_loss", top_k=1), r"^Ours w/ BILD Loss: top_k = 1: .* greater than or equal to 2$"),
+        (lambda: methods.get("base", {"beta": 1}), r"^beta: Base has no such option; choose from none$"),
+        (
+            lambda: METHODS["ngdiff"].on_groups([RETAIN]),
+            r"^NGDiff needs records of obj2/neighbor for its term 'neighbor'; the data has obj1/retain$",
+        ),
+        (lambda: METHODS["ga"].on_groups([RETAIN]), r"^GA needs records of \*/forget for its term 'forget'"),
+        (lambda: METHODS["sft"].on_groups([]), r"^SFT needs records of \*/\* for its term 'all'; the data has none$"),
     ):
         with pytest.raises(MethodError, match=message):
             call()
@@ -150,8 +155,6 @@ def test_bad_methods_and_options_are_refused_with_the_nearest_name():
 def test_divergences_that_push_the_wrong_way_are_refused_before_the_first_step():
     with pytest.raises(ValueError, match=r"^divergence: 'reverse_kl' is refused"):
         run("flat", divergence="reverse_kl")
-    with pytest.raises(ValueError, match=r"^top_k: 1 is not an integer from 2"):
-        run("mule_bild_loss", top_k=1)
 
 
 def test_a_disobedient_teacher_warns():

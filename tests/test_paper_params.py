@@ -29,9 +29,9 @@ def test_a_file_is_of_its_row_and_of_the_pinned_model(file):
     assert p.row == file.stem
     assert p.model == "meta-llama/Llama-3.2-3B-Instruct" and len(p.revision) == 40
     assert p.precision == "bf16" and p.choice_style == "letters"
-    if methods.find(p.method).terms:
+    if methods.get(p.method).terms:
         assert p.learning_rate == 0 and p.steps == 0 and p.activation_checkpointing
-        by_rule = methods.find(p.method).rule is not None
+        by_rule = methods.get(p.method).rule is not None
         assert p.lora_rank == (16 if file.parent.name == "paper" or by_rule else 0)
 
 

@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from mule_lib import cli, prompts, show, training_run
 from mule_lib.benchmarks.load import load
 from mule_lib.evaluate.suite import evaluate_sets
-from mule_lib.methods import METHODS, steering_of
+from mule_lib.methods import METHODS
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def test_an_open_prompt_is_the_evaluated_one(model, fable_tokenizer, data, row, 
     name = show.SETS[objective]
     alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
     sets = type(data.sets)("b", data.topic, **{**alone, name: getattr(data.sets, name)[2:3]})
-    sample = evaluate_sets(model, fable_tokenizer, sets, steering_of(row, data.topic)).samples[0]
+    sample = evaluate_sets(model, fable_tokenizer, sets, METHODS[row].steering(data.topic)).samples[0]
     head, text, compared = show.row_prompts(row, objective=objective, item=2)
     prompt, output = re.fullmatch(r"(.*)⟪(.*)⟫", text, re.DOTALL).groups()
     assert sample["id"] in head
@@ -64,7 +64,7 @@ def test_every_option_of_a_choice_is_scored(model, fable_tokenizer, data):
             item = getattr(data.sets, part)[1]
             alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
             sets = type(data.sets)("b", data.topic, **{**alone, part: (item,)})
-            how = steering_of("base", data.topic)
+            how = METHODS["base"].steering(data.topic)
             sample = evaluate_sets(model, fable_tokenizer, sets, how, choice_style=style).samples[0]
             lines = show.row_prompts("base", part=part, item=1, choice_style=style)
             options = [line for line in "\n".join(lines).split("\n") if line.startswith("  ⟪")]
@@ -92,7 +92,7 @@ def test_every_trained_row_shows_its_training_prompts(row, objective):
         assert re.search("⟪(.*)⟫", line, re.DOTALL)[1] == scored[line.split(", ")[2].split(":")[0]]
     teachers = [line for line in others if ", teacher, " in line]
     assert all("<|system|>" in line for line in teachers)
-    assert bool(teachers) == ("teacher" in METHODS[row].options)
+    assert bool(teachers) == METHODS[row].distils
 
 
 def test_a_variant_is_found_by_its_file():

@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from mule_lib import models, prompts
-from mule_lib.method_terms import Answers, Method, Term
-from mule_lib.methods import DATA, METHODS, on_groups
+from mule_lib.methods import METHODS, Answers, Method, Term
+from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError, Settings, train
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import teacher_answers
@@ -35,8 +35,8 @@ def run(method="mule", *, settings=QUICK, model=None, **options):
 
 def bare_trainer(model, folder, **changed):
     """A trainer of SFT on one draw, with arguments as transformers sets them by default."""
-    groups = {f"{record.objective}/{record.role}" for record in tiny.records()}
-    row = on_groups(METHODS["sft"], groups)
+    groups = {record.group for record in tiny.records()}
+    row = METHODS["sft"].on_groups(groups)
     examples = encode(tiny.tokenizer(), tiny.records(), row)
     draw = list({example.group: example for example in examples}.values())
     arguments = TrainingArguments(output_dir=str(folder), max_steps=1, report_to="none", disable_tqdm=True, **changed)
@@ -101,7 +101,7 @@ def test_5_half_precision_checkpoints_load_as_float32_and_losses_compute_in_it(t
 
 def test_6_a_nan_is_neither_logged_as_zero_nor_trained_on(tmp_path):
     assert bare_trainer(tiny.model(), tmp_path, logging_nan_inf_filter=True).args.logging_nan_inf_filter is False
-    method = Method("Broken", (Term("all", ("*",), ("answer",), lambda a, o: a.logits.sum() * math.nan),), DATA)
+    method = Method("Broken", (Term("all", lambda a, o: a.logits.sum() * math.nan, ("answer",)),), TrainedOptions())
     with pytest.raises(DivergedError, match=r"^step 1 of Broken: the loss of term 'all' is nan"):
         run(method)
 

@@ -62,7 +62,7 @@ def test_every_trained_row_is_tried_equally_often_and_with_options_it_has():
         settings = tuning.first_round() + tuning.second_round(row, first)
         counts.add(len({(rate, json.dumps(options)) for rate, options in settings}))
         for _, options in settings:
-            methods.with_options(row, options)
+            methods.get(row, options)
     assert counts == {len(tuning.RATES) + 3}
 
 

@@ -20,20 +20,18 @@ from torch import Tensor, nn
 from mule_lib import gradients, methods, params
 from mule_lib.benchmarks.formats import by_format
 from mule_lib.benchmarks.load import Loaded as Benchmark
-from mule_lib.data.records import REFUSED, Record
-from mule_lib.method_terms import Method, MethodError, Term
+from mule_lib.data.records import REFUSED, Group, Record
+from mule_lib.methods import Method, MethodError, Term
 from mule_lib.prompts import OBJECTIVES
 from mule_lib.training import teacher
 from mule_lib.training.batches import (
     Batch,
     Collator,
     Example,
-    Group,
     count,
     draw_balanced,
     encode,
     frozen_cache,
-    group_of,
 )
 from mule_lib.training.teacher import AnswerCache, TeacherAnswer
 from mule_lib.training.train import Settings, train
@@ -65,23 +63,19 @@ def prepare(p: params.GradientCosine, benchmark: str, model, tokenizer, *, model
     whole, formats = by_format(benchmark, folder)
     kept = {record.id for record in some_pairs(whole.records, p.pairs, seed=p.seed)}
     formats = {form: [record for record in records if record.id in kept] for form, records in formats.items()}
-    method = methods.with_options(p.method, p.options)
-    if "teacher" not in method.options:
+    method = methods.get(p.method, p.options)
+    if not method.distils:
         return Study(whole, formats, {form: [] for form in formats})
     steering = method.teacher_steering(whole.topic, name=whole.prompt_name)
-    limits = {"max_answer_tokens": method.options["max_answer_tokens"], "max_thought_tokens": p.max_thought_tokens}
+    limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": p.max_thought_tokens}
     if p.teacher_dir:
-        file = (
-            params.repository_path(p.teacher_dir)
-            / benchmark
-            / f"{params.method_options(p.method, p.options).teacher_name}.jsonl"
-        )
+        file = params.repository_path(p.teacher_dir) / benchmark / f"{method.options.teacher_name}.jsonl"
         identity = teacher.teacher_identity(whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
         shared = teacher.answers_to(formats["standardized"], teacher.read_shared(file, identity))
         return Study(whole, formats, dict.fromkeys(formats, shared))
     read = formats if p.teacher_reads == "own format" else {"standardized": formats["standardized"]}
     answers = {
-        form: teacher.teacher_answers(model, tokenizer, records, steering, answers=method.options["answers"], **limits)
+        form: teacher.teacher_answers(model, tokenizer, records, steering, answers=method.options.answers, **limits)
         for form, records in read.items()
     }
     return Study(whole, formats, {form: answers.get(form, answers["standardized"]) for form in formats})
@@ -94,10 +88,10 @@ def some_pairs(records: Sequence[Record], number: int, *, seed: int = 0) -> list
     """
     groups: dict[Group, list[Record]] = {}
     for record in records:
-        groups.setdefault(group_of(record), []).append(record)
+        groups.setdefault(record.group, []).append(record)
     kept: set[str] = set()
     # The groups to refuse lead, so that the others can follow their anchors.
-    for group in sorted(groups, key=lambda group: (group.split("/")[1] not in REFUSED, group)):
+    for group in sorted(groups, key=lambda group: (group.role not in REFUSED, group)):
         shuffled = random.Random(f"pairs/{group}/{seed}").sample(groups[group], len(groups[group]))
         shuffled.sort(key=lambda record: record.anchor not in kept)
         kept |= {record.id for record in shuffled[: number or None]}
@@ -113,12 +107,12 @@ def cosines(p: params.GradientCosine, study: Study, model, tokenizer) -> dict[st
     Raises ValueError before any training: MethodError for a method that adds no loss for some objective or combines
     gradients by a rule, more batches than the data holds, more layers than the model has.
     """
-    method = methods.with_options(p.method, p.options)
+    method = methods.get(p.method, p.options)
     last_layers(model, p.layers)
     found: dict[str, dict[int, np.ndarray]] = {}
     for form, records in study.formats.items():
         answers = study.teacher_answers[form]
-        method = methods.on_groups(method, {group_of(record) for record in records})
+        method = method.on_groups({record.group for record in records})
         objective_terms(method)
         draws = _disjoint_draws(p, encode(tokenizer, records, method, answers), method)
         cache = frozen_cache(model, list({e.id: e for draw in draws for e in draw}.values()), method, copy_head=False)
@@ -185,7 +179,7 @@ def objective_terms(method: Method) -> dict[str, list[Term]]:
         objective: [
             replace(term, groups=own)
             for term in method.terms
-            if (own := tuple(group for group in term.groups if group.startswith(objective)))
+            if (own := tuple(group for group in term.groups if group.objective == objective))
         ]
         for objective in OBJECTIVES
     }
@@ -230,4 +224,4 @@ def _disjoint_draws(p: params.GradientCosine, examples: Sequence[Example], metho
                 f"batches x draws: disjoint batches would need {needed} records of {group}, the data has {held}"
             )
     # Other draws than training's, which takes the same seed.
-    return draw_balanced(examples, needed, anchors=method.options["anchors"], seed=p.seed + 10_000)
+    return draw_balanced(examples, needed, anchors=method.options.anchors, seed=p.seed + 10_000)

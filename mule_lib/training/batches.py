@@ -11,12 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mule_lib.data.records import REFUSED, Record
-from mule_lib.method_terms import Method, Term
+from mule_lib.data.records import REFUSED, Group, Record
+from mule_lib.methods import Method, Term
 from mule_lib.models.head import padded
 from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, student_context
 
-Group = str  # "obj1/forget"
 # {(group, continuation): {input_ids, attention_mask, labels: [B, T], positions: [N]}}
 Batch = dict[tuple[Group, str], dict[str, Tensor]]
 
@@ -38,11 +37,6 @@ class Example:
         return (self.teacher_context if steered else self.context), self.continuations[continuation]
 
 
-def group_of(record: Record) -> Group:
-    """The group of a record, such as "obj1/forget"."""
-    return f"{record.objective}/{record.role}"
-
-
 def encode(
     tokenizer, records: Sequence[Record], method: Method, teacher_answers: Sequence[TeacherAnswer] = ()
 ) -> list[Example]:
@@ -51,11 +45,11 @@ def encode(
     `positions="first"` keeps the first answer token only (DUET's setting), behind the prefix where there is one.
     Answers are encoded once and appended, so teacher and student have the same ids.
     """
-    cap = 1 if method.options["positions"] == "first" else method.options["max_answer_tokens"]
+    cap = 1 if method.options.positions == "first" else method.options.max_answer_tokens
     by_id = {answer.id: answer for answer in teacher_answers}
     examples = []
     for record in records:
-        names = {name for term in method.terms if term.takes(group_of(record)) for name in term.continuations}
+        names = {name for term in method.terms if term.takes(record.group) for name in term.continuations}
         texts = {"answer": record.answer, "refusal": record.refusal, "desired": record.target}
         ids = {n: given_answer(tokenizer, record, texts[n], max_tokens=cap) for n in sorted(names) if n in texts}
         steered = None
@@ -63,7 +57,7 @@ def encode(
             ids["taught"], steered = by_id[record.id].answer_ids[:cap], by_id[record.id].context_ids
         if names:
             context = student_context(tokenizer, record).input_ids
-            examples.append(Example(record.id, group_of(record), context, ids, steered, record.anchor))
+            examples.append(Example(record.id, record.group, context, ids, steered, record.anchor))
     return examples
 
 
@@ -79,7 +73,7 @@ def frozen_cache(
     }
     if not sequences:
         return None
-    top_k = method.options.get("top_k", 0)
+    top_k = getattr(method.options, "top_k", 0)
     return build_cache(model, sequences, top_k=top_k, copy_head=copy_head, batch_size=batch_size)
 
 
@@ -96,7 +90,7 @@ def draw_balanced(
         groups.setdefault(example.group, []).append(example)
     by_id = {example.id: example for example in examples}
     # The groups to refuse lead, and their anchors follow.
-    order = sorted(groups, key=lambda group: (group.split("/")[0], group.split("/")[1] not in REFUSED, group))
+    order = sorted(groups, key=lambda group: (group.objective, group.role not in REFUSED, group))
     streams = {group: _forever(groups[group], random.Random(f"draws/{group}/{seed}")) for group in order}
     drawn = []
     for _ in range(draws):

@@ -23,7 +23,7 @@ from mule_lib.data import text
 from mule_lib.data.files import write_json, write_jsonl
 from mule_lib.data.records import REFUSED, Record
 from mule_lib.losses import answer_targets
-from mule_lib.method_terms import Method
+from mule_lib.methods import Method
 from mule_lib.models import generate
 from mule_lib.models.head import answers_only, full_logits, head_logits, padded
 
@@ -192,7 +192,7 @@ def teacher_identity(
         "intentions": _digest(dict(steering.systems)),
         "cot": steering.cot,
         "code": _digest([inspect.getsource(part) for part in code]),
-        "max_answer_tokens": method.options["max_answer_tokens"],
+        "max_answer_tokens": method.options.max_answer_tokens,
         "max_thought_tokens": max_thought_tokens,
     }
 
@@ -234,7 +234,7 @@ def shared(
     They are taken from `file` where it has them; else `load()` gives model and tokenizer, and the file is written.
     Raises TeacherFileError for a method without a teacher, and for a file of other answers unless `overwrite`.
     """
-    if method.options.get("answers") != "teacher":
+    if method.options.teacher_name is None:
         raise TeacherFileError(f"method: {method.label} with these options keeps no teacher's answers")
     identity = teacher_identity(benchmark, method, model=model, max_thought_tokens=max_thought_tokens)
     if file.exists():
@@ -243,7 +243,7 @@ def shared(
         except TeacherFileError:
             if not overwrite:
                 raise
-    limits = {"max_answer_tokens": method.options["max_answer_tokens"], "max_thought_tokens": max_thought_tokens}
+    limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": max_thought_tokens}
     steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     answers = teacher_answers(*load(), benchmark.records, steering, batch_size=batch_size, **limits)
     write_shared(file, answers, identity)

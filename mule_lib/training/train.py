@@ -26,9 +26,9 @@ from mule_lib.benchmarks.load import Loaded as Benchmark
 from mule_lib.data.files import write_json
 from mule_lib.data.records import Record, check
 from mule_lib.losses import check_top_k
-from mule_lib.method_terms import Method, MethodError
+from mule_lib.methods import Method, MethodError
 from mule_lib.training import teacher
-from mule_lib.training.batches import draw_balanced, encode, frozen_cache, group_of
+from mule_lib.training.batches import draw_balanced, encode, frozen_cache
 from mule_lib.training.teacher import TeacherAnswer
 from mule_lib.training.trainer import MultiObjectiveTrainer, trained_parameters
 
@@ -125,14 +125,14 @@ def train(
     tokenizer that does not fit; DivergedError when a loss is not finite.
     """
     settings, begun = settings or Settings(), time.monotonic()
-    method = methods.with_options(method, options or {})
+    method = methods.get(method, options)
     if not method.terms:
         return Trained(model, method, settings)
     if isinstance(data, Benchmark):
         data, topic, prompt_name = data.records, data.topic, data.prompt_name
     method = _checked(model, tokenizer, data, method, topic, teacher_model, teacher_tokenizer)
-    records = [record for record in data if any(term.takes(group_of(record)) for term in method.terms)]
-    sizes = Counter(str(group_of(record)) for record in records)
+    records = [record for record in data if any(term.takes(record.group) for term in method.terms)]
+    sizes = Counter(str(record.group) for record in records)
     with nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory() as name:
         place = Path(name)
         arguments, draws = training_arguments(
@@ -143,7 +143,7 @@ def train(
         _UNLEARNED[model] = method.label  # its own weights change from here on, also if the run is interrupted
         model = _trainable(model.to(arguments.device), method, settings)
         source = model if teacher_model is None else teacher_model.to(arguments.device)
-        if "teacher" not in method.options:
+        if not method.distils:
             teacher_answers = []
         elif teacher_answers is not None:
             teacher_answers = teacher.answers_to(records, teacher_answers)
@@ -156,8 +156,8 @@ def train(
                 tokenizer,
                 records,
                 steering,
-                answers=method.options["answers"],
-                max_answer_tokens=method.options["max_answer_tokens"],
+                answers=method.options.answers,
+                max_answer_tokens=method.options.max_answer_tokens,
                 max_thought_tokens=settings.max_thought_tokens,
                 batch_size=settings.teacher_batch_size,
             )
@@ -169,7 +169,7 @@ def train(
         trainer = MultiObjectiveTrainer(
             model,
             arguments,
-            draw_balanced(examples, draws, anchors=method.options["anchors"], seed=settings.seed),
+            draw_balanced(examples, draws, anchors=method.options.anchors, seed=settings.seed),
             method,
             cache=frozen_cache(source, examples, method, copy_head=copy_head, batch_size=settings.teacher_batch_size),
             pad_id=tokenizer.pad_token_id or 0,
@@ -244,10 +244,10 @@ def check_precision(precision: str, device: torch.device) -> None:
 def _checked(model, tokenizer, records, method: Method, topic: str, teacher_model, teacher_tokenizer) -> Method:
     """The method with its groups resolved, after everything that can be wrong with the input was looked at."""
     check([replace(record, anchor=None) for record in records])  # partners may have been left out on purpose
-    method = methods.on_groups(method, {group_of(record) for record in records})
+    method = method.on_groups({record.group for record in records})
     vocabulary = model.get_output_embeddings().weight.shape[0]
-    if "teacher" in method.options:
-        check_top_k(method.options["top_k"], vocabulary)
+    if method.distils:
+        check_top_k(method.options.top_k, vocabulary)
         if not topic:
             raise ValueError("topic: empty; the teacher's intention needs the name of what is to be forgotten")
     if teacher_tokenizer is not None and teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
@@ -268,7 +268,7 @@ def _checkpoint(folder: Path, records, method: Method, settings: Settings, topic
     told = json.dumps([asdict(record) for record in records], sort_keys=True)
     run = {
         "method": method.label,
-        "options": dict(method.options),
+        "options": method.options.model_dump(),
         "settings": settings.model_dump(exclude={"save_every", "log_every"}),
         "topic": topic,
         "prompt_name": prompt_name,

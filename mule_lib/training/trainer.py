@@ -21,7 +21,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import gradients
 from mule_lib.losses import pack_answers
-from mule_lib.method_terms import Answers, Method, Term
+from mule_lib.methods import Answers, Method, Term
 from mule_lib.models.head import answers_only
 from mule_lib.training.batches import Batch, Collator, Example, count, rows_of
 from mule_lib.training.teacher import AnswerCache
@@ -100,7 +100,7 @@ class MultiObjectiveTrainer(Trainer):
         super().__init__(model=model, args=args, train_dataset=list(draws), data_collator=Collator(pad_id, cache))
         self.remove_callback(PrinterCallback)
         self.add_callback(Progress(method.label))
-        if every := method.options.get("auto_learning_rate_every", 0):
+        if every := getattr(method.options, "auto_learning_rate_every", 0):
             self.add_callback(AutoLearningRate(self, every))
 
     def _get_train_sampler(self, train_dataset=None):
