@@ -100,9 +100,9 @@ def test_partners_belong_to_one_objective_and_name_each_other(made):
 
 
 def test_training_draws_every_record(books):
-    from mule_lib.training.batches import Example, draw_balanced, group_of
+    from mule_lib.training.batches import Example, draw_balanced
 
-    examples = [Example(r.id, group_of(r), (1,), {}, None, r.anchor) for r in books.loaded.records]
+    examples = [Example(r.id, r.group, (1,), {}, None, r.anchor) for r in books.loaded.records]
     drawn = {example.id for draw in draw_balanced(examples, 20 * len(examples)) for example in draw}
     assert drawn == {record.id for record in books.loaded.records}
 
