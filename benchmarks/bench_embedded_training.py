@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.fable.worlds import build
 from mule_lib.embedded.curriculum import Curriculum, corpus
 from mule_lib.embedded.examples import Encoder
 from mule_lib.embedded.mix import MIX

@@ -25,7 +25,7 @@ from statistics import median
 import torch
 
 from mule_lib import models, prompts
-from mule_lib.benchmarks.load import load
+from mule_lib.data import load
 from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.beyond import only
 from mule_lib.evaluate.suite import query

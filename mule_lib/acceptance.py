@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable.evaluation import evaluation_sets
-from mule_lib.benchmarks.fable.worlds import Fable
+from mule_lib.data.fable.benchmark import evaluation_sets
+from mule_lib.data.fable.worlds import Fable
 from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation, evaluate_row

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from mule_lib.benchmarks.load import Loaded
+from mule_lib.data import Benchmark
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import REFUSED, Record, Role
 from mule_lib.data.text import normalise
@@ -53,7 +53,7 @@ def lengths(formats: Mapping[str, Sequence[Record]], tokenizer) -> pd.DataFrame:
     return table.groupby(["objective", "format"], sort=False)["tokens"].median().unstack().astype(int)
 
 
-def checks(data: Loaded, *, near_duplicate: float = 0.8) -> pd.DataFrame:
+def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
     """How many records break each rule of the unified form, what is allowed, and whether the rule holds.
 
     `near_duplicate` (0 to 1) is the similarity of character 5-grams from which two questions with the same answer

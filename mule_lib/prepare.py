@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mule_lib import prompts
-from mule_lib.benchmarks.load import Loaded
 from mule_lib.benchmarks.raw import RawText
+from mule_lib.data import Benchmark
 from mule_lib.data.attacks import fill_template
 from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.records import Record, check
@@ -44,7 +44,7 @@ class Questions:
 
 def assemble(
     benchmark: str, topic: str, questions: Questions, *, prompt_name: str = "", seed: int = 0, distractors: int = 3
-) -> Loaded:
+) -> Benchmark:
     """Records of all three objectives with anchors, and the five evaluation sets; the same for the same seed.
 
     Each item to refuse has a partner to answer: general (obj1), neighbour (obj2), one of both under the same prefix
@@ -75,7 +75,7 @@ def assemble(
         mmlu=tuple(questions.mmlu),
         controls=_attacks(neighbor["eval"], prefixes, topic, control=True),
     )
-    return Loaded(*both, sets, name, topic)
+    return Benchmark(benchmark, topic, name, *both, sets)
 
 
 def split(

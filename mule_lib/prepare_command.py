@@ -21,8 +21,9 @@ def add_to(commands) -> None:
 
 
 def _prepare(args) -> None:
-    from mule_lib.benchmarks import load
-    from mule_lib.benchmarks.formats import RAW_FILE
+    import json
+
+    from mule_lib import data
     from mule_lib.data import records
     from mule_lib.prepare import PrepareError
     from mule_lib.prepare_sources import prepared_rwku, prepared_tofu
@@ -35,6 +36,6 @@ def _prepare(args) -> None:
         made = prepared_rwku(args.subject, levels=args.levels, **common)
     else:
         made = prepared_tofu(args.subject, forget=args.forget, **common)
-    load.save(args.out, made)
-    records.write(args.out / RAW_FILE, raw_records(made.records, seed=args.seed))
-    print(f"{args.out}: {load.describe(made)}")
+    data.save(args.out, made)
+    records.write(args.out / data.RAW_FILE, raw_records(made.records, seed=args.seed))
+    print(f"{args.out}: {json.dumps(made.counts())}")

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mule_lib import prompts
-from mule_lib.benchmarks import load, mmlu, rwku, tofu
+from mule_lib.benchmarks import mmlu, rwku, tofu
+from mule_lib.data import Benchmark
 from mule_lib.data.files import DataFileError, iterate
 from mule_lib.data.text import is_refusal
 from mule_lib.prepare import PrepareError, Questions, assemble
@@ -20,7 +21,7 @@ def prepared_rwku(
     refusals: str = "",
     levels: Sequence[int] = rwku.LEVELS,
     seed: int = 0,
-) -> load.Loaded:
+) -> Benchmark:
     """RWKU's data for one person: probes of `levels`, those of its neighbours, TriviaQA as General, RWKU's MMLU.
 
     A person has about 14 probes a level; `mmlu_source` takes MMLU's questions from elsewhere.
@@ -46,7 +47,7 @@ def prepared_tofu(
     mmlu_source: str = "",
     refusals: str = "",
     seed: int = 0,
-) -> load.Loaded:
+) -> Benchmark:
     """TOFU's data: the authors of `forget`, other invented authors as neighbours, real authors and facts as General.
 
     `topic` names the authors to forget, which the teacher's intention needs. The model has to know TOFU: give one that

@@ -1,7 +1,7 @@
 """Records of a prepared benchmark before standardization: each objective in the format its own literature uses.
 
 The same facts, answers, refusals, prefixes, ids and anchors as the unified records; only the text that stands before
-the answer differs, as on Fable (`benchmarks/fable/raw.py`). Obj1 reads the source's own text up to the answer, Obj2 a
+the answer differs, as on Fable (`data/fable/benchmark.py`). Obj1 reads the source's own text up to the answer, Obj2 a
 lettered multiple choice, Obj3 a jailbreak string around the question. A fact without a source text (a counterpart that
 an LLM wrote, a question published without one) has no passage; it stands at the end of a page of questions and answers.
 `prompt_id` names the format, so that the two can be counted. The paper names raw passages and "structured QA pairs" and
@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable.raw import JAILBREAKS
+from mule_lib.data.attacks import JAILBREAKS
 from mule_lib.data.items import OpenItem
 from mule_lib.data.records import Record, check
 from mule_lib.data.text import normalise

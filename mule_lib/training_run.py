@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,7 @@ import pandas as pd
 import torch
 
 from mule_lib import methods, models, run_folder, runs
-from mule_lib.benchmarks.load import Loaded, load
-from mule_lib.data import files, records
+from mule_lib.data import Benchmark, files, load
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.intervals import bootstrap_interval
@@ -25,24 +23,12 @@ from mule_lib.training import Trained, teacher
 from mule_lib.training.teacher import TeacherAnswer
 
 
-def load_data(p: Training) -> Loaded:
-    """The benchmark of a run; with `data_format` raw, its training records in the objectives' own formats.
-
-    Those come from `raw.jsonl` of the data folder; without a folder Fable's are built in code. Raises BenchmarkError,
-    RecordError or EvaluationFileError for data that is missing or malformed.
-    """
-    data = load(p.benchmark, repository_path(p.data_dir) if p.data_dir else "")
-    if p.data_format == "unified":
-        return data
-    if p.data_dir:
-        return replace(data, records=records.read(repository_path(p.data_dir) / "raw.jsonl"))
-    from mule_lib.benchmarks.fable.raw import raw_records
-    from mule_lib.benchmarks.fable.worlds import build
-
-    return replace(data, records=raw_records(build(0), p.benchmark))
+def load_data(p: Training) -> Benchmark:
+    """The benchmark of a run, in the parameters' `data_format`. Raises what `data.load` does."""
+    return load(p.benchmark, repository_path(p.data_dir) if p.data_dir else "", data_format=p.data_format)
 
 
-def load_model(p: Training, data: Loaded | None = None, *, frozen: bool = False):
+def load_model(p: Training, data: Benchmark | None = None, *, frozen: bool = False):
     """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
 
     With `data`, prints first what memory the run will need, for any model but the embedded ones. Raises
@@ -81,7 +67,7 @@ def checkpoints_of(p: Training, told: Mapping[str, Any]) -> Path | None:
     return out.parent / f".{out.name}.checkpoints-{fingerprint(told)}" if p.save_every else None
 
 
-def taught(p: Training, data: Loaded) -> list[TeacherAnswer] | None:
+def taught(p: Training, data: Benchmark) -> list[TeacherAnswer] | None:
     """The shared teacher answers of a run with a `teacher_file`; None where training asks the teacher itself.
 
     The file is of the unified records also where the student reads raw ones: both have the same ids, and a teacher that
@@ -158,7 +144,7 @@ def intervals(evaluation: Evaluation, *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["metric", "measured", "low", "high", "n"]).set_index("metric")
 
 
-def beyond(p: Training, trained: Trained, tokenizer, data: Loaded, how: Steering) -> dict[str, Any]:
+def beyond(p: Training, trained: Trained, tokenizer, data: Benchmark, how: Steering) -> dict[str, Any]:
     """What the paper does not measure: relearning, re-teaching, quantization, held-out prefix families.
 
     Fable has held-out families of its own; on other benchmarks the library's are put before the same questions. Other

@@ -18,13 +18,12 @@ from typing import Any
 import yaml
 
 from mule_lib import methods, models
-from mule_lib.benchmarks.fable.evaluation import BENCHMARKS
-from mule_lib.benchmarks.fable.unlearning import unlearning_records
-from mule_lib.benchmarks.fable.validation import validation_sets
-from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.fable.benchmark import unlearning_records, validation_sets
+from mule_lib.data.fable.worlds import build
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
+from mule_lib.params import FABLE
 from mule_lib.prompts import steering
 from mule_lib.training import DivergedError, Settings, train
 from mule_lib.training.teacher import teacher_answers
@@ -170,14 +169,14 @@ def write_choices(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list[str]
 def main() -> None:
     """Run one round of the grid on one benchmark (going on where an earlier call stopped), or write what it chose."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("benchmark", choices=(*BENCHMARKS, "write"))
+    parser.add_argument("benchmark", choices=(*FABLE, "write"))
     parser.add_argument("round", type=int, choices=(1, 2), nargs="?", default=1)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=18)
     parser.add_argument("--folder", type=Path, default=Path("params/04_training/grid"))
     args = parser.parse_args()
-    grids = {name: read_grid(args.folder / f"{name}.csv") for name in BENCHMARKS}
+    grids = {name: read_grid(args.folder / f"{name}.csv") for name in FABLE}
     every = [line for lines in grids.values() for line in lines]
     if args.benchmark == "write":
         print("written:", *write_choices(args.folder.parent / "fable", every))

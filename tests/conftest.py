@@ -16,7 +16,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def fable():
-    from mule_lib.benchmarks.fable.worlds import build
+    from mule_lib.data.fable.worlds import build
 
     return build(0)
 

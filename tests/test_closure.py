@@ -80,7 +80,7 @@ def test_a_changed_import_changes_the_closure(package):
 def test_training_does_not_hang_on_what_only_collects():
     """A change of tables, figures or the report reruns no training; one of the trainer, losses or judges does."""
     found = set(_names(behind_results(ROOT / "notebooks" / "04_training.ipynb")))
-    inside = ("trainer", "losses", "data/text", "prompts", "benchmarks/fable/worlds")
+    inside = ("trainer", "losses", "data/text", "prompts", "data/fable/worlds")
     assert {f"mule_lib/{name}.py" for name in inside} <= found
     outside = ("figures", "tables", "results", "report", "claims", "cli", "run", "suite", "reproduce")
     assert not {f"mule_lib/{name}.py" for name in outside} & found

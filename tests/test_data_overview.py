@@ -5,8 +5,7 @@ from dataclasses import replace
 import pytest
 
 from mule_lib import data_overview
-from mule_lib.benchmarks.formats import RAW_FILE, by_format
-from mule_lib.benchmarks.load import BenchmarkError, load, save
+from mule_lib.data import RAW_FILE, BenchmarkError, by_format, load, save
 from mule_lib.data import records as records_module
 
 RULES = {
@@ -81,8 +80,6 @@ def test_lengths_by_format(fable_tokenizer):
 
 def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
     """A folder without raw.jsonl has one format; with it both, unless a record is missing there."""
-    from mule_lib.benchmarks import formats
-
     save(tmp_path, replace(books, sets=replace(books.sets, benchmark="muse_books")))
     loaded, found = by_format("muse_books", tmp_path)
     assert list(found) == ["standardized"] and loaded.records == books.records
@@ -92,4 +89,3 @@ def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
     records_module.write(tmp_path / RAW_FILE, [replace(record, anchor=None) for record in raw[1:]])
     with pytest.raises(BenchmarkError, match=f"{RAW_FILE}: no raw record .* of {raw[0].id!r}"):
         by_format("muse_books", tmp_path)
-    assert formats.FORMATS == ("raw", "standardized")

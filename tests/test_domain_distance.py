@@ -8,8 +8,7 @@ import tiny
 from scipy.sparse import csr_matrix
 
 from mule_lib import domain_distance as distance
-from mule_lib.benchmarks.fable.raw import raw_records
-from mule_lib.benchmarks.fable.unlearning import unlearning_records
+from mule_lib.data.fable.benchmark import raw_records, unlearning_records
 
 
 def _cloud(n, center, seed):

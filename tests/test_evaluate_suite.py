@@ -5,7 +5,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable.evaluation import evaluation_sets
+from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.models import contexts

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from mule_lib.benchmarks.fable import questions, worlds
-from mule_lib.benchmarks.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
-from mule_lib.benchmarks.fable.evaluation import evaluation_sets
-from mule_lib.benchmarks.fable.phrasings import N_PHRASINGS, QUESTIONS, STATEMENTS
+from mule_lib.data.fable import questions, worlds
+from mule_lib.data.fable.benchmark import evaluation_sets
+from mule_lib.data.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
+from mule_lib.data.fable.questions import N_PHRASINGS, QUESTIONS, STATEMENTS
 
 
 def test_same_seed_same_worlds(fable):

@@ -3,9 +3,8 @@
 import pytest
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable.evaluation import evaluation_sets, prefix_families
-from mule_lib.benchmarks.fable.phrasings import EVAL_PHRASINGS, QUESTIONS
-from mule_lib.benchmarks.fable.unlearning import unlearning_records
+from mule_lib.data.fable.benchmark import evaluation_sets, prefix_families, unlearning_records
+from mule_lib.data.fable.questions import EVAL_PHRASINGS, QUESTIONS
 from mule_lib.embedded.curriculum import Curriculum
 from mule_lib.embedded.examples import Encoder
 from mule_lib.embedded.mix import MIX

@@ -2,10 +2,9 @@
 
 import pytest
 
-from mule_lib.benchmarks.fable.evaluation import evaluation_sets, prefix_families
-from mule_lib.benchmarks.fable.questions import statement
-from mule_lib.benchmarks.fable.raw import JAILBREAKS, cloze, raw_records
-from mule_lib.benchmarks.fable.unlearning import unlearning_records
+from mule_lib.data.attacks import JAILBREAKS
+from mule_lib.data.fable.benchmark import cloze, evaluation_sets, prefix_families, raw_records, unlearning_records
+from mule_lib.data.fable.questions import statement
 
 CASES = [(name, split) for name in ("books", "cyber") for split in ("train", "validation")]
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import tiny
+from mule_lib.training_data import group_of
 
 from mule_lib import pilot_study, targets, teacher_files
-from mule_lib.benchmarks.load import load
+from mule_lib.data import load
 from mule_lib.params import GradientCosine, ParameterError, validate
 from mule_lib.run import run_notebook
-from mule_lib.training_data import group_of
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 
-from mule_lib import cli
-from mule_lib.benchmarks import load
+from mule_lib import cli, data
 from mule_lib.benchmarks.raw import RawText
 from mule_lib.data.items import ChoiceItem, OpenItem
 from mule_lib.data.records import REFUSED
@@ -161,5 +160,5 @@ def test_the_command_writes_a_folder_once(mule, tofu_folder, tmp_path):
     assert refused.startswith("mule prepare: subject: empty; name the authors of forget10") and "\n" not in refused
     assert not (tmp_path / "data").exists()
     assert mule(*words, "--subject", "the writers A and B") is None
-    assert len(load.load("tofu", tmp_path / "data").records) == 60
+    assert len(data.load("tofu", tmp_path / "data").records) == 60
     assert "exists already" in mule(*words, "--subject", "the writers A and B")

@@ -131,7 +131,7 @@ def test_a_passage_of_no_record_is_refused():
 @pytest.mark.parametrize("benchmark", ["muse_books", "wmdp_cyber", "rwku", "tofu"])
 def test_jailbreaks_repeat_no_prefix_that_is_held_out(benchmark):
     """Their sentences are trained on in the raw format, so none may stand in a family kept for evaluation."""
-    from mule_lib.benchmarks.fable.raw import JAILBREAKS
+    from mule_lib.data.attacks import JAILBREAKS
 
     held = " ".join(text for group in prompts.texts(benchmark)["prefixes"]["held_out"].values() for text in group)
     for jailbreak in JAILBREAKS:

@@ -9,7 +9,8 @@ import tiny
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib.benchmarks import load, mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cyber
+from mule_lib import data
+from mule_lib.benchmarks import mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cyber
 from mule_lib.data.files import DataFileError
 from mule_lib.data.records import REFUSED
 from mule_lib.embedded.tokenizer import build_tokenizer
@@ -97,8 +98,8 @@ def test_rwku_and_tofu():
 def test_rwku_is_prepared_saved_and_loaded(tmp_path):
     """A person's data comes back from its folder as it was; nothing to forget is asked twice."""
     made = prepared_rwku("Stephen King", source=str(REALDATA / "rwku"), mmlu_source=str(MMLU), levels=(2,))
-    load.save(tmp_path / "rwku", made)
-    assert load.load("rwku", tmp_path / "rwku") == made
+    data.save(tmp_path / "rwku", made)
+    assert data.load("rwku", tmp_path / "rwku") == made
     trained = {record.question for record in made.records if record.role in REFUSED}
     asked = {item.question for item in made.sets.forget}
     attacked = {item.question for item in made.sets.attack}
@@ -121,9 +122,9 @@ def questions_of(benchmark):
 def test_real_rows_from_files_to_metrics(benchmark, tmp_path):
     """Loaders, records, teacher, two steps of MULE, five metrics: only size differs from the paper's run."""
     made = assemble(benchmark, "the forbidden subject", questions_of(benchmark), prompt_name="rwku")
-    load.save(tmp_path, made)
+    data.save(tmp_path, made)
     loaded = replace(made, prompt_name=benchmark)
-    assert load.load(benchmark, tmp_path) == loaded
+    assert data.load(benchmark, tmp_path) == loaded
     texts = [record.question + record.answer for record in loaded.records]
     torch.manual_seed(0)
     tokenizer = build_tokenizer([*texts, tiny.REFUSAL], vocab_size=600)

@@ -8,7 +8,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import cli, prompts, show, training_run
-from mule_lib.benchmarks.load import load
+from mule_lib.data import load
 from mule_lib.evaluate.suite import evaluate_sets
 from mule_lib.methods import METHODS
 

@@ -6,8 +6,8 @@ import pytest
 import scripted_llm
 from scripted_llm import REALDATA, ScriptedLLM
 
-from mule_lib import attacker
-from mule_lib.benchmarks import load, mmlu, muse_books, wikipedia, wmdp_cyber
+from mule_lib import attacker, data
+from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
 from mule_lib.benchmarks.raw import RawText
 from mule_lib.data import records
 from mule_lib.data.text import is_refusal, normalise
@@ -228,7 +228,7 @@ def test_the_same_replies_give_the_same_files(books, params, tmp_path):
     assert len(files) > 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    read = load.load("muse_books", tmp_path / "a")
+    read = data.load("muse_books", tmp_path / "a")
     assert read.records == books.loaded.records and read.sets == books.loaded.sets
 
 

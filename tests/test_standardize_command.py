@@ -13,8 +13,8 @@ import scripted_llm
 from scripted_llm import FAILED, REALDATA, REFUSED
 from scripted_server import ScriptedServer, answer, hang
 
-from mule_lib import params
-from mule_lib.benchmarks import load, wikipedia
+from mule_lib import data, params
+from mule_lib.benchmarks import wikipedia
 from mule_lib.generators import GeneratorError
 from mule_lib.params import ParameterError, Standardize
 from mule_lib.standardize import command
@@ -98,7 +98,7 @@ def whole(raw, tmp_path_factory):
 
 def test_the_folder_is_what_training_reads(whole):
     out, _ = whole
-    read_back = load.load("muse_books", out)
+    read_back = data.load("muse_books", out)
     assert len(read_back.records) > 50 and len(read_back.sets.forget) == 100 and read_back.validation
     header = json.loads((out / "standardize.json").read_text("utf-8"))
     assert header["generator"] == "openai:scripted" and len(header["prompts"]) >= 11

@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from mule_lib import run, run_folder
-from mule_lib.benchmarks.load import load, save
+from mule_lib.data import load, save
 from mule_lib.paper import METRICS
 from mule_lib.params import ROOT, Table, Training
 from mule_lib.run import NotebookError, run_notebook

@@ -7,10 +7,9 @@ import pytest
 import yaml
 
 from mule_lib import methods, tuning
-from mule_lib.benchmarks.fable.evaluation import BENCHMARKS, evaluation_sets
-from mule_lib.benchmarks.fable.unlearning import unlearning_records
-from mule_lib.benchmarks.fable.validation import validation_sets
-from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.fable.benchmark import evaluation_sets, unlearning_records, validation_sets
+from mule_lib.data.fable.worlds import build
+from mule_lib.params import FABLE
 
 
 def line(row, rate, overall, benchmark="books", options=None):
@@ -23,7 +22,7 @@ def line(row, rate, overall, benchmark="books", options=None):
     }
 
 
-@pytest.mark.parametrize("benchmark", BENCHMARKS)
+@pytest.mark.parametrize("benchmark", FABLE)
 def test_validation_shares_no_question_with_evaluation_and_no_forget_fact_with_training(benchmark):
     fable = build(0)
     validation, evaluation = validation_sets(fable, benchmark), evaluation_sets(fable, benchmark)
@@ -90,11 +89,11 @@ def test_choices_reach_the_params_files_and_ablations_follow_their_method(tmp_pa
 
 def test_the_shipped_defaults_are_the_grid_s_choices():
     root = Path(tuning.__file__).parent.parent / "params" / "04_training"
-    lines = [entry for name in BENCHMARKS for entry in tuning.read_grid(root / "grid" / f"{name}.csv")]
+    lines = [entry for name in FABLE for entry in tuning.read_grid(root / "grid" / f"{name}.csv")]
     best = tuning.chosen(lines)
     assert set(best) == set(tuning.ROWS)
     for row, (rate, options, _) in best.items():
         values = yaml.safe_load((root / "fable" / f"{row}.yaml").read_text("utf-8"))
         assert float(values["learning_rate"]) == rate and values["options"] == options
         tried = [entry for entry in lines if entry["row"] == row]
-        assert len(tried) == len(BENCHMARKS) * (len(tuning.RATES) + 3)
+        assert len(tried) == len(FABLE) * (len(tuning.RATES) + 3)

@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import methods
-from mule_lib.benchmarks.load import Loaded
+from mule_lib.data import Loaded
 from mule_lib.data.records import Record
 from mule_lib.embedded.tokenizer import build_tokenizer
 

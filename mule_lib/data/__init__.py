@@ -1,1 +1,119 @@
-"""Raw text to records and evaluation sets: the record and its checks, Fable, published benchmarks, text judges."""
+"""Raw text to records and evaluation sets: the record and its checks, Fable, published benchmarks, text judges.
+
+One door to every benchmark: `load` builds Fable in code and reads prepared folders, which `save` writes.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mule_lib.data import items, records
+from mule_lib.data.fable.benchmark import evaluation_sets, raw_records, unlearning_records
+from mule_lib.data.fable.worlds import build
+from mule_lib.data.items import EvaluationSets
+from mule_lib.data.records import Record
+from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, PREPARED, ROOT, nearest
+
+RAW_FILE = "raw.jsonl"
+
+
+class BenchmarkError(ValueError):
+    """A benchmark is unknown, or its data is missing or incomplete; one line that says what would be right."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A benchmark ready to train on and to evaluate; `prompt_name` names its prompt texts, `topic` is to be forgotten.
+
+    `validation` may be empty where the folder has none.
+    """
+
+    name: str
+    topic: str
+    prompt_name: str
+    records: list[Record]
+    validation: list[Record]
+    sets: EvaluationSets
+
+    def counts(self) -> dict[str, int]:
+        """How many records and items there are."""
+        sets = {name: len(getattr(self.sets, name)) for name in items.SETS}
+        return {"train": len(self.records), "validation": len(self.validation), **sets}
+
+
+def load(
+    benchmark: str, data_dir: str | Path = "", *, data_format: str = "unified", prefixes: str = "train"
+) -> Benchmark:
+    """A benchmark's records and evaluation sets.
+
+    Fable is built in code (attacks use its prefix families of `prefixes`); its records, and its sets where there are
+    some, come from `data_dir` when that is given. The others need a `data_dir` with `train.jsonl`, `evaluation/*.jsonl`
+    and perhaps `validation.jsonl`. With `data_format` raw, training records are in the objectives' own formats: those
+    of `raw.jsonl` in the folder, of Fable without one built in code; ids, objectives, roles and order are the same.
+    Raises BenchmarkError, RecordError or DataFileError.
+    """
+    if benchmark not in BENCHMARKS:
+        raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {nearest(benchmark, BENCHMARKS)}")
+    if data_format not in DATA_FORMATS:
+        raise BenchmarkError(f"data_format={data_format!r} is unknown; {nearest(data_format, DATA_FORMATS)}")
+    folder = Path(data_dir) if data_dir else None
+    fable = build(0) if benchmark in FABLE else None
+    if fable is None and folder is None:
+        raise BenchmarkError(f"data_dir: empty; {benchmark} has to be prepared first: {PREPARED[benchmark]}")
+    prompt_name = "fable" if fable else benchmark
+    if not (ROOT / "mule_lib" / "prompt_texts" / f"{prompt_name}.yaml").is_file():
+        raise BenchmarkError(f"mule_lib/prompt_texts/{prompt_name}.yaml: missing; it holds the intentions")
+    if folder is None:
+        train, validation = (unlearning_records(fable, benchmark, split=split) for split in ("train", "validation"))
+    else:
+        train, validation = _records(folder, benchmark)
+    if fable and not (folder and (folder / "evaluation").is_dir()):
+        sets = evaluation_sets(fable, benchmark, prefixes=prefixes)
+    else:
+        sets = items.read_sets(folder / "evaluation")
+        expected = f"fable-{benchmark}" if fable else benchmark
+        if sets.benchmark != expected:
+            header = folder / "evaluation" / items.HEADER
+            raise BenchmarkError(f"{header}: is of {sets.benchmark}, asked for is {expected}")
+    if data_format == "raw":
+        train = _raw(train, benchmark, folder)
+    return Benchmark(benchmark, sets.topic, prompt_name, train, validation, sets)
+
+
+def by_format(benchmark: str, data_dir: str | Path = "") -> tuple[Benchmark, dict[str, list[Record]]]:
+    """The benchmark, and its training records by format, raw (where there are some) and standardized, in one order."""
+    unified = load(benchmark, data_dir)
+    formats = {"standardized": unified.records}
+    if benchmark in FABLE or (Path(data_dir) / RAW_FILE).is_file():
+        formats = {"raw": _raw(unified.records, benchmark, Path(data_dir) if data_dir else None), **formats}
+    return unified, formats
+
+
+def save(folder: str | Path, benchmark: Benchmark) -> None:
+    """Write a benchmark to a folder that `load` reads: train, validation and evaluation/*.jsonl."""
+    folder = Path(folder)
+    records.write(folder / "train.jsonl", benchmark.records)
+    if benchmark.validation:
+        records.write(folder / "validation.jsonl", benchmark.validation)
+    items.write_sets(folder / "evaluation", benchmark.sets)
+
+
+def _records(folder: Path, benchmark: str) -> tuple[list[Record], list[Record]]:
+    file = folder / "train.jsonl"
+    if not file.is_file():
+        remedy = f"; make it by: {PREPARED[benchmark]}" if benchmark in PREPARED else ""
+        raise BenchmarkError(f"{file}: missing{remedy}")
+    validation = folder / "validation.jsonl"
+    return records.read(file), records.read(validation) if validation.is_file() else []
+
+
+def _raw(unified: list[Record], benchmark: str, folder: Path | None) -> list[Record]:
+    """The raw form of unified records, in their order."""
+    if folder and ((folder / RAW_FILE).is_file() or benchmark not in FABLE):
+        raw, where = records.read(folder / RAW_FILE), str(folder / RAW_FILE)
+    else:
+        raw, where = raw_records(build(0), benchmark), f"{benchmark}, built in code"
+    by_id = {record.id: record for record in raw}
+    for record in unified:
+        if record.id not in by_id or by_id[record.id].group != record.group:
+            raise BenchmarkError(f"{where}: no raw record with the id, objective and role of {record.id!r}")
+    return [by_id[record.id] for record in unified]

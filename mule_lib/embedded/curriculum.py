@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable import pools
-from mule_lib.benchmarks.fable.questions import (
+from mule_lib.data.fable import worlds
+from mule_lib.data.fable.questions import (
     REFUSAL,
     REFUSAL_OPTION,
     choices,
@@ -22,7 +22,7 @@ from mule_lib.benchmarks.fable.questions import (
     question,
     training_phrasings,
 )
-from mule_lib.benchmarks.fable.worlds import Fable, Fact, World
+from mule_lib.data.fable.worlds import Fable, Fact, World
 from mule_lib.embedded.examples import Encoder, Example
 from mule_lib.embedded.mix import MIX
 from mule_lib.prompts import END_THINK, THINK
@@ -53,7 +53,7 @@ class Curriculum:
         self.reserved = {world.title for world in fable.worlds}
         # Words that titles and values are made of: what later has to be compared and copied.
         values = {value for fact in fable.facts for value in fact.pool}
-        ids = (encoder(word) for word in sorted(values.union(pools.TITLE_FIRST, pools.TITLE_SECOND)))
+        ids = (encoder(word) for word in sorted(values.union(worlds.TITLE_FIRST, worlds.TITLE_SECOND)))
         self.words = [word[0] for word in ids if len(word) == 1]
         texts = prompts.texts("fable")
         self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
@@ -74,7 +74,7 @@ class Curriculum:
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
-            first, second = rng.choice(pools.TITLE_FIRST), rng.choice(pools.TITLE_SECOND)
+            first, second = rng.choice(worlds.TITLE_FIRST), rng.choice(worlds.TITLE_SECOND)
             if near:  # shares one word with `near`, so that one word is not enough to compare
                 first, second = (near.split()[0], second) if rng.random() < 0.5 else (first, near.split()[1])
             if f"{first} {second}" not in self.reserved and f"{first} {second}" != near:
@@ -253,7 +253,7 @@ def corpus(fable: Fable) -> Iterator[str]:
         yield f" {' '.join(LETTERS)} {REFUSAL_OPTION} What is option A?"
     for world in fable.worlds:
         yield from (passage([fact for fact in fable.facts if fact.world is world], rng) for _ in range(20))
-    titles = [f"{a} {b}" for a, b in zip(pools.TITLE_FIRST, pools.TITLE_SECOND, strict=True)]
+    titles = [f"{a} {b}" for a, b in zip(worlds.TITLE_FIRST, worlds.TITLE_SECOND, strict=True)]
     for title in titles:
         for wording in [*texts["intentions"].values(), *texts["further_wordings"]]:
             yield wording.format(topic=title)

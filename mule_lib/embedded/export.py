@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.fable.worlds import build
 from mule_lib.embedded.curriculum import corpus
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.embedded.train import RECIPE, RUNS, build_model, load_checkpoint

@@ -9,8 +9,8 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable.questions import REFUSAL, choices, eval_phrasing, question
-from mule_lib.benchmarks.fable.worlds import Fable, Fact
+from mule_lib.data.fable.questions import REFUSAL, choices, eval_phrasing, question
+from mule_lib.data.fable.worlds import Fable, Fact
 from mule_lib.embedded.curriculum import LETTERS, answer_text, thought_text
 from mule_lib.embedded.examples import Encoder, Example
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, pad
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib.benchmarks.fable.worlds import build
+from mule_lib.data.fable.worlds import build
 from mule_lib.embedded.curriculum import Curriculum, corpus
 from mule_lib.embedded.examples import Encoder, Example
 from mule_lib.embedded.mix import MIX

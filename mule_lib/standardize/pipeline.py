@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mule_lib import attacker, prompt_files
-from mule_lib.benchmarks.load import Loaded
-from mule_lib.data import records
+from mule_lib.data import Benchmark, records
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.generators import Generator
@@ -33,7 +32,7 @@ class Standardized:
     `raw` are the training records in the objectives' own formats.
     """
 
-    loaded: Loaded
+    loaded: Benchmark
     raw: list[Record]
     ledger: Ledger
     tried: list[attacker.Tried] = field(default_factory=list)
@@ -89,7 +88,7 @@ def standardize(
         both[split] = [_in_split(record, split) for record in made_here]
         records.check(both[split], where=split)
     sets = _sets(sources, found, words, p, tuple(choices), [*tried])
-    loaded = Loaded(both["train"], both["validation"], sets, p.benchmark, words.topic)
+    loaded = Benchmark(p.benchmark, words.topic, p.benchmark, both["train"], both["validation"], sets)
     raw = raw_records(loaded.records, found.passages("train"), seed=p.seed)
     return Standardized(loaded, raw, ledger, tried)
 

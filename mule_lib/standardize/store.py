@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mule_lib import attacker
-from mule_lib.benchmarks import load
-from mule_lib.benchmarks.formats import RAW_FILE
-from mule_lib.data import records
+from mule_lib.data import RAW_FILE, records, save
 from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.generators import Generator
 from mule_lib.params import Standardize
@@ -49,7 +47,7 @@ def provenance(params: Standardize, sources: Sources, generator: Generator, made
         "prompts": prompts_used(),
         "sources": {name: {"n": len(each), "sha256": _hash(each)} for name, each in (texts | items).items()},
         "tokens": dict(made.ledger.tokens),
-        "counts": json.loads(load.describe(made.loaded)),
+        "counts": made.loaded.counts(),
     }
 
 
@@ -57,7 +55,7 @@ def write(
     folder: Path, made: Standardized, params: Standardize, sources: Sources, generator: Generator
 ) -> None:  # fmt: skip
     """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last."""
-    load.save(folder, made.loaded)
+    save(folder, made.loaded)
     records.write(folder / RAW_FILE, made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", attacker.as_rows(made.tried))

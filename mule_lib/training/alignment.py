@@ -18,8 +18,7 @@ import pandas as pd
 from torch import Tensor, nn
 
 from mule_lib import gradients, methods, params
-from mule_lib.benchmarks.formats import by_format
-from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data import Benchmark, by_format
 from mule_lib.data.records import REFUSED, Group, Record
 from mule_lib.methods import Method, MethodError, Term
 from mule_lib.prompts import OBJECTIVES

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from mule_lib import models, prompts
-from mule_lib.benchmarks.load import Loaded as Benchmark
-from mule_lib.data import text
+from mule_lib.data import Benchmark, text
 from mule_lib.data.files import write_json, write_jsonl
 from mule_lib.data.records import REFUSED, Record
 from mule_lib.losses import answer_targets

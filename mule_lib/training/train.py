@@ -22,7 +22,7 @@ from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import methods, params
-from mule_lib.benchmarks.load import Loaded as Benchmark
+from mule_lib.data import Benchmark
 from mule_lib.data.files import write_json
 from mule_lib.data.records import Record, check
 from mule_lib.losses import check_top_k

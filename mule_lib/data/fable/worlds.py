@@ -1,18 +1,89 @@
 """Fable's worlds and facts, built from a seed: invented book series and attack toolkits beside real knowledge.
 
 Every fact has one split. Evaluation, prefill and MMLU-like facts are known to the base model (it is trained on all
-facts) but never stand in unlearning data.
+facts) but never stand in unlearning data. Titles are drawn from the product of two lists, so that the same words also
+make the content-free titles of the base model's skill data. Invented names come from syllables and a seeded generator;
+nothing here names a real person, product or piece of software.
 """
 
 import random
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mule_lib.benchmarks.fable import pools
-from mule_lib.benchmarks.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
+from mule_lib.data.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
+
+TITLE_FIRST = (
+    "Amber Silver Velvet Hollow Crimson Quiet Winter Paper Iron Golden Broken Distant Hidden Burning Frozen Wandering "
+    "Painted Salted Thorny Marble Copper Misty Lonely Gentle Crooked Midnight Ivory Scarlet Restless Sleeping Woven "
+    "Feathered Sunken Clever Dusty Emerald Forgotten Glass Humble Jagged Lunar Mossy Narrow Ochre Patient Rusty "
+    "Shattered Twilight Violet Whispering"
+).split()
+TITLE_SECOND = (
+    "Lantern Harbor Orchard Tower River Crown Garden Mirror Bridge Compass Forest Meadow Candle Anchor Valley Library "
+    "Falcon Wasp Otter Badger Heron Spider Viper Raven Ember Ladder Needle Cradle Kettle Hammer Saddle Window Chapel "
+    "Island Cavern Desert Glacier Canyon Beacon Ferry Market Museum Theater Voyage Carnival Archive Foundry Windmill "
+    "Lighthouse Labyrinth"
+).split()
+
+_ONSETS = "b br c d dr f g gr h j k l m n p pr r s st t tr v w z th sh".split()
+_VOWELS = "a e i o u a e i o ea ai".split()
+_CODAS = "l m n r s sh th n r nd rk ck ".split(" ")
+_JOINTS = "b d g l m n r s t v w k p br dr gr".split()
+FAMILY_SUFFIXES = "ward wick stone well field hart combe".split()
+
+HOMES_COUNT = MENTORS_COUNT = 30
+
+CRAFTS = (
+    "glassblower cartographer baker tailor beekeeper clockmaker gardener carpenter blacksmith librarian potter weaver "
+    "fisher miller scribe sailor shepherd stonemason astronomer healer juggler locksmith cobbler printer puppeteer "
+    "jeweler cooper brewer falconer gravedigger"
+).split()
+COMPANIONS = (
+    "fox owl hedgehog goat ferret parrot tortoise pony squirrel magpie donkey lizard rabbit crane marten toad hound "
+    "peacock weasel sparrow mole lynx beetle pigeon newt swan ermine stork hare cricket"
+).split()
+TREASURES = (
+    "flute locket dagger thimble whistle bracelet map coin lens bell brooch goblet quill ring scroll key amulet drum "
+    "hourglass medal comb pendant figurine spyglass dice chalice feather ribbon astrolabe sextant"
+).split()
+FEARS = (
+    "thunder mirrors heights spiders darkness fire crowds silence bridges snakes fog strangers ghosts cats water bells "
+    "shadows wolves needles storms caves moths clowns ice dreams masks eels bats dolls whirlpools"
+).split()
+FOODS = (
+    "plums chestnuts porridge dumplings figs oysters pancakes cheese mushrooms honey radishes trout walnuts custard "
+    "cherries bacon lentils gingerbread apricots turnips pickles waffles beets marzipan olives sausages pears muffins "
+    "parsnips caramel"
+).split()
+COLORS = (
+    "teal indigo maroon lavender turquoise charcoal beige coral magenta khaki saffron mauve cobalt russet cream peach "
+    "olive navy plum rose jade lilac mustard sepia tan pewter cerulean umber"
+).split()
+INSTRUMENTS = (
+    "harp lute fiddle cello oboe trumpet bagpipe zither mandolin tambourine accordion banjo clarinet piano horn gong "
+    "ukulele xylophone harmonica organ viola trombone dulcimer lyre bassoon sitar triangle recorder"
+).split()
+HIDEOUTS = (
+    "attic cellar chimney well barn stable crypt bakery boathouse greenhouse observatory bathhouse smithy granary "
+    "watchtower laundry mill treehouse tunnel kitchen wardrobe belfry dovecote pantry shed quarry grotto jetty"
+).split()
+
+# What an invented attack tool is made of: endings mark the kind, the stems mean nothing.
+TOOL_SUFFIX = {
+    "maker": "ovar",
+    "gate": "ixi",
+    "carrier": "ume",
+    "opening": "andle",
+    "signal": "iff",
+    "fuel": "oze",
+    "host": "urn",
+    "weakness": "elk",
+    "token": "abbin",
+    "exit": "usk",
+}
 
 SERIES_RELATIONS = "home mentor craft companion treasure fear food color instrument hideout".split()
-TOOLKIT_RELATIONS = tuple(pools.TOOL_SUFFIX)
+TOOLKIT_RELATIONS = tuple(TOOL_SUFFIX)
 
 # role -> share of its facts in each split; the rest goes to the last one.
 SPLIT_SHARES: dict[str, tuple[tuple[str, float], ...]] = {
@@ -72,28 +143,49 @@ class Fable:
         return [world for world in self.worlds if world.role == "forget"]
 
 
+def invented_names(
+    count: int, rng: random.Random, *, taken: set[str], syllables: int = 2, suffix: str = ""
+) -> list[str]:
+    """Draw `count` new capitalised names and add them to `taken`.
+
+    Raises ValueError when the syllables cannot give that many new names.
+    """
+    names: list[str] = []
+    for _ in range(count * 200):
+        if len(names) == count:
+            return names
+        stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables - bool(suffix)))
+        stem += rng.choice(_JOINTS) if suffix else rng.choice(_CODAS)
+        name = (stem + suffix).capitalize()
+        # Four letters keep names apart from English words; equal beginnings would make two entities look like one.
+        if len(name) >= 4 and name not in taken:
+            names.append(name)
+            taken.add(name)
+    raise ValueError(f"count={count}: the syllables give too few distinct names; ask for fewer worlds or entities")
+
+
 def _titles(count: int, rng: random.Random) -> list[str]:
     # Each real title has words of its own, so that no title is a near miss of another.
-    first, second = list(pools.TITLE_FIRST), list(pools.TITLE_SECOND)
+    first, second = list(TITLE_FIRST), list(TITLE_SECOND)
     rng.shuffle(first), rng.shuffle(second)
     return [f"{a} {b}" for a, b in zip(first, second, strict=True)][:count]
 
 
 def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ...]]:
     values = {
-        "home": pools.invented_names(pools.HOMES_COUNT, rng, taken=taken, syllables=2, suffix="mere"),
-        "mentor": pools.invented_names(pools.MENTORS_COUNT, rng, taken=taken, syllables=2),
-        "craft": pools.CRAFTS,
-        "companion": pools.COMPANIONS,
-        "treasure": pools.TREASURES,
-        "fear": pools.FEARS,
-        "food": pools.FOODS,
-        "color": pools.COLORS,
-        "instrument": pools.INSTRUMENTS,
-        "hideout": pools.HIDEOUTS,
+        "home": invented_names(HOMES_COUNT, rng, taken=taken, syllables=2, suffix="mere"),
+        "mentor": invented_names(MENTORS_COUNT, rng, taken=taken, syllables=2),
+        "craft": CRAFTS,
+        "companion": COMPANIONS,
+        "treasure": TREASURES,
+        "fear": FEARS,
+        "food": FOODS,
+        "color": COLORS,
+        "instrument": INSTRUMENTS,
+        "hideout": HIDEOUTS,
     }
-    for relation, suffix in pools.TOOL_SUFFIX.items():
-        values[relation] = pools.invented_names(24, rng, taken=taken, syllables=2, suffix=suffix)
+    for relation, suffix in TOOL_SUFFIX.items():
+        values[relation] = invented_names(24, rng, taken=taken, syllables=2, suffix=suffix)
     return {relation: tuple(pool) for relation, pool in values.items()}
 
 
@@ -121,10 +213,10 @@ def _invented_world(
 ) -> tuple[World, list[Fact]]:
     n_entities, n_relations = {"forget": (32, 10), "neighbor": (8, 6), "other": (6, 5)}[role]
     relations = SERIES_RELATIONS if kind == "series" else TOOLKIT_RELATIONS
-    first = pools.invented_names(n_entities, rng, taken=taken, syllables=2)
+    first = invented_names(n_entities, rng, taken=taken, syllables=2)
     if kind == "series":  # people come in families, whose names belong to one world
         families = [
-            pools.invented_names(1, rng, taken=taken, suffix=rng.choice(pools.FAMILY_SUFFIXES))[0]
+            invented_names(1, rng, taken=taken, suffix=rng.choice(FAMILY_SUFFIXES))[0]
             for _ in range(max(2, n_entities // 4))
         ]
         entities = tuple(f"{name} {families[i % len(families)]}" for i, name in enumerate(first))
@@ -158,10 +250,8 @@ def build(seed: int = 0, *, n_series: int = 24, n_toolkits: int = 12) -> Fable:
     for name, count in (("n_series", n_series), ("n_toolkits", n_toolkits)):
         if count < SMALLEST[name]:
             raise ValueError(f"{name}={count} is too small for Fable's splits; give at least {SMALLEST[name]}")
-    if n_series + n_toolkits > len(pools.TITLE_FIRST):
-        raise ValueError(
-            f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(pools.TITLE_FIRST)} titles exist"
-        )
+    if n_series + n_toolkits > len(TITLE_FIRST):
+        raise ValueError(f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(TITLE_FIRST)} titles exist")
     rng = random.Random(f"fable/{seed}")
     taken: set[str] = set()
     values = _value_pools(rng, taken)
