@@ -74,3 +74,21 @@ def method(name: str, **options):
     """A method with some of its options changed, its terms resolved to the groups of the records."""
     known = {option: value for option, value in options.items() if option in methods.find(name).options}
     return methods.on_groups(methods.with_options(name, known), {f"{r.objective}/{r.role}" for r in records()})
+
+
+def settings(**changed) -> Settings:
+    """Two steps on all records at once."""
+    quick = {"steps": 2, "batch_size": 24, "learning_rate": 1e-3, "warmup": 0, "log_every": 1}
+    return Settings(**{**quick, "min_obedience": 0, "max_thought_tokens": 4, **changed})
+
+
+def train(method: str | methods.Method = "mule", *, model=None, options=None, folder=None, **changed):
+    """Train the tiny model (or another) on its records with `settings(**changed)`; a named method's answers are short."""
+    options = {"max_answer_tokens": 6, **(options or {})} if isinstance(method, str) else None
+    given = {"settings": settings(**changed), "options": options, "folder": folder}
+    return training.train(model or globals()["model"](), tokenizer(), benchmark(), method, **given)
+
+
+def weights(model) -> torch.Tensor:
+    """All weights in one flat vector."""
+    return torch.cat([parameter.detach().float().flatten() for parameter in model.parameters()])

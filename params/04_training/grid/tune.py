@@ -20,7 +20,6 @@ import yaml
 from mule_lib import methods, models
 from mule_lib.data.fable.benchmark import unlearning_records, validation_sets
 from mule_lib.data.fable.worlds import build
-from mule_lib.data.files import write_text
 from mule_lib.evaluate.suite import evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.params import FABLE
@@ -44,6 +43,7 @@ OWN: dict[str, tuple[str, tuple]] = {
     "mule_bild_loss": ("top_k", (16, 32, 64)),
 }
 ROWS = tuple(name for name, row in methods.METHODS.items() if row.terms)
+FOLDER = Path(__file__).parent
 COLUMNS = ("row", "benchmark", "learning_rate", "options", "steps", "batch_size", "seed", *METRICS, "overall", "note")
 
 
@@ -146,40 +146,25 @@ def append_line(file: Path, line: Mapping[str, Any]) -> None:
         writer.writerow(line)
 
 
-def write_choices(folder: Path, lines: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Write the chosen learning rates and options into the params files `<row>.yaml` of a folder; return their names.
-
-    Ablations of MULE (`method: mule` in a file of another name) take MULE's settings, their own options over them.
-    """
-    best, written = chosen(lines), []
-    for file in sorted(folder.glob("*.yaml")):
-        values = yaml.safe_load(file.read_text("utf-8"))
-        row, method = values["row"], values["method"]
-        if method not in best:
-            continue
-        rate, options, _ = best[method]
-        own = values.get("options") or {}
-        values |= {"options": options if row == method else {**options, **own}, "learning_rate": rate}
-        head = "".join(line for line in file.read_text("utf-8").splitlines(True) if line.startswith("#"))
-        write_text(file, head + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
-        written.append(row)
-    return written
+def choices(lines: Sequence[Mapping[str, Any]]) -> str:
+    """What the rows of `params/04_training/fable.yaml` should say, as YAML."""
+    rows = {row: {"learning_rate": rate, "options": options} for row, (rate, options, _) in chosen(lines).items()}
+    return yaml.safe_dump(rows, sort_keys=False, default_flow_style=None)
 
 
 def main() -> None:
-    """Run one round of the grid on one benchmark (going on where an earlier call stopped), or write what it chose."""
+    """Run one round of the grid on one benchmark (going on where an earlier call stopped), or print what it chose."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("benchmark", choices=(*FABLE, "write"))
+    parser.add_argument("benchmark", choices=(*FABLE, "choose"))
     parser.add_argument("round", type=int, choices=(1, 2), nargs="?", default=1)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--batch-size", type=int, default=18)
-    parser.add_argument("--folder", type=Path, default=Path("params/04_training/grid"))
     args = parser.parse_args()
-    grids = {name: read_grid(args.folder / f"{name}.csv") for name in FABLE}
+    grids = {name: read_grid(FOLDER / f"{name}.csv") for name in FABLE}
     every = [line for lines in grids.values() for line in lines]
-    if args.benchmark == "write":
-        print("written:", *write_choices(args.folder.parent / "fable", every))
+    if args.benchmark == "choose":
+        print(choices(every), end="")
         return
     plan = [
         (row, rate, options)
@@ -192,7 +177,7 @@ def main() -> None:
     begun = time.monotonic()
     for i, (row, rate, options) in enumerate(plan, 1):
         line = tuner.try_setting(row, rate, options)
-        append_line(args.folder / f"{args.benchmark}.csv", line)
+        append_line(FOLDER / f"{args.benchmark}.csv", line)
         left = (time.monotonic() - begun) / i * (len(plan) - i)
         print(f"[{i}/{len(plan)}] {row} {rate:g} {options}: Overall {line['overall']}, {left:.0f} s left", flush=True)
 
