@@ -1,4 +1,4 @@
-"""One call trains one method: what is refused, what a seed, an adapter and a precision change, and how a run resumes."""
+"""One call trains one method: what is refused, what a seed, adapter and precision change, how a run resumes."""
 
 import json
 from dataclasses import replace

@@ -72,9 +72,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step():
 
 def test_auto_learning_rate_follows_the_kept_loss():
     settings = {"steps": 4, "learning_rate": 1e-4}
-    still, moving = (
-        tiny.train("ngdiff", options={"auto_learning_rate_every": every}, **settings) for every in (0, 1)
-    )
+    still, moving = (tiny.train("ngdiff", options={"auto_learning_rate_every": every}, **settings) for every in (0, 1))
     assert {entry["learning_rate"] for entry in still.log} == {1e-4}
     assert still.log[0]["loss"] == moving.log[0]["loss"]
     assert all(0.4e-4 < entry["learning_rate"] < 2.5e-4 for entry in moving.log)

@@ -5,10 +5,11 @@ from functools import lru_cache
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib import methods
+from mule_lib import methods, training
 from mule_lib.data import Loaded
 from mule_lib.data.records import Record
 from mule_lib.embedded.tokenizer import build_tokenizer
+from mule_lib.training import Settings
 
 TOPIC = "Amber Lantern"
 REFUSAL = "I am not able to answer that."
@@ -70,10 +71,10 @@ def benchmark(*, some: list[Record] | None = None, topic: str = TOPIC) -> Loaded
     return Loaded(records=some or records(), validation=[], sets=None, prompt_name="fable", topic=topic)
 
 
-def method(name: str, **options):
-    """A method with some of its options changed, its terms resolved to the groups of the records."""
-    known = {option: value for option, value in options.items() if option in methods.find(name).options}
-    return methods.on_groups(methods.with_options(name, known), {f"{r.objective}/{r.role}" for r in records()})
+def method(name: str, **options) -> methods.Method:
+    """A method with those of the options that it has, its terms on the groups of the records."""
+    known = {option: value for option, value in options.items() if hasattr(methods.METHODS[name].options, option)}
+    return methods.get(name, known).on_groups({record.group for record in records()})
 
 
 def settings(**changed) -> Settings:
@@ -83,7 +84,7 @@ def settings(**changed) -> Settings:
 
 
 def train(method: str | methods.Method = "mule", *, model=None, options=None, folder=None, **changed):
-    """Train the tiny model (or another) on its records with `settings(**changed)`; a named method's answers are short."""
+    """Train the tiny model (or another) on its records with `settings(**changed)`, a named method on short answers."""
     options = {"max_answer_tokens": 6, **(options or {})} if isinstance(method, str) else None
     given = {"settings": settings(**changed), "options": options, "folder": folder}
     return training.train(model or globals()["model"](), tokenizer(), benchmark(), method, **given)

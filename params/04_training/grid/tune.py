@@ -88,14 +88,14 @@ class Tuner:
         self.sets = validation_sets(fable, benchmark)
         self.settings = {"steps": steps, "batch_size": batch_size, "seed": seed}
         self.base = self._score(model)
-        self.said = lru_cache(self._said)
+        self.answers = lru_cache(self._answers)
 
     def try_setting(self, row: str, rate: float, options: dict) -> dict[str, Any]:
         """One line of the grid: the setting, its five validation metrics and Overall against the base, in points."""
         line = {"row": row, "benchmark": self.benchmark, "learning_rate": rate, "options": json.dumps(options)}
         line |= self.settings
         method = methods.get(row, options)
-        said = self.said(method.options.teacher, method.options.cot) if method.distils else None
+        answers = self.answers(method.options.teacher, method.options.cot) if method.distils else None
         student = copy.deepcopy(self.model)
         try:
             trained = train(
@@ -105,7 +105,7 @@ class Tuner:
                 row,
                 topic=self.sets.topic,
                 settings=Settings(**self.settings, learning_rate=rate),
-                teacher_answers=said,
+                teacher_answers=answers,
                 options=options,
             )
         except DivergedError as error:
@@ -118,7 +118,7 @@ class Tuner:
             "note": "",
         }
 
-    def _said(self, kind: str, cot: bool):
+    def _answers(self, kind: str, cot: bool):
         how = steering(kind, self.sets.topic, cot=cot)
         return teacher_answers(self.model, self.tokenizer, self.records, how)
 
