@@ -6,7 +6,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import methods, training
-from mule_lib.data import Loaded
+from mule_lib.data import Benchmark
 from mule_lib.data.records import Record
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.training import Settings
@@ -66,9 +66,9 @@ def records() -> list[Record]:
     return made
 
 
-def benchmark(*, some: list[Record] | None = None, topic: str = TOPIC) -> Loaded:
+def benchmark(*, some: list[Record] | None = None, topic: str = TOPIC) -> Benchmark:
     """The records, or some, as a benchmark without evaluation sets."""
-    return Loaded(records=some or records(), validation=[], sets=None, prompt_name="fable", topic=topic)
+    return Benchmark("tiny", topic, "fable", some or records(), [], None)
 
 
 def method(name: str, **options) -> methods.Method:
