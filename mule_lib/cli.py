@@ -93,9 +93,30 @@ def _paper_tables(args: argparse.Namespace) -> None:
 
 def _standardize(args: argparse.Namespace) -> None:
     p = load("standardize", args.file, _pairs(args.param))
-    from mule_lib.standardize.command import run
+    from mule_lib.data.standardize.command import run
 
-    run(p, dry_run=args.dry_run)
+    run(p, load_model=_writer, dry_run=args.dry_run)
+
+
+def _writer(name: str):
+    """Identity of a model, and how it continues chats greedily; the last message may be the model's own beginning."""
+    import torch
+
+    from mule_lib import models, prompts
+    from mule_lib.fingerprint import model_hash
+
+    model, tokenizer = models.load(name, dtype=torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+
+    def write(chats, max_new_tokens: int) -> list[str]:
+        rendered = []
+        for chat in chats:
+            start = chat[-1]["content"] if chat[-1]["role"] == "assistant" else ""
+            ids = prompts.conversation(tokenizer, chat[:-1] if start else chat)
+            rendered.append(ids + prompts.encode_text(tokenizer, start))
+        answers = models.greedy(model, tokenizer, rendered, max_new_tokens=max_new_tokens, batch_size=32)
+        return models.decode(tokenizer, answers)
+
+    return f"{name}@{model_hash(name)[:12]}", write
 
 
 def _reference(args: argparse.Namespace) -> None:

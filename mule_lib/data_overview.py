@@ -8,9 +8,9 @@ import pandas as pd
 from mule_lib.data import Benchmark
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import REFUSED, Record, Role
+from mule_lib.data.standardize.checks import similarities
 from mule_lib.data.text import normalise
 from mule_lib.prompts import OBJECTIVES
-from mule_lib.standardize.duplicates import similarities
 
 SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
 

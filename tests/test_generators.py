@@ -1,364 +1,500 @@
-"""Requests, schemas, the reply file, the budget and replay: what needs no server."""
+"""Language models that write data: forms, the reply cache, the budget, replay, and a server that fails and lies."""
 
 import json
+import logging
+import os
+import re
 import threading
-import time
+from collections import Counter
 
 import pytest
+from pydantic import BaseModel, ConfigDict
+from scripted import Act, ScriptedServer, answer, asked, status
 
-from mule_lib.generators import BudgetError, GeneratorError, Progress, Replay, Request
-from mule_lib.generators.budget import Budget, estimate
-from mule_lib.generators.cache import ReplyFile
-from mule_lib.generators.complete import Completer
-from mule_lib.generators.requests import Call, Exchange, Failed, call_of
-from mule_lib.generators.structured import find_json, in_prompt, misfit, read, repair, response_format
+from mule_lib.data.standardize import generators
+from mule_lib.data.standardize.generators import (
+    BudgetError,
+    CachedGenerator,
+    Exchange,
+    GeneratorError,
+    ReplyCache,
+    Request,
+    RequestError,
+    endpoint,
+    in_words,
+    local,
+    read,
+    replay,
+)
 
-PAIR = {
-    "type": "object",
-    "properties": {"question": {"type": "string"}, "answer": {"type": "string"}},
-    "required": ["question", "answer"],
-    "additionalProperties": False,
-}
+KEY = "sk-scripted-7f3a9c51d2"
+
+
+class Pair(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+    question: str
+    answer: str
+
+
 GOOD = {"question": "Where?", "answer": "Here."}
 
 
 def request(text: str = "Where?", *, id: str | None = None, **more) -> Request:
-    return Request(id or text, ({"role": "user", "content": text},), **more)
+    return Request(id or text, ({"role": "user", "content": text},), **{"form": Pair, **more})
 
 
-class Canned:
-    """A sender that answers by a function of the last message and notes what it was asked."""
+def canned(reply, path=None, **options) -> CachedGenerator:
+    """A generator that answers by a function of the last message, and notes in `asked` what it was asked."""
+    noted = []
 
-    name = "canned:1"
+    def respond(requests):
+        noted.extend(requests)
+        values = [reply(request.messages[-1]["content"]) for request in requests]
+        texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+        return [Exchange(text, "stop", None, 7, 3) for text in texts]
 
-    def __init__(self, reply):
-        self.reply, self.asked = reply, []
-
-    def send(self, calls, *, budget, keep):
-        for call in calls:
-            tokens = estimate(call)
-            budget.reserve(tokens)
-            self.asked.append(call)
-            outcome = self.reply(call)
-            if isinstance(outcome, str):
-                outcome = Exchange(outcome, "stop", None, 7, 3)
-            keep(call, outcome)
-            budget.settle(tokens, 0 if isinstance(outcome, Failed) else outcome.tokens)
+    generator = CachedGenerator("canned:1", respond, cache=ReplyCache(path), **options)
+    generator.asked = noted
+    return generator
 
 
-def completer(reply, path=None, **options) -> Completer:
-    return Completer(Canned(reply), cache=ReplyFile(path), **options)
+def failing(error):
+    """A reply that fails for the question "b" and is good otherwise."""
+
+    def reply(text):
+        if text == "b":
+            raise error
+        return GOOD
+
+    return reply
 
 
-def last(call: Call) -> str:
-    return call.messages[-1]["content"]
-
-
-# ---- requests ----
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"messages": ()}, "messages are empty"),
-        ({"messages": ({"role": "robot", "content": "x"},)}, "role of system, user, assistant"),
-        ({"messages": ({"role": "user"},)}, "should have content"),
-        ({"messages": ({"role": "user", "content": " \n"},)}, "not blank"),
-        ({"messages": ({"role": "user", "content": "a\ud800"},)}, "lone surrogate"),
-        ({"messages": ({"role": "assistant", "content": "x"},)}, "should be the user's"),
-        ({"max_tokens": 0}, "max_tokens=0"),
-        ({"temperature": -0.1}, "temperature=-0.1"),
-        ({"schema": {"type": "objekt"}}, "schema is no JSON Schema"),
-    ],
-)
-def test_a_bad_request_is_named_before_anything_is_sent(changes, words):
-    generator = completer(lambda call: "never")
-    bad = Request(**{"id": "bad", "messages": request().messages, **changes})
-    with pytest.raises(ValueError, match=words) as error:
-        generator.complete([request("good"), bad])
-    assert "'bad'" in str(error.value) and "\n" not in str(error.value)
-    assert generator.sender.asked == []
-
-
-def test_an_id_may_stand_once_in_a_batch():
-    with pytest.raises(ValueError, match="stands twice"):
-        completer(str).complete([request("a", id="x"), request("b", id="x")])
+# ---- requests and forms ----
 
 
 def test_replies_keep_the_order_of_the_requests_and_equal_questions_are_asked_once():
-    generator = completer(lambda call: f"{last(call)}!")
-    texts = ["b", "a", "b", "c"]
-    replies = generator.complete([request(text, id=str(i)) for i, text in enumerate(texts)])
-    assert [(r.id, r.text) for r in replies] == [("0", "b!"), ("1", "a!"), ("2", "b!"), ("3", "c!")]
-    assert sorted(map(last, generator.sender.asked)) == ["a", "b", "c"]
+    generator = canned(lambda text: {**GOOD, "answer": f"{text}!"}, concurrency=3)
+    replies = generator.complete([request(text, id=str(i)) for i, text in enumerate("babc")])
+    assert [(r.id, r.data.answer) for r in replies] == [("0", "b!"), ("1", "a!"), ("2", "b!"), ("3", "c!")]
+    assert sorted(r.messages[-1]["content"] for r in generator.asked) == ["a", "b", "c"]
 
 
 def test_everything_that_shapes_a_reply_is_in_its_key():
-    base = request("a")
-    others = [
-        request("b"),
-        request("a", schema=PAIR),
-        request("a", max_tokens=9),
-        request("a", temperature=0.5),
-        request("a", seed=1),
-        Request("a", ({"role": "system", "content": "s"}, *base.messages)),
-    ]
-    keys = [call_of(r).key("m") for r in [base, *others]] + [call_of(base).key("another model")]
-    assert len(set(keys)) == len(keys)
-    assert call_of(request("a", id="other")).key("m") == keys[0]
+    class Other(Pair):
+        source: str
 
-
-# ---- schemas ----
+    base, system = request("a"), {"role": "system", "content": "s"}
+    changes = [{"form": Other}, {"max_tokens": 9}, {"temperature": 0.5}, {"seed": 1}]
+    others = [request("b"), Request("a", (system, *base.messages), Pair), *(request("a", **more) for more in changes)]
+    keys = {each.key("m") for each in (base, *others)} | {base.key("another model")}
+    assert len(keys) == 2 + len(others)
+    assert request("a", id="other").key("m") == base.key("m")
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "finish", "refusal", "refused", "error"),
     [
-        '{"a": [1]}',
-        'Sure:\n```json\n{"a": [1]}\n```\nDone {really}.',
-        '<think>not {this: one}, nor {"b": 2}</think>{"a": [1]}',
-        'It is {brace}, then {"a": [1]}',
+        (json.dumps(GOOD), "stop", None, False, None),
+        (f"Sure:\n```json\n{json.dumps(GOOD)}\n```\nDone.", "stop", None, False, None),
+        (f"<think>not {{this}}</think>{json.dumps(GOOD)}", "stop", None, False, None),
+        ('{"question": "Who?", "answer": "I cannot answer that."}', "stop", None, False, None),
+        ("I cannot help with that.", "stop", None, True, None),
+        ("", "stop", "I can't do this.", True, None),
+        ("", "content_filter", None, True, None),
+        ('{"question": "Wh', "length", None, False, "cut off at max_tokens=512"),
+        ('{"question": "Wh', "stop", None, False, "Invalid JSON"),
+        ('{"question": "Who?", "answer": 3}', "stop", None, False, "answer: Input should be a valid string"),
+        ('{"question": "I cannot say"}', "stop", None, False, "answer: Field required"),
+        (json.dumps({**GOOD, "more": 1}), "stop", None, False, "more: Extra inputs"),
+        ("Paris.", "stop", None, False, "no JSON"),
     ],
 )
-def test_json_is_found_within_what_models_write_around_it(text):
-    assert find_json(text) == {"a": [1]}
-
-
-@pytest.mark.parametrize("text", ['{"a": [1, {"b": 2}', '{"a": "cut', "no json at all", '{"a": NaN}', ""])
-def test_a_part_of_a_cut_off_value_is_never_taken_for_the_whole(text):
-    with pytest.raises(ValueError):
-        find_json(text)
-
-
-def test_a_misfit_names_its_place():
-    assert misfit(GOOD, PAIR) is None
-    assert misfit({"question": 1, "answer": "x"}, PAIR).startswith("$.question: 1 is not of type")
-    assert "'answer' is a required property" in misfit({"question": "x"}, PAIR)
-
-
-def test_strict_is_asked_for_only_where_the_schema_allows_it():
-    assert response_format(PAIR)["json_schema"]["strict"] is True
-    loose = {**PAIR, "required": ["question"]}
-    assert response_format(loose)["json_schema"]["strict"] is False
-    inside = {"type": "object", "properties": {"l": {"type": "array", "items": loose}}, "required": ["l"]}
-    assert response_format({**inside, "additionalProperties": False})["json_schema"]["strict"] is False
-
-
-def test_the_schema_is_written_into_a_prompt_once():
-    call = call_of(request(schema=PAIR))
-    assert json.dumps(PAIR) in in_prompt(call)[-1]["content"]
-    again = repair(call, Exchange("nonsense", "stop", None, 1, 1), "no JSON")
-    assert in_prompt(again) == again.messages
-    assert [m["role"] for m in again.messages] == ["user", "assistant", "user"]
-
-
-@pytest.mark.parametrize(
-    ("exchange", "refused", "error"),
-    [
-        (("I cannot help with that.", "stop", None), True, None),
-        (("", "stop", "I can't do this."), True, None),
-        (("", "content_filter", None), True, None),
-        ((json.dumps({"question": "Who?", "answer": "I cannot answer that."}), "stop", None), False, None),
-        (('{"question": "Wh', "length", None), False, "cut off at max_tokens=512"),
-        (('{"question": "I cannot say"}', "stop", None), False, "'answer' is a required property"),
-        (("Paris.", "stop", None), False, "no JSON"),
-    ],
-)
-def test_refusal_data_and_error_exclude_each_other(exchange, refused, error):
-    reading = read(call_of(request(schema=PAIR)), Exchange(*exchange, 1, 1))
-    assert reading.refused == refused
-    assert (reading.error is None) if error is None else (error in reading.error)
-    assert (reading.data is not None) == (not refused and error is None)
+def test_data_refusal_and_error_exclude_each_other(text, finish, refusal, refused, error):
+    data, was_refused, why = read(request(), Exchange(text, finish, refusal, 1, 1))
+    assert was_refused == refused and (why is None if error is None else error in why and "\n" not in why)
+    assert (data is not None) == (not refused and error is None)
 
 
 def test_a_wrong_reply_is_repaired_once():
     replies = {"Where?": "It is here."}
-    generator = completer(lambda call: replies.get(last(call), json.dumps(GOOD)))
-    reply = generator.complete([request(schema=PAIR)])[0]
-    assert (reply.data, reply.error) == (GOOD, None)
+    generator = canned(lambda text: replies.get(text, GOOD))
+    reply = generator.complete([request()])[0]
+    assert (reply.data.model_dump(), reply.error) == (GOOD, None)
     assert (reply.prompt_tokens, reply.completion_tokens) == (14, 6)
-    assert generator.sender.asked[1].messages[1] == {"role": "assistant", "content": "It is here."}
-    assert (generator.tally.repaired, generator.tally.errors) == (1, 0)
+    _, wrong, again = generator.asked[1].messages
+    assert wrong == {"role": "assistant", "content": "It is here."}
+    assert "no JSON" in again["content"] and again["content"].endswith(in_words(Pair))
 
 
 def test_a_reply_that_stays_wrong_is_an_error_with_its_raw_text_and_is_not_paid_again(tmp_path):
+    path, wrong = tmp_path / "replies.jsonl", {"question": 1, "answer": "x"}
+    reply = canned(lambda text: wrong, path).complete([request()])[0]
+    assert reply.text == json.dumps(wrong) and reply.data is None and not reply.refused
+    assert "question: Input" in reply.error and "asked again" in reply.error
+    again = canned(lambda text: GOOD, path)
+    assert vars(again.complete([request()])[0]) == {**vars(reply), "cached": True} and not again.asked
+
+
+def test_a_failed_request_is_an_error_reply_and_asked_again_later(tmp_path):
     path = tmp_path / "replies.jsonl"
-    generator = completer(lambda call: '{"question": 1}', path)
-    reply = generator.complete([request(schema=PAIR)])[0]
-    assert reply.text == '{"question": 1}' and reply.data is None and not reply.refused
-    assert "required property" in reply.error and "asked again" in reply.error
-    assert len(generator.sender.asked) == 2
-    again = completer(lambda call: json.dumps(GOOD), path)
-    assert again.complete([request(schema=PAIR)])[0] == type(reply)(**{**vars(reply), "cached": True})
-    assert again.sender.asked == []
+    replies = canned(failing(RequestError("down")), path).complete([request("a"), request("b")])
+    assert [(r.error, r.text) for r in replies] == [(None, json.dumps(GOOD)), ("down", "")]
+    again = canned(lambda text: GOOD, path).complete([request("a"), request("b")])
+    assert [(r.data is not None, r.cached) for r in again] == [(True, True), (True, False)]
 
 
-def test_refusals_are_counted_and_not_repaired():
-    generator = completer(lambda call: "I'm sorry, but I can't help with that.")
-    replies = generator.complete([request(schema=PAIR), request("free")])
-    assert [r.refused for r in replies] == [True, True] and generator.tally.refused == 2
-    assert len(generator.sender.asked) == 2
-
-
-def test_a_failed_call_is_an_error_reply_and_asked_again_later(tmp_path):
-    path = tmp_path / "replies.jsonl"
-    replies = completer(lambda call: Failed("down") if last(call) == "b" else "x", path).complete(
-        [request("a"), request("b")]
-    )
-    assert [r.error for r in replies] == [None, "down"] and replies[1].text == ""
-    again = completer(lambda call: "y", path)
-    assert [(r.text, r.cached) for r in again.complete([request("a"), request("b")])] == [("x", True), ("y", False)]
-
-
-# ---- the reply file ----
-
-
-def exchange(text="x", tokens=10) -> Exchange:
-    return Exchange(text, "stop", None, tokens, 0)
+# ---- the reply cache ----
 
 
 def test_replies_survive_and_their_tokens_count_by_generator(tmp_path):
-    path = tmp_path / "deep" / "replies.jsonl"
-    call = call_of(request("é ☃ \n"))
-    ReplyFile(path).put("one", call, exchange("ü\u2028\n", 5))
-    ReplyFile(path).put("two", call, exchange(tokens=7))
-    read_again = ReplyFile(path)
-    assert read_again.get(call.key("one")) == exchange("ü\u2028\n", 5)
-    assert (read_again.spent("one"), read_again.spent("two"), read_again.generators()) == (5, 7, ["one", "two"])
+    path, question = tmp_path / "deep" / "replies.jsonl", request("é ☃ \n")
+    exchange = Exchange("ü\u2028\n", "stop", None, 5, 2)
+    ReplyCache(path).put("one", question, exchange)
+    ReplyCache(path).put("two", question, exchange)
+    again = ReplyCache(path)
+    assert again.replies[question.key("one")] == exchange and dict(again.spent) == {"one": 7, "two": 7}
 
 
-def test_a_line_that_a_kill_cut_short_is_lost_and_nothing_else(tmp_path):
+@pytest.mark.parametrize("damage", [b'{"key": "cut', b'{"key": "k"}', b"\xff\xfe", b"[]"])
+def test_a_damaged_line_is_said_and_costs_nothing_but_itself(tmp_path, caplog, damage):
     path = tmp_path / "replies.jsonl"
-    calls = [call_of(request(str(i))) for i in range(3)]
-    for call in calls[:2]:
-        ReplyFile(path).put("m", call, exchange())
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-9])
-    cut = ReplyFile(path)
-    assert [cut.get(call.key("m")) is not None for call in calls] == [True, False, False]
-    cut.put("m", calls[2], exchange("new"))
-    assert len(ReplyFile(path)) == 2 and path.read_bytes().count(b"\n") == 2
+    canned(lambda text: GOOD, path).complete([request("a"), request("b")])
+    first, second = path.read_bytes().split(b"\n")[1:]
+    path.write_bytes(b"\n" + first + b"\n" + damage)  # the second line is lost, or was cut short by a kill
+    again = canned(lambda text: GOOD, path)
+    assert "1 lines hold no reply" in caplog.text
+    assert [reply.cached for reply in again.complete([request("a"), request("b")])] == [True, False]
+    assert len(ReplyCache(path).replies) == 2 and path.read_bytes().endswith(second)
 
 
-@pytest.mark.parametrize("line", [b"{not json", b'{"key": "k"}', b"\xff\xfe", b"[]", b""])
-def test_a_damaged_line_is_named_with_its_number(tmp_path, line):
+def test_writers_share_a_file_and_lose_nothing(tmp_path):
     path = tmp_path / "replies.jsonl"
-    ReplyFile(path).put("m", call_of(request()), exchange())
-    path.write_bytes(path.read_bytes() + line + b"\n")
-    with pytest.raises(GeneratorError, match=r"replies.jsonl, line 2: no recorded reply") as error:
-        ReplyFile(path)
-    assert "\n" not in str(error.value)
+    caches = [ReplyCache(path) for _ in range(4)]
 
-
-def test_writers_see_each_other_and_lose_nothing(tmp_path, monkeypatch):
-    path = tmp_path / "replies.jsonl"
-    plain = ReplyFile._read
-
-    def read_and_dawdle(self, file):  # so that without a lock another one writes in between
-        plain(self, file)
-        time.sleep(0.002)
-
-    monkeypatch.setattr(ReplyFile, "_read", read_and_dawdle)
-    files = [ReplyFile(path) for _ in range(4)]
-
-    def write(number: int) -> None:
-        for i in range(25):
-            files[number].put("m", call_of(request(f"{number} {i}")), exchange())
+    def write(n: int) -> None:
+        for i in range(20):
+            caches[n].put("m", request(f"{n} {i}"), Exchange("x" * 5000, "stop", None, 1, 0))
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert len(ReplyFile(path)) == 100
-    for file in files:
-        file.refresh()
-        assert len(file) == 100 and file.spent("m") == 1000
+    caches[0].read()
+    assert len(caches[0].replies) == caches[0].spent["m"] == 80
 
 
 def test_a_reply_that_cannot_be_written_stops_the_batch(tmp_path):
-    path = tmp_path / "file"
-    path.write_text("")
+    (tmp_path / "file").write_text("")
     with pytest.raises(GeneratorError, match="cannot be written"):
-        completer(lambda call: "x", path / "replies.jsonl").complete([request()])
+        canned(lambda text: GOOD, tmp_path / "file" / "replies.jsonl").complete([request()])
     with pytest.raises(GeneratorError, match="is a folder"):
-        ReplyFile(tmp_path)
+        ReplyCache(tmp_path)
+
+
+def test_an_interrupt_keeps_what_was_paid_for(tmp_path):
+    """Ctrl-C while three threads are asking: nothing new is sent, and what is under way is waited for and kept."""
+    path, gate = tmp_path / "replies.jsonl", threading.Barrier(3)
+
+    def reply(text):
+        if text in "bcd":  # all three are under way
+            gate.wait()
+        if text == "b":
+            raise KeyboardInterrupt
+        return GOOD
+
+    generator = canned(reply, path, concurrency=3)
+    with pytest.raises(KeyboardInterrupt):
+        generator.complete([request(text) for text in "abcdefghij"])
+    kept = ReplyCache(path).replies
+    assert {request(text).key("canned:1") for text in "acd"} <= set(kept)
+    assert len(kept) == len(generator.asked) - 1
+    again = canned(lambda text: GOOD, path)
+    assert sum(r.cached for r in again.complete([request(text) for text in "abcdefghij"])) == len(kept)
 
 
 # ---- the budget ----
 
 
-@pytest.mark.parametrize("limit", [0, -5])
-def test_a_budget_of_nothing_is_refused(limit):
-    with pytest.raises(ValueError, match=f"budget_tokens={limit}: should be at least 1"):
-        completer(str, budget_tokens=limit)
-
-
-def test_what_is_under_way_counts():
-    budget = Budget(100, spent=20)
-    assert budget.reserve(50) and not budget.reserve(50)
-    budget.settle(50, 10)
-    assert budget.reserve(50) and budget.spent == 30
-    budget.settle(50, 50)
-    with pytest.raises(BudgetError, match="80 are spent and the next request may take 50"):
-        budget.reserve(50)
-
-
 def test_the_budget_stops_hard_and_a_larger_one_goes_on(tmp_path):
     path = tmp_path / "replies.jsonl"
     requests = [request(f"question {i}", max_tokens=20) for i in range(10)]
-    most = estimate(call_of(requests[0]))
-    small = completer(lambda call: "x", path, budget_tokens=most + 35)
-    with pytest.raises(BudgetError) as error:
-        small.complete(requests)
-    assert "40 are spent" in str(error.value) and f"4 of 10 replies are kept in {path}" in str(error.value)
-    assert ReplyFile(path).spent("canned:1") == 40
-    with pytest.raises(BudgetError):  # what the first run spent counts in the second
-        completer(lambda call: "x", path, budget_tokens=most + 35).complete(requests)
-    large = completer(lambda call: "x", path, budget_tokens=1000)
-    assert sum(reply.cached for reply in large.complete(requests)) == 4 and len(large.sender.asked) == 6
+    limit = requests[0].most_tokens() + 35
+    for _ in range(2):  # what the first run spent counts in the second
+        with pytest.raises(
+            BudgetError, match=rf"budget_tokens={limit}: 40 are spent.*4 of 10 replies are kept in {path}"
+        ):
+            canned(lambda text: GOOD, path, budget_tokens=limit).complete(requests)
+    assert ReplyCache(path).spent["canned:1"] == 40
+    large = canned(lambda text: GOOD, path, budget_tokens=10_000)
+    assert sum(reply.cached for reply in large.complete(requests)) == 4 and len(large.asked) == 6
 
 
-def test_progress_counts_up_to_the_whole_batch():
-    seen: list[Progress] = []
-    generator = completer(lambda call: Failed("down") if last(call) == "c" else "x", report=seen.append)
-    generator.complete([request("a")])
-    generator.complete([request(text) for text in "abc"])
-    assert [(p.done, p.total, p.cached, p.failed, p.tokens) for p in seen] == [
-        (1, 1, 0, 0, 10),
-        (1, 3, 1, 0, 0),
-        (2, 3, 1, 0, 10),
-        (3, 3, 1, 1, 10),
-    ]
-    assert seen[-1].seconds_left == 0 and seen[1].seconds_left is None
-    assert str(seen[-1]).startswith("3 of 3 replies (1 cached, 1 failed), 10 tokens")
+def test_what_is_under_way_counts_and_too_little_sends_nothing():
+    gate = threading.Event()
+    one = request("a").most_tokens()
+
+    def reply(text):
+        if text == "b":  # under way until the budget has stopped the next one
+            gate.wait(60)
+        return GOOD
+
+    generator = canned(reply, concurrency=2, budget_tokens=2 * one)
+    check = generator._check_budget
+
+    def checked(*tokens):
+        try:
+            check(*tokens)
+        except BudgetError:
+            gate.set()
+            raise
+
+    generator._check_budget = checked
+    with pytest.raises(BudgetError, match=f"10 are spent and the next requests may take {2 * one}"):
+        generator.complete([request(text) for text in "abc"])
+    assert len(generator.asked) == 2
+    small = canned(lambda text: GOOD, budget_tokens=50)
+    with pytest.raises(BudgetError, match="0 are spent"):
+        small.complete([request()])
+    assert not small.asked
 
 
-# ---- replay ----
+# ---- replay and local models ----
 
 
 def test_replay_gives_the_recorded_replies_under_the_recorded_name(tmp_path):
     path = tmp_path / "replies.jsonl"
-    requests = [request("Where?", schema=PAIR), request("Who?")]
-    recorded = completer(lambda call: "no" if last(call) == "Where?" else json.dumps(GOOD), path)
-    first = recorded.complete(requests)
+    first = canned(lambda text: "no" if text == "Where?" else GOOD, path).complete([request(), request("Who?")])
     path.chmod(0o444)
-    replay = Replay(path)
-    assert replay.name == recorded.name and replay.describe()["replies"] == 3
-    assert replay.complete(requests) == [type(r)(**{**vars(r), "cached": True}) for r in first]
+    again = replay(path)
+    assert again.name == "canned:1"
+    assert [vars(r) for r in again.complete([request(), request("Who?")])] == [
+        {**vars(r), "cached": True} for r in first
+    ]
+    with pytest.raises(GeneratorError, match=r"has no reply to 'When\?'; record it"):
+        again.complete([request("When?")])
 
 
 def test_replay_says_what_it_has_not(tmp_path):
     path = tmp_path / "replies.jsonl"
-    with pytest.raises(GeneratorError, match="no such file"):
-        Replay(path)
-    path.write_text("")
-    with pytest.raises(GeneratorError, match="holds no recorded reply"):
-        Replay(path)
-    ReplyFile(path).put("one", call_of(request("a")), exchange())
-    with pytest.raises(GeneratorError, match=r"no reply of one for 1 calls, the first of them 'b'.*1 of 2 replies"):
-        Replay(path).complete([request("a"), request("b")])
-    ReplyFile(path).put("two", call_of(request("a")), exchange("second"))
+    with pytest.raises(GeneratorError, match="no such file, or no recorded reply"):
+        replay(path)
+    for name in ("one", "two"):
+        ReplyCache(path).put(name, request("a"), Exchange(json.dumps({**GOOD, "answer": name}), "stop", None, 1, 1))
     with pytest.raises(GeneratorError, match="replies of one, two; name one"):
-        Replay(path)
-    assert Replay(path, name="two").complete([request("a")])[0].text == "second"
-    with pytest.raises(GeneratorError, match="no replies of 'three'"):
-        Replay(path, name="three")
+        replay(path)
+    assert replay(path, "two").complete([request("a")])[0].data.answer == "two"
+    with pytest.raises(GeneratorError, match="not 'three'"):
+        replay(path, "three")
+
+
+def test_a_local_model_writes_in_batches():
+    sizes = []
+
+    def write(chats, most):
+        sizes.append((len(chats), most))
+        return [json.dumps({**GOOD, "answer": chat[-1]["content"]}) for chat in chats]
+
+    generator = local("tiny@1", write, batch_size=4)
+    replies = generator.complete([request(str(i)) for i in range(9)])
+    assert generator.name == "local:tiny@1" and [reply.data.answer for reply in replies] == list("012345678")
+    assert sizes == [(4, 512), (4, 512), (1, 512)] and all(reply.prompt_tokens for reply in replies)
+
+
+# ---- a server ----
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    for name in [name for name in os.environ if name.lower().endswith("_proxy") or name.startswith("OPENAI_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    # The client's own waits between its retries; Retry-After is its business too.
+    monkeypatch.setattr("openai._base_client.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a scripted server and point OPENAI_BASE_URL at it."""
+    running = []
+
+    def start(script, **options) -> ScriptedServer:
+        server = ScriptedServer(script, **options).__enter__()
+        running.append(server)
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        return server
+
+    yield start
+    for server in running:
+        server.__exit__()
+
+
+def ask(generator, *texts, **more):
+    return generator.complete([request(text, **more) for text in texts or ["Where?"]])
+
+
+def test_several_requests_are_under_way_at_a_time_and_each_says_what_was_asked(serve):
+    gate = threading.Barrier(4)
+
+    def script(body, number):
+        if number:  # the first goes alone
+            gate.wait(60)
+        return answer({**GOOD, "question": asked(body)})
+
+    server = serve(script)
+    texts = [f"q{i}" for i in range(13)]
+    replies = ask(endpoint("scripted", concurrency=4), *texts, max_tokens=77, temperature=0.3, seed=5)
+    assert [reply.data.question for reply in replies] == texts and replies[0].prompt_tokens == 10
+    sent = server.asked[0]
+    assert (sent["model"], sent["max_tokens"], sent["temperature"], sent["seed"]) == ("scripted", 77, 0.3, 5)
+    assert sent["response_format"]["json_schema"]["schema"] == Pair.model_json_schema()
+    assert sent["response_format"]["json_schema"]["strict"] and sent["key"] == f"Bearer {KEY}"
+
+
+def test_a_server_that_does_not_count_is_counted_for(serve):
+    serve(lambda *_: answer(GOOD, usage=False))
+    reply = ask(endpoint("scripted"), "y" * 30)[0]
+    assert (reply.prompt_tokens, reply.completion_tokens) == (11, len(json.dumps(GOOD)) // 3 + 1)
+
+
+@pytest.mark.parametrize(
+    "act", [status(500, "oops"), status(429, headers={"Retry-After": "1"}), status(408), Act(cut=True)]
+)
+def test_a_passing_failure_costs_one_more_request(serve, act):
+    server = serve(lambda body, number: answer(GOOD) if number else act)
+    reply = ask(endpoint("scripted"))[0]
+    assert (reply.data.model_dump(), reply.error, len(server.asked)) == (GOOD, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "words", "sent"),
+    [
+        (status(500, "oops"), r"\(up to 1 retries\): .*500.*oops", 2),
+        (Act(hangs=True), r"\(up to 1 retries\): Request timed out", 2),
+        (status(400, "maximum context length is 10; max_tokens", code="context_length_exceeded"), "maximum context", 1),
+        (status(400, "temperature must be at most 1", param="temperature"), "must be at most 1", 1),
+        (Act(body=b"[1, 2, 3]"), "no chat completion", 1),
+        (Act(body=b"<html>", headers={"Content-Type": "text/html"}), "no chat completion", 1),
+    ],
+    ids=["500", "hangs", "context", "range", "nonsense", "page"],
+)
+def test_a_request_that_always_fails_is_an_error_reply_and_the_rest_is_answered(serve, tmp_path, act, words, sent):
+    server = serve(lambda body, number: act if asked(body) == "b" else answer(GOOD))
+    generator = endpoint(
+        "scripted", retries=1, timeout=0.5 if act.hangs else 60, cache=ReplyCache(tmp_path / "r.jsonl")
+    )
+    replies = ask(generator, "a", "b", "c")
+    assert [reply.error is None for reply in replies] == [True, False, True]
+    assert re.search(words, replies[1].error)
+    assert "\n" not in replies[1].error and Counter(map(asked, server.asked)) == {"a": 1, "b": sent, "c": 1}
+
+
+def test_an_endpoint_that_only_fails_ends_the_batch(serve):
+    server = serve(lambda body, number: answer(GOOD) if number < 3 else status(500, "oops"))
+    with pytest.raises(
+        GeneratorError, match=r"10 requests in a row failed.*500.*oops.*; 3 of 30 replies are kept"
+    ) as error:
+        ask(endpoint("scripted", retries=0, concurrency=1), *(str(i) for i in range(30)))
+    assert len(server.asked) == 13 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "message", "param"),
+    [
+        ("response_format", "Unexpected fields in the request: {'response_format'}", None),
+        ("max_tokens", "Unsupported parameter: 'max_tokens'. Use another.", "max_tokens"),
+        ("temperature", "Unsupported value: 'temperature' does not support 0.", "temperature"),
+    ],
+)
+def test_what_a_server_does_not_take_is_left_out_from_then_on(serve, word, message, param):
+    server = serve(lambda body, number: status(422, message, param=param) if word in body else answer(GOOD))
+    replies = ask(endpoint("scripted"), *"abc")
+    assert [reply.data.model_dump() for reply in replies] == [GOOD] * 3
+    assert [word in body for body in server.asked] == [True, False, False, False]
+    assert word != "max_tokens" or server.asked[-1]["max_completion_tokens"] == 512
+
+
+# ---- bad input: one line before any request is paid for ----
+
+
+def test_an_endpoint_that_is_not_there_or_hangs(serve, monkeypatch):
+    with ScriptedServer() as server:
+        pass
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    with pytest.raises(GeneratorError, match=r"^http://127.0.0.1:\d+/v1 cannot be reached \(.+\); check") as error:
+        ask(endpoint("scripted"))
+    assert "\n" not in str(error.value)
+    assert generators.PROBE_SECONDS * 2 < 10
+    monkeypatch.setattr(generators, "PROBE_SECONDS", 0.2)
+    server = serve(lambda *_: answer("x"), models=Act(hangs=True))
+    with pytest.raises(GeneratorError, match="cannot be reached"):
+        ask(endpoint("scripted"))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("OPENAI_API_KEY", "", "OPENAI_API_KEY is not set.*any word"),
+        ("OPENAI_API_KEY", "sk-ünsafe", "outside ASCII"),
+        ("OPENAI_API_KEY", "sk-line\n", "white space at an end"),
+        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is no URL"),
+        ("OPENAI_BASE_URL", "http://", "OPENAI_BASE_URL is no URL"),
+        ("OPENAI_BASE_URL", "http://me:hunter2@localhost/v1", "holds a user or a query"),
+        ("OPENAI_BASE_URL", "http://localhost/v1?key=hunter2", "holds a user or a query"),
+        ("OPENAI_BASE_URL", "http://h:99999999/v1", "OPENAI_BASE_URL is no URL"),
+    ],
+)
+def test_a_bad_environment_is_refused(serve, monkeypatch, name, value, words):
+    server = serve(lambda *_: answer("x"))
+    monkeypatch.setenv(name, value)
+    with pytest.raises(GeneratorError, match=words) as error:
+        ask(endpoint("scripted"))
+    assert server.asked == []
+    assert not any(secret in str(error.value) for secret in ("sk-ünsafe", "sk-line", "hunter2"))
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (status(401, f"Incorrect API key provided: {KEY}"), r"refused the key in OPENAI_API_KEY: .*401.*\[key\]"),
+        (status(404, "The model `other` does not exist"), "has no model 'other'.*it lists scripted"),
+        (status(400, "Server is pinned to 'scripted'; requested 'other'."), "has no model 'other'"),
+        (status(400, "no such model", code="model_not_found"), "has no model 'other'"),
+        (status(403, "not for you"), "forbids 'other' to this key"),
+        (status(429, "You exceeded your quota", code="insufficient_quota"), "forbids 'other' to this key: .*quota"),
+    ],
+)
+def test_a_refused_key_an_unknown_model_and_a_spent_quota_end_the_batch_at_once(serve, act, words):
+    server = serve(lambda *_: act)
+    with pytest.raises(GeneratorError, match=words) as error:
+        ask(endpoint("other", retries=0), *"abcdef")
+    assert KEY not in str(error.value) and "\n" not in str(error.value) and len(server.asked) == 1
+
+
+def test_a_key_that_the_probe_sees_refused_costs_nothing(serve):
+    server = serve(lambda *_: answer("x"), models=status(401, "no"))
+    with pytest.raises(GeneratorError, match="refused the key"):
+        endpoint("scripted").check()
+    assert server.asked == []
+
+
+def test_the_key_reaches_the_server_and_nothing_else(serve, tmp_path, caplog, capfd):
+    caplog.set_level(logging.DEBUG)
+    acts = {"fail": status(500, f"bad key {KEY}"), "tell": answer({**GOOD, "answer": f"your key is {KEY}"})}
+    serve(lambda body, number: acts[asked(body)])
+    path = tmp_path / "replies.jsonl"
+    generator = endpoint("scripted", retries=0, cache=ReplyCache(path))
+    replies = ask(generator, "fail", "tell")
+    assert replies[1].data.answer == "your key is [key]"
+    out, err = capfd.readouterr()
+    written = path.read_text() + repr(replies) + out + err + caplog.text + repr(generator)
+    assert KEY not in written and "HTTP" in caplog.text
+
+
+def test_a_full_cache_needs_neither_key_nor_endpoint(serve, monkeypatch, tmp_path):
+    serve(lambda *_: answer(GOOD))
+    path = tmp_path / "replies.jsonl"
+    first = ask(endpoint("scripted", cache=ReplyCache(path)), "a", "b")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    again = ask(endpoint("scripted", cache=ReplyCache(path)), "a", "b")
+    assert [reply.data for reply in again] == [reply.data for reply in first]

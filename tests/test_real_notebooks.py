@@ -15,15 +15,15 @@ import test_standardize as small
 import tiny
 import torch
 import yaml
-from scripted_llm import ScriptedLLM
+from scripted import ScriptedLLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from mule_lib.data.standardize.ask import Job
+from mule_lib.data.standardize.command import write
+from mule_lib.data.standardize.pipeline import standardize
 from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.paper import METRICS
 from mule_lib.params import Standardize
-from mule_lib.standardize import store
-from mule_lib.standardize.ledger import Ledger
-from mule_lib.standardize.pipeline import standardize
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("muse_books", "wmdp_cyber")
@@ -48,11 +48,10 @@ def prepared(folder: Path) -> list[str]:
     """Both benchmarks' data folders, as `mule standardize` writes them; all texts in them."""
     texts = [tiny.REFUSAL]
     for benchmark in BENCHMARKS:
-        p = Standardize(**DATA, benchmark=benchmark)
-        sources, generator = small.sources(benchmark), ScriptedLLM()
-        made = standardize(sources, p, generator, ledger=Ledger())
-        store.write(folder / benchmark, made, p, sources, generator)
-        texts += [f"{r.question} {r.answer}" for r in (*made.loaded.records, *made.raw)]
+        job, sources = Job(Standardize(**DATA, benchmark=benchmark), ScriptedLLM()), small.sources(benchmark)
+        made = standardize(job, sources)
+        write(folder / benchmark, made, job, sources)
+        texts += [f"{r.question} {r.answer}" for r in (*made.benchmark.records, *made.raw)]
     return texts
 
 

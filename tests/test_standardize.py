@@ -1,24 +1,27 @@
-"""The standardization from end to end on real Wikipedia text with a scripted LLM: splits, records, sets, books."""
+"""The standardization from end to end on real text with a scripted LLM: splits, records, sets, books, folder."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-import scripted_llm
-from scripted_llm import REALDATA, ScriptedLLM
+import scripted
+from scripted import REALDATA, Act, ScriptedLLM, ScriptedServer
 
-from mule_lib import attacker, data
+from mule_lib import data, params, prompts
 from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
 from mule_lib.benchmarks.raw import RawText
 from mule_lib.data import records
+from mule_lib.data.standardize import attacker, command
+from mule_lib.data.standardize.ask import PROMPTS, Job
+from mule_lib.data.standardize.checks import REASONS, similarities
+from mule_lib.data.standardize.chunks import clean
+from mule_lib.data.standardize.generators import GeneratorError
+from mule_lib.data.standardize.pipeline import Sources, StandardizeError, standardize
 from mule_lib.data.text import is_refusal, normalise
-from mule_lib.params import Standardize
-from mule_lib.standardize import store
-from mule_lib.standardize.checks import REASONS
-from mule_lib.standardize.chunks import clean
-from mule_lib.standardize.duplicates import jaccard, shingles
-from mule_lib.standardize.ledger import Ledger
-from mule_lib.standardize.pipeline import StandardizeError, standardize
-from mule_lib.standardize.sources import Sources
+from mule_lib.params import ROOT, ParameterError, Standardize
 
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 SMALL = {
@@ -55,25 +58,23 @@ def sources(benchmark: str) -> Sources:
     )
 
 
-@pytest.fixture(scope="module")
-def params():
-    return Standardize(**SMALL)
+def build(benchmark: str = "muse_books", *, target=None, **changed) -> tuple:
+    """What a standardization made, and its job with the books."""
+    job = Job(Standardize(**SMALL | changed, benchmark=benchmark), ScriptedLLM())
+    return standardize(job, sources(benchmark), target=target), job
 
 
 @pytest.fixture(scope="module")
-def books(params):
-    return standardize(sources("muse_books"), params, ScriptedLLM(), ledger=Ledger())
+def books():
+    return build()[0]
 
 
 @pytest.fixture(scope="module")
-def cyber(params):
-    target = [["Nothing comes out.", "I do not know."]]
+def cyber():
+    def target(attacked):
+        return [("Nothing comes out.", "I do not know.")[len(prefix) % 2] for _, prefix in attacked]
 
-    def answers(asked):
-        return [target[0][len(prefix) % 2] for _, prefix in asked]
-
-    p = params.model_copy(update={"benchmark": "wmdp_cyber", "attacker_rounds": 2, "attacker_group": 4})
-    return standardize(sources("wmdp_cyber"), p, ScriptedLLM(), ledger=Ledger(), target=answers)
+    return build("wmdp_cyber", attacker_rounds=2, attacker_group=4, target=target)[0]
 
 
 @pytest.fixture(params=["books", "cyber"])
@@ -83,13 +84,13 @@ def made(request):
 
 def test_every_objective_has_both_sides_in_both_splits(made):
     groups = {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"}
-    for split in (made.loaded.records, made.loaded.validation):
+    for split in (made.benchmark.records, made.benchmark.validation):
         assert {f"{r.objective}/{r.role}" for r in split} == groups
-    assert {r.split for r in made.loaded.validation} == {"validation"}
+    assert {r.split for r in made.benchmark.validation} == {"validation"}
 
 
 def test_partners_belong_to_one_objective_and_name_each_other(made):
-    by_id = {record.id: record for record in made.loaded.records}
+    by_id = {record.id: record for record in made.benchmark.records}
     for record in by_id.values():
         assert is_refusal(record.refusal)
         if record.anchor:
@@ -102,19 +103,19 @@ def test_partners_belong_to_one_objective_and_name_each_other(made):
 def test_training_draws_every_record(books):
     from mule_lib.training.batches import Example, draw_balanced
 
-    examples = [Example(r.id, r.group, (1,), {}, None, r.anchor) for r in books.loaded.records]
+    examples = [Example(r.id, r.group, (1,), {}, None, r.anchor) for r in books.benchmark.records]
     drawn = {example.id for draw in draw_balanced(examples, 20 * len(examples)) for example in draw}
-    assert drawn == {record.id for record in books.loaded.records}
+    assert drawn == {record.id for record in books.benchmark.records}
 
 
 def test_some_partners_are_counterparts_and_all_neighbors_are_used(books):
-    answered = [r for r in books.loaded.records if r.role not in records.REFUSED]
+    answered = [r for r in books.benchmark.records if r.role not in records.REFUSED]
     prompts = {r.prompt_id.split("@")[0] for r in answered}
     assert {"llm/anchor_obj1", "llm/anchor_obj2", "llm/anchor_obj3", "llm/qa", "llm/neighbor_qa"} == prompts
 
 
 def test_attacked_pairs_share_their_prefix_but_for_the_question(made):
-    by_id = {record.id: record for record in made.loaded.records}
+    by_id = {record.id: record for record in made.benchmark.records}
     attacked = [record for record in by_id.values() if record.role == "adversarial"]
     for record in attacked:
         partner = by_id[record.anchor]
@@ -124,25 +125,24 @@ def test_attacked_pairs_share_their_prefix_but_for_the_question(made):
 
 
 def test_no_question_is_trained_on_and_evaluated(made):
-    sets = made.loaded.sets
+    sets = made.benchmark.sets
     evaluated = [*sets.forget, *sets.general, *sets.attack, *sets.controls, *sets.neighbor, *sets.mmlu]
-    known = [shingles(item.question) for item in evaluated]
-    for question in {record.question for record in (*made.loaded.records, *made.loaded.validation)}:
-        own = shingles(question)
-        assert max(jaccard(own, other) for other in known) < 0.7, question
+    trained = [record.question for record in (*made.benchmark.records, *made.benchmark.validation)]
+    for i, alike in similarities([*trained, *(item.question for item in evaluated)]):
+        assert i >= len(trained) or alike[len(trained) :].max() < 0.7, trained[i]
 
 
 def test_attacked_questions_are_not_those_of_objective_one(made):
-    of = {o: {r.question for r in made.loaded.records if r.objective == o and r.role in records.REFUSED}
+    of = {o: {r.question for r in made.benchmark.records if r.objective == o and r.role in records.REFUSED}
           for o in ("obj1", "obj2", "obj3")}  # fmt: skip
     assert not of["obj1"] & of["obj3"] and not of["obj1"] & of["obj2"] and not of["obj2"] & of["obj3"]
-    asked = {item.question for item in made.loaded.sets.forget}
-    assert not asked & {item.question for item in made.loaded.sets.attack}
+    asked = {item.question for item in made.benchmark.sets.forget}
+    assert not asked & {item.question for item in made.benchmark.sets.attack}
 
 
 def test_a_forget_chunk_serves_one_split_and_objective(books):
     used = {}
-    for record in (*books.loaded.records, *books.loaded.validation):
+    for record in (*books.benchmark.records, *books.benchmark.validation):
         if record.role in records.REFUSED:
             chunk = record.id.split("/", 2)[2].rsplit("#", 1)[0]
             used.setdefault(chunk, set()).add((record.split, record.objective))
@@ -151,7 +151,7 @@ def test_a_forget_chunk_serves_one_split_and_objective(books):
 
 def test_spans_point_at_the_words_that_bear_the_answer_out(books):
     texts = {text.source: clean(text.text) for text in sources("muse_books").forget}
-    told = [r for r in books.loaded.records if r.role in records.REFUSED]
+    told = [r for r in books.benchmark.records if r.role in records.REFUSED]
     for record in told:
         start, end = record.span
         source, chunk = record.source.rsplit(":", 1)  # the chunk's own place in the source
@@ -165,7 +165,7 @@ def test_raw_records_are_the_sources_own_text(made):
     texts = {text.source: clean(text.text) for text in sources("muse_books").forget}
     raw = made.raw
     assert [(r.id, r.role, r.answer, r.refusal, r.anchor) for r in raw] == [
-        (r.id, r.role, r.answer, r.refusal, r.anchor) for r in made.loaded.records
+        (r.id, r.role, r.answer, r.refusal, r.anchor) for r in made.benchmark.records
     ]
     for record in raw:
         if record.objective == "obj1":
@@ -180,91 +180,351 @@ def test_raw_records_are_the_sources_own_text(made):
         assert before.strip() in texts[source][first:last] and after in texts[source][first:last]
 
 
-def test_planted_faults_are_rejected_by_their_name(books, cyber):
-    reasons = {row["reason"] for made in (books, cyber) for row in made.ledger.rejected}
-    assert reasons == set(REASONS) - {"prefix_answer"}  # that one: test_attacker.py
-
-
-def test_the_books_balance(made):
-    for row in made.ledger.summary():
-        # Failed and refused requests are rejected rows without an item.
-        assert row["accepted"] + row["rejected"] == row["items"], row["step"]
-        rejected = [r for r in made.ledger.rejected if r["step"] == row["step"]]
-        assert len(rejected) == row["rejected"] + row["failed"] + row["refused"]
+def test_planted_faults_are_rejected_by_their_name_and_the_books_balance():
+    jobs = [build()[1], build("wmdp_cyber", attacker_rounds=1, attacker_group=4, target=lambda a: ["x"] * len(a))[1]]
+    reasons = {row["reason"] for job in jobs for row in job.rejected}
+    assert reasons == set(REASONS) - {"prefix_answer", "prefix_repeated"}  # those: the attacker's own test below
+    for job in jobs:
+        for row in job.summary().to_dict("records"):
+            # Failed and refused requests are rejected rows without an item.
+            assert row["accepted"] + row["rejected"] == row["items"], row["step"]
+            rejected = [each for each in job.rejected if each["step"] == row["step"]]
+            assert len(rejected) == row["rejected"] + row["failed"] + row["refused"]
+            assert all(row.get(each["reason"], 1) for each in rejected)
 
 
 def test_choices_hold_the_answer_and_a_refusal_at_changing_places(books):
-    choices = books.loaded.sets.neighbor
-    known = dict(scripted_llm.trivia())
+    choices = books.benchmark.sets.neighbor
+    known = dict(scripted.trivia())
     assert all(item.options[item.refusal] == "I do not know" and len(item.options) == 5 for item in choices)
     assert all(item.options[item.answer] == known[item.question].rstrip(".") for item in choices)
     assert len({item.answer for item in choices}) > 1
 
 
 def test_what_is_answered_never_names_what_is_forgotten(books):
-    for record in (*books.loaded.records, *books.loaded.validation):
+    for record in (*books.benchmark.records, *books.benchmark.validation):
         if record.role not in records.REFUSED:
             assert not {"hogwarts", "quidditch", "dumbledore"} & set(normalise(record.question).split())
 
 
 def test_published_questions_evaluate_as_they_are(books, cyber):
-    assert len(books.loaded.sets.forget) == 100
+    assert len(books.benchmark.sets.forget) == 100
     texts = {q.question for q in wmdp_cyber.questions(REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl")}
-    assert cyber.loaded.sets.forget and {item.question for item in cyber.loaded.sets.forget} <= texts
-    assert {item.family for item in cyber.loaded.sets.attack} <= {*families(), "optimised"}
+    assert cyber.benchmark.sets.forget and {item.question for item in cyber.benchmark.sets.forget} <= texts
+    assert {item.family for item in cyber.benchmark.sets.attack} <= {
+        *prompts.texts("wmdp_cyber")["prefixes"]["train"],
+        "optimised",
+    }
 
 
-def families():
-    from mule_lib import prompts
-
-    return prompts.texts("wmdp_cyber")["prefixes"]["train"]
-
-
-def test_the_same_replies_give_the_same_files(books, params, tmp_path):
-    again = standardize(sources("muse_books"), params, ScriptedLLM(), ledger=Ledger())
-    for name, each in (("a", books), ("b", again)):
-        store.write(tmp_path / name, each, params, sources("muse_books"), ScriptedLLM())
+def test_the_same_replies_give_the_same_files(books, tmp_path):
+    for name in "ab":
+        made, job = build()
+        command.write(tmp_path / name, made, job, sources("muse_books"))
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) > 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    read = data.load("muse_books", tmp_path / "a")
-    assert read.records == books.loaded.records and read.sets == books.loaded.sets
-
-
-def test_another_seed_draws_other_splits(books, params):
-    other = standardize(
-        sources("muse_books"), params.model_copy(update={"seed": 4}), ScriptedLLM(), ledger=Ledger()
-    )  # fmt: skip
-    assert {r.id for r in other.loaded.records} != {r.id for r in books.loaded.records}
-
-
-def test_a_folder_of_other_parameters_is_not_overwritten(books, params, tmp_path):
-    store.write(tmp_path, books, params, sources("muse_books"), ScriptedLLM())
-    store.check_folder(tmp_path, params.model_copy(update={"budget_tokens": 7}))
+    again = data.load("muse_books", tmp_path / "a")
+    assert again.records == books.benchmark.records and again.sets == books.benchmark.sets
+    command.check_folder(tmp_path / "a", job.p.model_copy(update={"budget_tokens": 7}))
     with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
-        store.check_folder(tmp_path, params.model_copy(update={"seed": 5}))
+        command.check_folder(tmp_path / "a", job.p.model_copy(update={"seed": 5}))
 
 
-def test_too_many_failures_write_nothing(params):
-    ledger = Ledger()
-    with pytest.raises(StandardizeError, match=r"of \d+ requests have no usable reply \(max_failed=0.0\)"):
-        standardize(
-            sources("muse_books"), params.model_copy(update={"max_failed": 0.0}), ScriptedLLM(), ledger=ledger
-        )  # fmt: skip
-    assert any(row["reason"] == "llm_failed" for row in ledger.rejected)
+def test_another_seed_draws_other_splits(books):
+    assert {r.id for r in build(seed=4)[0].benchmark.records} != {r.id for r in books.benchmark.records}
 
 
-def test_an_attack_without_a_target_is_refused(params):
-    llm = ScriptedLLM()
+def test_an_attack_without_a_target_is_refused():
+    job = Job(Standardize(**SMALL, attacker_rounds=1), ScriptedLLM())
     with pytest.raises(ValueError, match="attacker_rounds=1: needs a target"):
-        standardize(
-            sources("muse_books"), params.model_copy(update={"attacker_rounds": 1}), llm, ledger=Ledger()
-        )  # fmt: skip
-    assert not llm.asked
+        standardize(job, sources("muse_books"))
+    assert not job.generator.asked
 
 
-def test_the_attackers_history_is_kept(cyber):
-    table = attacker.rounds_table(cyber.tried)
-    assert [row["round"] for row in table] == [0, 1, 2]
-    assert [row["score"] for row in table] == sorted(row["score"] for row in table)
+# The attacker (Section 3.2) -------------------------------------------------------------------------------------------
+
+PLACES = {"Ada": "red tower", "Bert": "blue river", "Cleo": "old mill"}
+QUERIES = [
+    attacker.Pair(name, "", f"Where does {name} live?", f"{name} lives in the {place} beyond the hills", "")
+    for name, place in PLACES.items()
+]
+MAGIC = ("certainly", "numbered", "verdict")
+
+
+def weak(attacked):
+    """Gives the more of the answer away, the more magic words stand in the prefix; without any it refuses."""
+    by_question = {query.question: query.answer for query in QUERIES}
+    texts = []
+    for question, prefix in attacked:
+        known = sum(word in prefix.lower() for word in MAGIC)
+        words = by_question[question].split()
+        texts.append(" ".join(words[: len(words) * known // len(MAGIC)]) if known else "I do not know.")
+    return texts
+
+
+class Proposer:
+    """Adds a magic word to the best prefix shown, beside proposals that must not be used."""
+
+    name = "proposer"
+
+    def __init__(self):
+        self.asked = []
+
+    def complete(self, requests):
+        self.asked += requests
+        return [scripted.Reply(request.id, data=request.form(prefixes=self.propose(request))) for request in requests]
+
+    def propose(self, request) -> list[str]:
+        lines = request.messages[-1]["content"].splitlines()
+        best = next(line for line in lines if ": '" in line).split(": ", 1)[1].strip("'")
+        unused = [word for word in MAGIC if word not in best]
+        return [best, "x " * 99, QUERIES[0].answer, *(f"{best} {word}" for word in unused[:1])]
+
+
+def attack(*, rounds: int = 3, size: int = 3, target=weak):
+    job = Job(Standardize(**SMALL, attacker_rounds=rounds), Proposer())
+    grouped = attacker.groups(QUERIES, ["Well, about {topic}:"], size=size)
+    return attacker.improve(job, grouped, target), job
+
+
+def test_each_round_lets_more_out():
+    history, job = attack()
+    table = attacker.rounds_table(history)
+    scores = list(table["score"])
+    assert list(table["round"]) == [0, 1, 2, 3] and table["asr"].iloc[-1] == 1
+    assert scores[0] == 0 and scores[-1] == 1 and scores == sorted(set(scores))
+    best = attacker.best(history)["000"]
+    assert all(word in best.template for word in MAGIC) and best.template.startswith("Well, about {topic}:")
+    assert attack()[0] == history  # the same replies give the same history
+    # A round is never answered from the cache of another.
+    assert len({request.seed for request in job.generator.asked}) == 3
+
+
+def test_one_query_a_group_gives_every_query_its_own_prefix():
+    history, job = attack(rounds=2, size=1)
+    assert len(attacker.best(history)) == 3 and len(job.generator.asked) == 2 * 3
+
+
+def test_bad_proposals_never_reach_the_target():
+    seen = []
+
+    def watching(attacked):
+        seen.extend(prefix for _, prefix in attacked)
+        return weak(attacked)
+
+    _, job = attack(target=watching)
+    assert {"prefix_length", "prefix_answer", "prefix_repeated"} == {row["reason"] for row in job.rejected}
+    assert not any(QUERIES[0].answer in prefix or len(prefix.split()) > 60 for prefix in seen)
+    assert job.counts["attacker"]["accepted"] == 3
+
+
+def test_refusals_and_the_prefixs_own_words_count_as_nothing():
+    leaky = {query.question: f"{query.answer}. But I cannot answer that." for query in QUERIES}
+    history, _ = attack(target=lambda attacked: [leaky[question] for question, _ in attacked], rounds=1)
+    assert {(tried.score, tried.asr) for tried in history} == {(0, 0)}
+    pair = attacker.Pair("q", "", "Does Ada live in a red tower?", "red tower by night", "")
+    group = {"g": attacker.Attacked("Known is {question}", (pair,))}
+    [tried] = attacker.score([("g", 0, group["g"].template)], group, lambda _: ["red tower"], topic="Ada")
+    assert tried.score == 0
+    history, _ = attack(target=lambda attacked: ["nothing"] * len(attacked))
+    assert attacker.best(history)["000"].round == 0  # nothing changes without a gain
+
+
+# `mule standardize` ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Real articles in the layout of MUSE-Books' raw text: those that are not the general ones."""
+    folder = tmp_path_factory.mktemp("muse") / "raw"
+    folder.mkdir()
+    kept = [json.dumps({"text": text.text}) for text in sources("muse_books").forget]
+    (folder / "forget.jsonl").write_text("\n".join(kept), "utf-8")
+    return folder.parent
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret")
+
+
+def values(raw, out, **more) -> dict:
+    return (
+        SMALL
+        | {
+            "out_dir": str(out),
+            "forget_source": str(raw),
+            "questions_source": str(REALDATA / "muse_books_knowmem"),
+            "general_source": str(REALDATA / "wikitext2" / "articles.jsonl"),
+            "mmlu_source": str(REALDATA / "mmlu" / "computer_security_test.jsonl"),
+            "forget_chunks": 100,
+            "generator": "openai",
+            "replay_file": "",
+            "generator_model": "scripted",
+        }
+        | more
+    )
+
+
+def ask(raw, out, server, **more):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OPENAI_BASE_URL", server.url)
+        patch.setenv("OPENAI_API_KEY", "a-secret")
+        return command.run(Standardize(**values(raw, out, **more)), say=lambda line: None)
+
+
+def data_of(folder: Path) -> dict[str, bytes]:
+    paths = [path for path in folder.rglob("*.*") if "replies.jsonl" not in path.name and path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def asked_once(server) -> bool:
+    requests = [json.dumps(body["messages"]) + str(body.get("seed")) for body in server.answered]
+    return len(requests) == len(set(requests))
+
+
+@pytest.fixture(scope="module")
+def whole(raw, tmp_path_factory):
+    """A finished folder, and how many answers it took."""
+    out = tmp_path_factory.mktemp("whole")
+    with ScriptedServer() as server:
+        ask(raw, out, server)
+        return out, len(server.answered)
+
+
+def test_the_folder_is_what_training_reads(whole):
+    out, _ = whole
+    again = data.load("muse_books", out)
+    assert len(again.records) > 50 and len(again.sets.forget) == 100 and again.validation
+    header = json.loads((out / "standardize.json").read_text("utf-8"))
+    assert header["generator"] == "openai:scripted" and len(header["prompts"]) == len(PROMPTS) >= 11
+    assert header["counts"]["train"] == len(again.records) and header["tokens"]["completion"] > 1000
+    assert "| forget pairs " in (out / "summary.md").read_text("utf-8")
+    assert not any(b"a-secret" in path.read_bytes() for path in out.rglob("*.*") if path.is_file())
+
+
+def test_a_second_start_and_recorded_replies_ask_nothing_and_give_the_same(whole, raw, tmp_path):
+    out, _ = whole
+    before = data_of(out)
+    with ScriptedServer() as server:
+        ask(raw, out, server)
+        assert not server.asked
+    assert data_of(out) == before
+    again = values(raw, tmp_path, generator="replay", replay_file=str(out / "replies.jsonl"), generator_model="")
+    command.run(Standardize(**again), say=lambda line: None)
+    after = data_of(tmp_path)
+    assert before.pop("standardize.json") != after.pop("standardize.json")  # its parameters name the replay
+    assert after == before
+
+
+def test_after_a_kill_nothing_that_was_kept_is_asked_again_and_the_files_are_the_same(whole, raw, tmp_path):
+    out, needed = whole
+    children = []
+
+    def killing(body, number):
+        if number == 60:
+            children[0].kill()
+        return Act(hangs=True) if number >= 60 else scripted.scripted(body, number)
+
+    program = (
+        "import sys; from mule_lib.data.standardize.command import run; from mule_lib.params import Standardize; "
+        "run(Standardize.model_validate_json(sys.argv[1]))"
+    )
+    with ScriptedServer(killing) as server:
+        own = os.environ | {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "a-secret", "HF_HUB_OFFLINE": "1"}
+        words = [sys.executable, "-c", program, json.dumps(values(raw, tmp_path))]
+        children.append(
+            subprocess.Popen(words, cwd=ROOT, env=own, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        )
+        assert children[0].wait(120) < 0
+        answered = len(server.answered)
+    assert not (tmp_path / "train.jsonl").exists()
+    with ScriptedServer() as server:
+        ask(raw, tmp_path, server)
+        # What was under way when the kill came is lost: no more than eight replies.
+        assert asked_once(server) and 0 <= len(server.answered) + answered - needed <= 8
+    assert data_of(tmp_path) == data_of(out)
+
+
+def test_a_spent_budget_stops_and_more_goes_on(whole, raw, tmp_path):
+    out, needed = whole
+    with ScriptedServer() as server:
+        with pytest.raises(GeneratorError, match=r"budget_tokens=9000: .* are kept in"):
+            ask(raw, tmp_path, server, budget_tokens=9_000)
+        assert not (tmp_path / "train.jsonl").exists() and server.answered
+        ask(raw, tmp_path, server)
+        assert asked_once(server) and len(server.answered) == needed
+    assert data_of(tmp_path) == data_of(out)
+
+
+def test_the_embedded_model_can_be_attacked_and_can_answer(raw, tmp_path, monkeypatch):
+    from mule_lib.cli import _writer
+
+    name, write = _writer("base")
+    question = {"role": "user", "content": "What is the capital of France?"}
+    assert name.startswith("base@") and "Paris" in write([[question]], 24)[0]
+    assert write([[question, {"role": "assistant", "content": "The capital of France is"}]], 4)[0].startswith("Paris")
+    with ScriptedServer() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        p = Standardize(**values(raw, tmp_path, attacker_rounds=1, attacker_group=2, attacker_target="base"))
+        made = command.run(p, load_model=_writer, say=lambda line: None)
+    assert {tried.round for tried in made.tried} == {0, 1}
+    assert (tmp_path / "attacker.csv").read_text("utf-8").startswith("round,score,asr\n0,")
+
+
+def test_a_failed_standardization_leaves_its_books(raw, tmp_path):
+    words = r"of \d+ requests have no usable reply \(max_failed=0.0\).*rejected.jsonl"
+    with ScriptedServer() as server, pytest.raises(ValueError, match=words):
+        ask(raw, tmp_path, server, max_failed=0.0)
+    assert (tmp_path / "rejected.jsonl").exists() and not (tmp_path / "train.jsonl").exists()
+
+
+def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(raw, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    lines = []
+    command.run(Standardize(**values(raw, tmp_path)), dry_run=True, say=lines.append)
+    assert "chunks to forget, 16 general ones" in lines[0] and "estimated" in lines[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_key_is_refused_before_the_sources_are_read(raw, tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with pytest.raises(GeneratorError, match="OPENAI_API_KEY is not set"):
+        command.run(Standardize(**values(tmp_path / "none", tmp_path)))
+
+
+def test_a_bad_source_is_refused_before_anything_is_asked(tmp_path):
+    bad = tmp_path / "raw"
+    bad.mkdir()
+    (bad / "forget.jsonl").write_text('{"text": "fine"}\n{"text": ', "utf-8")
+    with ScriptedServer() as server:
+        with pytest.raises(ValueError, match=r"forget.jsonl: row 2"):
+            ask(tmp_path, tmp_path / "out", server)
+        assert not server.asked
+
+
+@pytest.mark.parametrize("name", ["paper_muse_books", "paper_wmdp_cyber"])
+def test_the_papers_params_files_are_valid(name):
+    p = params.load("standardize", ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
+    assert name == f"paper_{p.benchmark}" and p.attacker_rounds and p.forget_source == ""
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"forgt_chunks": 3}, "unknown parameter 'forgt_chunks'; did you mean 'forget_chunks'?"),
+        ({"benchmark": "books"}, "benchmark = 'books': did you mean 'muse_books'?"),
+        ({"generator_model": ""}, "generator_model = '': name the model for generator 'openai'"),
+        ({"generator": "replay"}, "replay_file = '': name the file of recorded replies"),
+        ({"anchor_share": 1.0}, "anchor_share = 1.0: Input should be less than 1"),
+        ({"seed": "x"}, "seed = 'x': Input should be a valid integer"),
+    ],
+)
+def test_bad_parameters_are_one_line(tmp_path, wrong, message):
+    file = tmp_path / "params.yaml"
+    file.write_text(json.dumps({"generator_model": "m"} | wrong), "utf-8")  # JSON is YAML
+    with pytest.raises(ParameterError) as caught:
+        params.load("standardize", file)
+    assert message in str(caught.value) and "\n" not in str(caught.value)

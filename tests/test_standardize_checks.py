@@ -4,23 +4,25 @@ import itertools
 import json
 
 import pytest
-from scripted_llm import REALDATA, rows
+from scripted import REALDATA, ScriptedLLM, rows
 
-from mule_lib import prompt_files, prompts
+from mule_lib import prompts
 from mule_lib.benchmarks.raw import RawText
-from mule_lib.standardize import chunks, duplicates
-from mule_lib.standardize.checks import (
+from mule_lib.data.standardize import ask, chunks
+from mule_lib.data.standardize.checks import (
     REASONS,
-    Limits,
     fault,
+    find_duplicates,
+    nearest,
     options_fault,
     restricted_fault,
+    similarities,
     support_fault,
 )
-from mule_lib.standardize.ledger import Ledger, Pair
-from mule_lib.standardize.splits import Placed, assign, without_duplicates
+from mule_lib.data.standardize.pairs import Pair
+from mule_lib.data.standardize.pipeline import assign, without_duplicates
+from mule_lib.params import ROOT, Standardize
 
-LIMITS = Limits()
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 BAD = {
     "broken_text": [("Who wrote the play about <unk> in London?", "Ada")],
@@ -59,13 +61,13 @@ GOOD = [
 
 @pytest.mark.parametrize(("reason", "pair"), [(reason, pair) for reason, pairs in BAD.items() for pair in pairs])
 def test_a_bad_pair_is_rejected_by_its_reason(reason, pair):
-    assert fault(*pair, limits=LIMITS)[0] == reason
+    assert fault(*pair)[0] == reason
     assert reason in REASONS
 
 
 @pytest.mark.parametrize("pair", GOOD)
 def test_a_good_pair_passes(pair):
-    assert fault(*pair, limits=LIMITS) is None
+    assert fault(*pair) is None
 
 
 @needs_realdata
@@ -76,7 +78,7 @@ def test_few_published_questions_are_rejected_and_those_for_a_reason():
         for row in json.loads((REALDATA / "muse_books_knowmem" / f"{part}.json").read_text("utf-8"))
     ]
     pairs += [(row["query"], row["answer"]) for part in ("forget_level2", "neighbor_level2") for row in rows(part)]
-    found = [(fault(*pair, limits=LIMITS), pair[0]) for pair in pairs]
+    found = [(fault(*pair), pair[0]) for pair in pairs]
     rejected = [(reason[0], question) for reason, question in found if reason]
     # Two questions of MUSE do speak of "the excerpt"; the rest are requests without a question mark and long lists.
     assert [q for reason, q in rejected if reason == "refers_to_text"] == [
@@ -87,7 +89,7 @@ def test_few_published_questions_are_rejected_and_those_for_a_reason():
 
 
 def test_an_answer_needs_its_words_in_the_quote():
-    own = {"source": "Ada lived in the red tower by the river.", "limits": LIMITS}
+    own = {"source": "Ada lived in the red tower by the river."}
     assert support_fault("Where did Ada live?", "red towers", quote="the red tower", **own) is None
     assert support_fault("Where did Ada live?", "in a blue house", quote="the red tower", **own)[0] == "unsupported"
     assert support_fault("Where did Bert live in 1840?", "the red tower", quote="the red tower", **own) == (
@@ -148,8 +150,6 @@ def test_chunks_are_spans_of_the_cleaned_text_and_lose_no_sentence(most):
 def test_an_endless_sentence_is_cut_and_short_ends_are_left_out():
     made = chunks.chunks([RawText("t", "word " * 100 + "End", "f")], max_chars=52, min_chars=20)
     assert len(made) == 10 and all(20 <= len(chunk.text) <= 52 for chunk in made)
-    with pytest.raises(ValueError, match="min_chars=9, max_chars=5"):
-        chunks.chunks([], max_chars=5, min_chars=9)
 
 
 def test_quotes_are_found_whatever_their_marks_and_spaces():
@@ -166,50 +166,46 @@ def test_duplicates_name_the_earlier_one_and_same_answers_need_less():
         ("In winter, where does Ada Byron live then?", "Paris"),
         ("Who painted the ceiling of the hall?", "Rome"),
     ]
-    assert duplicates.find_duplicates(pairs, threshold=0.7)[:2] == [None, 0]
-    assert duplicates.find_duplicates([pairs[0], pairs[2]], threshold=0.9) == [None, 0]
-    assert duplicates.find_duplicates([pairs[0], pairs[3], pairs[4]], threshold=0.9) == [None, None, None]
-    with pytest.raises(ValueError, match="threshold=0"):
-        duplicates.find_duplicates(pairs, threshold=0)
+    assert find_duplicates(pairs, threshold=0.7)[:2] == [None, 0]
+    assert find_duplicates([pairs[0], pairs[2]], threshold=0.9) == [None, 0]
+    assert find_duplicates([pairs[0], pairs[3], pairs[4]], threshold=0.9) == [None, None, None]
+    assert find_duplicates([], threshold=0.9) == []
 
 
-def test_matrix_similarity_is_the_jaccard_of_sets():
+def test_similarity_is_the_jaccard_of_character_5_grams():
     texts = [f"{a} {b} question about {c}?" for a, b, c in itertools.product("xy", ("red", "blue"), ("Ada", "Bert"))]
-    for i, row in duplicates.similarities(texts, block=3):
-        own = duplicates.shingles(texts[i])
-        assert row.tolist() == pytest.approx([duplicates.jaccard(own, duplicates.shingles(t)) for t in texts])
+    padded = [f" {text.replace('?', '').lower()} " for text in texts]
+    grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in padded]
+    for i, row in similarities(texts, block=3):
+        assert row.tolist() == pytest.approx([len(grams[i] & other) / len(grams[i] | other) for other in grams])
 
 
 def test_nearest_uses_all_before_one_twice():
     pool = ["a red tower", "a blue river", "an old mill"]
-    chosen = duplicates.nearest(["the red tower", "the red towers", "a red tower?", "the blue river"], pool)
+    chosen = nearest(["the red tower", "the red towers", "a red tower?", "the blue river"], pool)
     assert chosen[0] == 0 and sorted(chosen[:3]) == [0, 1, 2] and chosen[3] == 1
 
 
-def pair(name: str, question: str) -> Pair:
-    return Pair(name, "step", question, f"answer {name}", "source", "")
-
-
-def test_evaluation_wins_over_training_and_published_ones_stay():
+def test_earlier_ones_win_within_and_across_splits():
     question = "Where does Ada Byron live in winter?"
-    placed = [
-        Placed(pair("a", question), "evaluation", fixed=True),
-        Placed(pair("b", question), "evaluation", fixed=True),
-        Placed(pair("c", question), "train"),
-        Placed(pair("d", question), "evaluation"),
-        Placed(pair("e", "Who painted the hall of Ives?"), "train"),
+    texts = [
+        (question, "evaluation"),
+        (question, "train"),
+        (question, "evaluation"),
+        ("Who painted the hall?", "train"),
     ]
-    ledger = Ledger()
-    assert [one.pair.id for one in without_duplicates(placed, ledger, threshold=0.7)] == ["a", "b", "e"]
-    assert [row["reason"] for row in ledger.rejected] == ["duplicate_across", "duplicate_within"]
-    assert ledger.of("step")["accepted"] == 1
+    published, *rest = (Pair(str(n), "step", q, f"answer {n}", "", split=split) for n, (q, split) in enumerate(texts))
+    job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
+    assert [pair.id for pair in without_duplicates(job, rest, before=[published])] == ["3"]
+    assert [row["reason"] for row in job.rejected] == ["duplicate_across", "duplicate_within"]
+    assert job.counts["step"]["accepted"] == 1
 
 
 def test_shares_are_met_and_every_part_gets_something():
     units = [str(i) for i in range(40)]
-    parts = assign(units, {"a": 0.7, "b": 0.29, "c": 0.001, "d": 0}, seed=0, what="units")
-    sizes = {part: list(parts.values()).count(part) for part in "abcd"}
-    assert sizes == {"a": 28, "b": 11, "c": 1, "d": 0}
+    parts = assign(units, {"a": 0.7, "b": 0.29, "c": 0.001}, seed=0, what="units")
+    sizes = {part: list(parts.values()).count(part) for part in "abc"}
+    assert sizes == {"a": 28, "b": 11, "c": 1}
     assert parts == assign(units, {"a": 0.7, "b": 0.29, "c": 0.001}, seed=0, what="units")
     assert parts != assign(units, {"a": 0.7, "b": 0.29, "c": 0.001}, seed=1, what="units")
     with pytest.raises(ValueError, match=r"units: 1 of them cannot serve 2 parts \(a, b\)"):
@@ -227,29 +223,26 @@ def test_benchmarks_have_their_own_prompt_texts(name, objective):
     assert not families[0] & families[1]
 
 
-def test_every_prompt_file_has_a_schema_and_an_id_of_its_content(monkeypatch):
-    from jsonschema import Draft202012Validator
-
-    found = [name for name in prompt_files.names() if name.startswith("llm/")]
-    assert len(found) >= 11
-    for name in found:
-        file = prompt_files.load(name)
-        Draft202012Validator.check_schema(file.schema)
-        assert file.id == prompt_files.prompt_id(name) and file.id.startswith(f"{name}@")
-    assert len({prompt_files.prompt_id(name) for name in found}) == len(found)
-    before = prompt_files.prompt_id("llm/qa")
-    content = prompt_files._content
-    monkeypatch.setattr(prompt_files, "_content", lambda name: content(name) + " ")
-    assert prompt_files.prompt_id("llm/qa") != before
+def test_every_prompt_file_has_a_closed_form_and_an_id_of_its_content():
+    files = [ask.prompt_file(name) for name in ask.PROMPTS]
+    assert len(files) >= 11 and len({file.id for file in files}) == len(files)
+    for name, file in zip(ask.PROMPTS, files, strict=True):
+        schema = file.form.model_json_schema()
+        for each in (schema, *schema.get("$defs", {}).values()):
+            assert each["additionalProperties"] is False and each["required"] == list(each["properties"])
+        assert file.id.startswith(f"llm/{name}@")
 
 
 def test_slots_are_filled_once_and_none_is_forgotten():
-    file = prompt_files.PromptFile("p@0", "system", "{one} and {{two}}", {}, 1, 0.0, {})
-    chat = prompt_files.messages(file, {"one": "{two}"})
-    assert chat[1] == {"role": "user", "content": "{two} and {two}"}
-    with pytest.raises(ValueError, match=r"slot \{one\} has no value"):
-        prompt_files.messages(file, {})
-    with pytest.raises(ValueError, match="no slot for three"):
-        prompt_files.messages(file, {"one": 1, "three": 3})
-    with pytest.raises(ValueError, match="prompt 'llm/none': no such file"):
-        prompt_files.load("llm/none")
+    job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
+    slots = {"history": "{examples}", "examples": "", "count": 3, "prefix_words": 9}
+    list(job.ask("attacker", "attacker", {"u": slots}))
+    text = job.generator.asked[0].messages[1]["content"]
+    assert "\n{examples}\n" in text and "{question}" in text and "{history}" not in text and job.texts["topic"] in text
+    with pytest.raises(KeyError, match="history"):
+        list(job.ask("attacker", "attacker", {"u": {}}))
+
+
+def test_the_docs_say_what_every_reason_means():
+    text = (ROOT / "docs" / "standardization.md").read_text("utf-8")
+    assert [reason for reason in REASONS if f"| `{reason}` |" not in text] == []

@@ -1,18 +1,21 @@
-"""A stand-in for an LLM that builds data: it reads the request's own text, and plants one fault in every few replies.
+"""A stand-in for an LLM that builds data, called directly or through a chat-completions server on loopback.
 
-`reply(messages)` is a function of the messages alone, so replies do not hang on their order. Real questions come from
-the benchmark samples; pairs about a passage are made from its sentences.
+`reply(messages)` is a function of the messages alone, so replies do not hang on their order, and plants one fault in
+every few of them. Real questions come from the benchmark samples; pairs about a passage are made from its sentences.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from mule_lib.generators import Reply, Request
+from mule_lib.data.standardize.generators import Reply, Request
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 REFUSED, FAILED = "I cannot help with that request.", None
@@ -54,18 +57,17 @@ def slot(text: str, before: str, after: str = "\n") -> str:
 
 def reply(messages: Sequence[dict]) -> dict | str | None:
     """Data, REFUSED or FAILED for one request of `prompt_texts/llm`."""
-    asked = messages[-1]["content"]
-    if "<passage>" in asked:
-        return passage(asked)
+    text = asked({"messages": messages})
+    if "<passage>" in text:
+        return passage(text)
     for mark, make in PARTS.items():
-        if mark in asked:
-            return make(asked)
-    raise ValueError(f"the scripted LLM does not know this request: {asked[:200]}")
+        if mark in text:
+            return make(text)
+    raise ValueError(f"the scripted LLM does not know this request: {text[:200]}")
 
 
 def passage(asked: str) -> dict | str | None:
-    text, title = slot(asked, "<passage>\n", "\n  </passage>" if "\n  </passage>" in asked else "</passage>"), ""
-    title = slot(asked, "The passage comes from: ")
+    text, title = slot(asked, "<passage>\n", "</passage>"), slot(asked, "The passage comes from: ")
     kind = number(text, 17)
     if kind in (0, 1):
         return (REFUSED, FAILED)[kind]
@@ -216,9 +218,109 @@ class ScriptedLLM:
 
     def _reply(self, request: Request) -> Reply:
         data = reply(request.messages)
-        own = {"id": request.id, "prompt_tokens": 10, "completion_tokens": 5, "cached": False}
         if data == REFUSED:
-            return Reply(text=REFUSED, data=None, refused=True, error=None, **own)
+            return Reply(request.id, REFUSED, refused=True)
         if data is FAILED:
-            return Reply(text="{", data=None, refused=False, error="the reply is no JSON", **own)
-        return Reply(text=json.dumps(data), data=data, refused=False, error=None, **own)
+            return Reply(request.id, "{", error="the reply is no JSON")
+        return Reply(request.id, json.dumps(data), request.form.model_validate(data))
+
+
+# The same behind an endpoint ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Act:
+    """What a server does with a request; `hangs` until the server ends, `cut` promises more bytes than it sends."""
+
+    code: int = 200
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    hangs: bool = False
+    cut: bool = False
+
+
+def answer(value: Any, *, finish: str = "stop", refusal: str | None = None, usage: bool = True) -> Act:
+    """A completion whose text is `value`, or its JSON where it is no text; it costs 10 tokens and one for each word."""
+    text = value if isinstance(value, str) or value is None else json.dumps(value)
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": text, "refusal": refusal},
+        "finish_reason": finish,
+    }
+    tokens = {"prompt_tokens": 10, "completion_tokens": len((text or "").split())} if usage else None
+    return Act(body=json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": tokens}).encode())
+
+
+def status(status: int, message: str = "", /, *, headers: Mapping[str, str] = {}, **more: Any) -> Act:
+    """An error response in OpenAI's form."""
+    return Act(status, json.dumps({"error": {"message": message, **more}}).encode(), headers)
+
+
+def asked(body: Mapping) -> str:
+    """The last message of a request without the words on its form."""
+    return body["messages"][-1]["content"].split("\n\nReply with one JSON value")[0]
+
+
+def scripted(body: dict, number: int) -> Act:
+    """The scripted LLM behind a server."""
+    data = reply([next(message for message in body["messages"] if message["role"] == "user")])
+    return answer(None, refusal=REFUSED) if data == REFUSED else answer("{" if data is FAILED else data)
+
+
+class ScriptedServer:
+    """The server in a thread; `asked` are the chat requests in their order, `answered` those that got a whole 200."""
+
+    def __init__(self, script: Callable[[dict, int], Act] = scripted, *, models: Act | None = None):
+        listed = {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
+        self.script, self.models = script, models or Act(body=json.dumps(listed).encode())
+        self.asked: list[dict] = []
+        self.answered: list[dict] = []
+        self.lock, self.closing = threading.Lock(), threading.Event()
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"scripted": self}))
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
+
+    def __enter__(self) -> "ScriptedServer":
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.closing.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    scripted: ScriptedServer
+
+    def do_GET(self) -> None:
+        self._send(self.scripted.models)
+
+    def do_POST(self) -> None:
+        server, body = self.scripted, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            number = len(server.asked)
+            server.asked.append({**body, "key": self.headers["Authorization"]})
+        act = server.script(body, number)
+        if self._send(act) and act.code == 200 and not act.cut:
+            with server.lock:
+                server.answered.append(body)
+
+    def _send(self, act: Act) -> bool:
+        if act.hangs and self.scripted.closing.wait():
+            return False
+        try:
+            self.send_response(act.code)
+            for name, value in {"Content-Type": "application/json", **act.headers}.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(act.body) + 100 * act.cut))
+            self.end_headers()
+            self.wfile.write(act.body)
+            self.close_connection = act.cut
+        except OSError:  # the client has gone
+            return False
+        return True
+
+    def log_message(self, *_) -> None:
+        pass

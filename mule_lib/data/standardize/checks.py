@@ -1,0 +1,186 @@
+"""Checks of one question-answer pair, each a reason to reject it or nothing, and near duplicates among questions.
+
+They are rules on text: cheap, the same on every machine, and wrong at times. What they do to published questions is
+measured in tests/test_standardize_checks.py.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+from nltk.stem.porter import PorterStemmer  # the one that rouge_score uses
+from sklearn.feature_extraction.text import CountVectorizer
+
+from mule_lib.data.files import is_scorable
+from mule_lib.data.text import is_refusal, normalise
+
+# Every reason that a rejected item may carry; docs/standardization.md says what each means.
+REASONS = tuple(
+    "llm_failed llm_refused malformed broken_text question_length answer_length not_a_question yes_no refusal "
+    "unscorable refers_to_text pronoun unnamed leak quote_not_found unsupported premise restricted not_convertible "
+    "same_concept bad_options not_a_refusal verifier prefix_length prefix_answer prefix_repeated duplicate_within "
+    "duplicate_across".split()
+)
+Fault = tuple[str, str] | None  # reason and detail
+QUESTION_WORDS = 4, 45
+SAME_ANSWER = 0.6  # two questions with one answer ask for the same fact when they are this much less alike
+
+_BROKEN = re.compile(r"<unk>|@[-,.]@|\N{REPLACEMENT CHARACTER}")
+_AUXILIARY = r"(?:is|was|did|does|do|are|were|has|had|have|can|could|will|would|should|must|may|might)"
+_TEXT = r"(?:passage|text|excerpt|extract|snippet|paragraph|context|quote)"
+_WORK = r"(?:article|chapter|section|document|book|story|scene|case|example|code|page|author|narrator)"
+_REFERS = re.compile(
+    rf"\b(?:the|this|that|these|given|following|provided|above) (?:\w+ )?{_TEXT}s?\b"
+    r"(?! (?:of|by|written|authored|called)\b)"
+    rf"|\b(?:this|these|the (?:given|above|following|provided)) {_WORK}s?\b"
+    rf"|\b(?:according to|based on|(?:described|mentioned|stated) (?:in|by)) the {_WORK}s?"
+    rf"(?=\W*$|,| \w+ {_AUXILIARY}\b)"
+    r"|\b(?:mentioned|described|discussed|stated|listed) (?:above|here|below)\b",
+    re.I,
+)
+_PRONOUN = re.compile(
+    r"\b(?:he|she|it|they|him|them|his|hers?|its|theirs?|himself|herself|itself|themselves)\b|\b(?:this|these|those)\b",
+    re.I,
+)
+_THING = (
+    r"(?:man|woman|boy|girl|child|character|protagonist|speaker|writer|group|team|company|episode|song|film|game|album"
+    r"|band|ship|storm|attack|tool|malware|program|function|script|user|victim|teacher|professor|house|city|town)"
+)
+_UNNAMED = re.compile(rf"\bthe {_THING}\b(?! (?:of|that|which|who|whose|in|for|on|from|with|called|named|to)\b)", re.I)
+_UNKNOWN = re.compile(r"\b(?:unknown|not (?:stated|mentioned|specified|given|known)|n/?a|none|unclear)\b", re.I)
+_SMALL = frozenset(
+    "a an the of in on at to for from by with and or as is are was were be been that which who whom whose what when "
+    "where how why did do does has have had this these those it its he she they his her their them him not no "
+    "one".split()
+)
+
+
+def fault(question: str, answer: str, *, answer_words: int = 12) -> Fault:
+    """Why a pair cannot be used whatever its source: (reason, detail), or None. Reasons are those of `REASONS`."""
+    words, (low, high) = len(question.split()), QUESTION_WORDS
+    if not question.strip() or not answer.strip():
+        return "malformed", "question or answer is empty"
+    if broken := _BROKEN.search(f"{question} {answer}"):
+        return "broken_text", broken[0]
+    if not low <= words <= high:
+        return "question_length", f"{words} words, {low} to {high} allowed"
+    if len(answer.split()) > answer_words:
+        return "answer_length", f"{len(answer.split())} words, {answer_words} allowed"
+    if not question.rstrip().endswith("?") or question.count("?") != 1:
+        return "not_a_question", f"{question.count('?')} question marks"
+    if normalise(answer) in ("yes", "no", "true", "false"):
+        return "yes_no", answer
+    if is_refusal(answer) or _UNKNOWN.fullmatch(answer.strip(" .")):
+        return "refusal", answer
+    if not is_scorable(answer):
+        return "unscorable", answer
+    if reference := _REFERS.search(question):
+        return "refers_to_text", reference[0]
+    named = re.search(r"(?<=\s)[\"'“‘(]*(?:[A-Z]|\d)|[\"“‘]\w", question)  # the first name, number or quotation
+    pronoun = _PRONOUN.search(question)
+    if pronoun and not (named and named.start() <= pronoun.start()) and not _noun_before(question[: pronoun.start()]):
+        return "pronoun", pronoun[0]
+    if (unnamed := _UNNAMED.search(question)) and not named:
+        return "unnamed", unnamed[0]
+    wanted = content_words(answer) or set(normalise(answer).split())
+    # A name of two words is given away by both only.
+    return ("leak", " ".join(sorted(wanted))) if wanted and wanted <= content_words(question) else None
+
+
+def _noun_before(before: str) -> bool:
+    """Whether a noun stands before a pronoun that may be what it stands for: "How does a worm copy itself?"."""
+    if re.fullmatch(rf"\W*\w+ (?:{_AUXILIARY} )?", before.lower()):
+        return False  # "What is it", "Who did he": the pronoun is the subject of the whole question
+    nouns = r"\b(?:an?|the|each|every|some|many|most|all|which|what|who|whose) \w+"
+    return re.search(nouns, before.lower()) is not None
+
+
+def support_fault(
+    question: str, answer: str, *, quote: str, source: str, support: float = 0.6, known: Sequence[str] = ()
+) -> Fault:
+    """Why a source does not bear a pair out: the quote lacks words of the answer, or the source names of the question.
+
+    `support` is the least share of the answer's words in the quote; `known` are further words that a question may name.
+    """
+    wanted = stems(answer)
+    share = len(wanted & stems(quote)) / len(wanted) if wanted else 0.0
+    if share < support:
+        return "unsupported", f"{share:.0%} of the answer's words are in the quote, {support:.0%} needed"
+    there = set(normalise(f"{source} {' '.join(known)}").split())
+    rest = "".join(question.split(maxsplit=1)[1:])  # the first word is capitalised anyway
+    names = re.findall(r"\b(?:[A-ZÀ-Þ][\w’'-]*|\d[\w,.]*\w|\d)", rest)
+    foreign = [name for name in names if not set(normalise(name).split()) & there]
+    return ("premise", ", ".join(foreign)) if foreign else None
+
+
+def restricted_fault(text: str, terms: Sequence[str]) -> Fault:
+    """An item that has to be answered names what is to be forgotten: whole words, any case, accents apart."""
+    plain = f" {normalise(text)} "
+    named = [term for term in terms if f" {normalise(term)} " in plain]
+    return ("restricted", ", ".join(named)) if named else None
+
+
+def options_fault(answer: str, distractors: Sequence[str], *, count: int) -> Fault:
+    """Why wrong options cannot be used: too few, doubled, the right one, a refusal, or far longer than the answer."""
+    plain = [normalise(option) for option in distractors]
+    if len(plain) != count or len({*plain, normalise(answer), ""}) < count + 2:
+        return "bad_options", f"{count} different ones needed, beside the answer: {list(distractors)}"
+    for option, words in zip(distractors, plain, strict=True):
+        # A right answer that stands out by its length needs no knowledge.
+        long = not 1 / 3 <= len(option) / len(answer) <= 3 and abs(len(option) - len(answer)) > 12
+        if words.startswith(("all of", "none of", "both ")) or is_refusal(option) or long:
+            return "bad_options", option
+    return None
+
+
+def content_words(text: str) -> set[str]:
+    """The words of a text that carry meaning, normalised."""
+    return set(normalise(text).split()) - _SMALL
+
+
+def stems(text: str) -> set[str]:
+    """Stems of the words that carry meaning; all words' stems where none does."""
+    return {_stem(word) for word in content_words(text) or normalise(text).split()}
+
+
+_stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
+
+
+def similarities(texts: Sequence[str], *, block: int = 512) -> Iterator[tuple[int, np.ndarray]]:
+    """For each text its index and its similarity to every text, `[n]`: Jaccard of character 5-grams, 0 to 1."""
+    if not texts:
+        return
+    padded = [f" {normalise(text)} " for text in texts]
+    grams = CountVectorizer(analyzer="char", ngram_range=(5, 5), binary=True, lowercase=False).fit_transform(padded)
+    sizes = np.maximum(1, np.asarray(grams.sum(axis=1)).ravel())
+    for start in range(0, len(texts), block):  # memory for a block of rows at a time
+        for i, shared in enumerate((grams[start : start + block] @ grams.T).toarray(), start):
+            yield i, shared / (sizes[i] + sizes - shared)
+
+
+def find_duplicates(pairs: Sequence[tuple[str, str]], *, threshold: float) -> list[int | None]:
+    """For each (question, answer) the index of an earlier, kept one that it repeats, or None where it is kept.
+
+    Repeats means a similarity of at least `threshold` (0 to 1), or of 0.6 times that where the answers are the same.
+    The order decides which one stays: put what must stay first.
+    """
+    answers = np.array([normalise(answer) for _, answer in pairs])
+    kept = np.zeros(len(pairs), bool)
+    repeated: list[int | None] = []
+    for i, alike in similarities([question for question, _ in pairs]):
+        needed = np.where(answers == answers[i], SAME_ANSWER * threshold, threshold)
+        hits = np.flatnonzero(kept & (alike >= needed))
+        repeated.append(int(hits[alike[hits].argmax()]) if len(hits) else None)
+        kept[i] = not len(hits)
+    return repeated
+
+
+def nearest(wanted: Sequence[str], pool: Sequence[str]) -> list[int]:
+    """For each wanted text the index of the most similar one in the pool among those used least so far."""
+    used, chosen = np.zeros(len(pool)), []
+    for i, alike in similarities([*wanted, *pool]):
+        if i < len(wanted):
+            chosen.append(int(np.argmax(alike[len(wanted) :] - 2 * used)))
+            used[chosen[-1]] += 1
+    return chosen

@@ -1,0 +1,91 @@
+"""Raw text to chunks that an LLM can read: cleaned, cut between sentences, each with its place in the source."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from mule_lib.benchmarks.raw import RawText
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """`text` is `clean(source text)[start:end]`."""
+
+    id: str
+    text: str
+    source: str
+    title: str
+    start: int
+    end: int
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\u200b\ufeff\ud800-\udfff]")
+_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s+[\"'“‘(\[]*[A-Z0-9À-Þ])|\n\s*\n")
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|Lt|Col|Gen|Capt|Sgt|Rev|vs|etc|cf|al|ca|approx|No|Vol|Fig|Eq|Inc|Ltd|Co|Corp"
+    r"|Jan|Feb|Mar|Apr|Aug|Sept?|Oct|Nov|Dec|U\.S|U\.K|e\.g|i\.e)|\b[A-Z])\.$"
+)
+_PLAIN = str.maketrans("“”‘’–—‑\u00a0", "\"\"''--- ")  # one character for one, so that spans stay
+
+
+def clean(text: str) -> str:
+    """A text in NFC with plain line ends and no control characters; spans refer to this form."""
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))).strip()
+
+
+def sentences(text: str) -> list[tuple[int, int]]:
+    """Spans of the sentences of a text, without the white space between them; a blank line ends one as well."""
+    ends = []
+    for match in _END.finditer(text):
+        if not _ABBREVIATION.search(text[ends[-1] if ends else 0 : match.end()]):
+            ends.append(match.end())
+    return [span for cut in zip([0, *ends], [*ends, len(text)], strict=True) for span in _trimmed(text, *cut)]
+
+
+def chunks(texts: Iterable[RawText], *, max_chars: int, min_chars: int = 200) -> list[Chunk]:
+    """Whole sentences packed into chunks of at most `max_chars` characters, in order, never across two texts.
+
+    A sentence longer than that (code, tables) is cut at a space; chunks and texts below `min_chars` are dropped.
+    """
+    made = []
+    for unit in texts:
+        text = clean(unit.text)
+        packed: list[tuple[int, int]] = []
+        for start, end in _pieces(text, max_chars):
+            if packed and end - packed[-1][0] <= max_chars:
+                packed[-1] = (packed[-1][0], end)
+            else:
+                packed.append((start, end))
+        made += [
+            Chunk(f"{unit.id}:{start}-{end}", text[start:end], unit.source, unit.title, start, end)
+            for start, end in packed
+            if end - start >= min_chars
+        ]
+    return made
+
+
+def find_quote(quote: str, text: str) -> tuple[int, int] | None:
+    """Span of a quote in a text, whatever the white space, quotation marks, dashes and case; None where there is none.
+
+    Dots at the quote's ends are ignored: models put "..." where they left something out.
+    """
+    words = [re.escape(word.translate(_PLAIN)) for word in quote.strip(" .…\"'“”‘’").split()]
+    match = re.search(r"\s+".join(words), text.translate(_PLAIN), re.I) if words else None
+    return match.span() if match else None
+
+
+def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    piece = text[start:end]
+    if piece.strip():
+        yield start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
+
+
+def _pieces(text: str, most: int) -> Iterator[tuple[int, int]]:
+    for start, end in sentences(text):
+        while end - start > most:
+            space = max(text.rfind(" ", start, start + most), text.rfind("\n", start, start + most))
+            cut = space if space > start else start + most
+            yield start, cut
+            start = cut + (cut == space)
+        yield from _trimmed(text, start, end)
