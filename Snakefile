@@ -234,7 +234,7 @@ rule claims:
 
 rule report:
     input:
-        suite.module("report"),
+        suite.module("report/page"),
         "mule_lib/templates/report.html.jinja",
         MET,
         PILOT,

@@ -13,7 +13,7 @@ from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.suite import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.prompts import steering
-from mule_lib.row_names import BENCHMARK_NAMES
+from mule_lib.report.names import BENCHMARKS
 
 # row: (model, steering, chain of thought)
 ROWS: dict[str, tuple[str, str, bool]] = {
@@ -135,7 +135,7 @@ def finding(data: pd.DataFrame) -> str:
         table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
         base, oracle, gold = table.loc["base"], table.loc["oracle_cot"], table.loc["gold"]
         parts.append(
-            f"On {BENCHMARK_NAMES.get(benchmark, benchmark)} the oracle intention with a chain of thought moves Forget "
+            f"On {BENCHMARKS.get(benchmark, benchmark)} the oracle intention with a chain of thought moves Forget "
             f"from {base['forget']:.0f} to {oracle['forget']:.0f} and attack success from {base['asr']:.0f} to "
             f"{oracle['asr']:.0f}, while General goes from {base['general']:.0f} to "
             f"{oracle['general']:.0f} and Neighbour from {base['neighbor']:.0f} to "
@@ -151,7 +151,7 @@ def summary(data: pd.DataFrame, bars: pd.DataFrame) -> str:
     for benchmark in dict.fromkeys(data["benchmark"]):
         table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
         lines.append(
-            f"{BENCHMARK_NAMES.get(benchmark, benchmark)}: without the thought the same intention leaves Forget at "
+            f"{BENCHMARKS.get(benchmark, benchmark)}: without the thought the same intention leaves Forget at "
             f"{table.loc['oracle', 'forget']:.0f} and attack success at {table.loc['oracle', 'asr']:.0f}; "
             f"all intentions at once, with the thought, give General "
             f"{table.loc['ensemble_cot', 'general']:.0f} and Neighbour {table.loc['ensemble_cot', 'neighbor']:.0f}."

@@ -17,7 +17,7 @@ from mule_lib.claims_logic import Margin, Read, Reading, Verdict, family_level, 
 from mule_lib.claims_parts import THRESHOLDS
 from mule_lib.claims_tests import NOT_MEASURED, TESTS
 from mule_lib.paper import CLAIMS, Claim
-from mule_lib.row_names import BENCHMARK_NAMES
+from mule_lib.report.names import BENCHMARKS
 
 VERDICTS: tuple[Verdict, ...] = ("holds", "undecided", "fails")
 UNITLESS = ("cosine", "distance")
@@ -172,7 +172,7 @@ def explain(ours: Read, verdict: Verdict, benchmarks: Mapping[str, str]) -> str:
 def behind(ours: Read, benchmarks: Mapping[str, str]) -> str:
     """What the decisive comparison rests on, and how the others of its claim came out."""
     one, verdicts = ours.decisive(), [reading.verdict for reading in ours.readings()]
-    parts = [BENCHMARK_NAMES.get(name := benchmarks[one.comparison.table], name)]
+    parts = [BENCHMARKS.get(name := benchmarks[one.comparison.table], name)]
     if one.sample.n:
         parts.append(f"{one.sample.n} items")
     if (seeds := one.sample.seeds) is not None:
@@ -234,6 +234,6 @@ def _number(value: float) -> str:
 
 
 def _scale(judged: Sequence[Judged]) -> str:
-    names = dict.fromkeys(BENCHMARK_NAMES.get(name, name) for one in judged for name in one.benchmarks.values())
+    names = dict.fromkeys(BENCHMARKS.get(name, name) for one in judged for name in one.benchmarks.values())
     note = ", this project's embedded model" if {*FABLE.values()} & {*judged[0].benchmarks.values()} else ""
     return " and ".join(names) + note

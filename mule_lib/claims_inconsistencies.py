@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 import pandas as pd
 
 from mule_lib.paper import BASE_TABLE, INCONSISTENCIES, LABELS, METRICS, REPORTED, overall
-from mule_lib.row_names import METRIC_NAMES
+from mule_lib.report.names import METRIC_NAMES
 
 Tables = Mapping[str, Mapping[str, Mapping[str, float]]]
 # What the recomputation finds, in words with numbers, and whether it bears the inconsistency out.

@@ -5,7 +5,7 @@ from functools import partial
 
 from mule_lib.claims_evidence import Sample, combine, share_removed
 from mule_lib.claims_logic import All, Comparison, Node, Threshold
-from mule_lib.row_names import METRIC_NAMES
+from mule_lib.report.names import METRIC_NAMES
 
 # Row names within a sentence; `row_names` has those that head a line of a table.
 NAMES = {

@@ -78,17 +78,10 @@ def _doctor(args: argparse.Namespace) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from mule_lib import report
+    from mule_lib.report import page
 
     folder = ROOT / "outputs" / args.name if "/" not in args.name else Path(args.name)
-    print(report.write(folder))
-
-
-def _paper_tables(args: argparse.Namespace) -> None:
-    from mule_lib import paper_tables
-
-    files = paper_tables.write(args.out)
-    print(f"{len(files)} files of the paper's reported numbers are in {args.out}")
+    print(page.write(folder))
 
 
 def _standardize(args: argparse.Namespace) -> None:
@@ -121,7 +114,7 @@ def _writer(name: str):
 
 def _reference(args: argparse.Namespace) -> None:
     from mule_lib import reference
-    from mule_lib.results import load_runs
+    from mule_lib.report.results import load_runs
 
     suite, kept = ROOT / "outputs" / args.name, ROOT / "outputs" / "reference"
     if args.check:
@@ -188,9 +181,6 @@ def parser() -> argparse.ArgumentParser:
     page = commands.add_parser("report", help="write a suite's tables, figures and provenance as one HTML page")
     page.add_argument("name", nargs="?", default="fable", help="folder below outputs/, or a path with a /")
     page.set_defaults(action=_report)
-    papers = commands.add_parser("paper-tables", help="set the paper's tables and radar from its printed numbers")
-    papers.add_argument("--out", type=Path, required=True, metavar="DIR")
-    papers.set_defaults(action=_paper_tables)
     commands.add_parser("doctor", help="check the installation and say what the machine offers").set_defaults(
         action=_doctor
     )

@@ -53,7 +53,7 @@ def listing(folder: Path) -> Iterator[str]:
         shown = "  ".join(f"{name} {told['metrics'][name]:5.1f}" for name in METRICS)
         age = (time.time() - (run / METRICS_FILE).stat().st_mtime) / 3600
         seconds = told["timing"].get("seconds", 0)
-        yield f"{run.relative_to(folder)}  {shown}  {seconds:.0f} s  {age:.1f} h old  {told['fingerprint']}"
+        yield f"{run.relative_to(folder)}  {shown}  {seconds:.0f} s  {age:.1f} h old  {told['identity']}"
 
 
 def _read(folder: Path) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _title(told: Mapping[str, Any]) -> str:
-    return f"{told['benchmark']} {told['row']} seed {told['seed']} [{told['fingerprint']}]"
+    return f"{told['benchmark']} {told['row']} seed {told['seed']} [{told['identity']}]"
 
 
 def _shown(name: str, value: Any) -> str:

@@ -9,7 +9,7 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from mule_lib.claims import Judged, title
-from mule_lib.figures import WIDTH, style
+from mule_lib.report.figures import WIDTH, style
 
 BLUE, VERMILION = (sns.color_palette("colorblind")[i] for i in (0, 3))
 # Colour-blind safe, and told apart by shape as well.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mule_lib.prompts import OBJECTIVES
-from mule_lib.row_names import BENCHMARK_NAMES
+from mule_lib.report.names import BENCHMARKS
 
 COSINES = "benchmark step format objective_a objective_b cosine low high batches seeds".split()
 GAINS = "benchmark step objective_a objective_b gain low high batches seeds".split()
@@ -95,7 +95,7 @@ def finding(table: pd.DataFrame, change: pd.DataFrame) -> str:
         text = "; ".join(f"{form} {low:.2f} to {high:.2f}" for form, (low, high) in ranges.items())
         own = ceilings(table[(table["step"] == step) & (table["benchmark"] == benchmark)])["cosine"]
         told.append(
-            f"{BENCHMARK_NAMES.get(benchmark, benchmark)}: {text} (same objective {own.min():.2f} to {own.max():.2f})"
+            f"{BENCHMARKS.get(benchmark, benchmark)}: {text} (same objective {own.min():.2f} to {own.max():.2f})"
         )
     now = pairs(change[change["step"] == step])
     risen = int((now["low"] > 0).sum())

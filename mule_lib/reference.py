@@ -6,8 +6,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mule_lib.data.files import write_text
+from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
-from mule_lib.results import RunResult, load_runs
+from mule_lib.report.page import live_links
+from mule_lib.report.results import load_runs
 
 KEPT = frozenset({".csv", ".json", ".md", ".tex", ".html", ".png", ".pdf", ".txt"})
 # Folders of a suite that are large or of one machine only.
@@ -38,6 +40,8 @@ def keep(suite: Path, reference: Path) -> list[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
     write_text(reference / "runs.csv", _table(runs))
+    # The page without links to what is not kept.
+    write_text(reference / "report.html", live_links((suite / "report.html").read_text("utf-8"), reference))
     return [file.relative_to(suite) for file in chosen]
 
 
@@ -79,5 +83,5 @@ def _table(runs: Iterable[RunResult]) -> str:
     for run in runs:
         metrics = (f"{run.metrics[metric]:.2f}" for metric in METRICS)
         times = (f"{run.timing[name]:g}" for name in ("steps", "train_seconds", "evaluate_seconds"))
-        lines.append(",".join((run.benchmark, run.row, str(run.seed), run.fingerprint, *metrics, *times)))
+        lines.append(",".join((run.benchmark, run.row, str(run.seed), run.identity, *metrics, *times)))
     return "\n".join(lines) + "\n"

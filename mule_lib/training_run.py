@@ -13,6 +13,7 @@ from mule_lib.data import Benchmark, files, load
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.intervals import bootstrap_interval
+from mule_lib.evaluate.result import RunResult
 from mule_lib.evaluate.suite import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
 from mule_lib.models import ask
@@ -207,34 +208,34 @@ def write_run(
     out = repository_path(p.out_dir)
     told = {**told, "model": model_hash(p.model, p.revision)}  # a hub model has a commit only once it is here
     run_folder.check_free(out, told, overwrite=p.overwrite)
-    metrics = {
-        "benchmark": p.benchmark,
-        "row": p.row,
-        "method": p.method,
-        "label": trained.method.label,
-        "seed": p.seed,
-        "fingerprint": fingerprint(told),
-        "metrics": evaluation.metrics,
-        "n": evaluation.n,
-        "details": {
+    result = RunResult(
+        benchmark=p.benchmark,
+        row=p.row,
+        method=p.method,
+        label=trained.method.label,
+        seed=p.seed,
+        identity=fingerprint(told),
+        metrics=evaluation.metrics,
+        n=evaluation.n,
+        details={
             name: {k: v for k, v in detail.items() if k != "items"} for name, detail in evaluation.details.items()
         },
-        "beyond": beyond,
-        "harness": harness,
-        "timing": {
+        timing={
             "train_seconds": round(trained.seconds, 2),
             "evaluate_seconds": round(evaluate_seconds, 2),
             "seconds": round(time.time() - started, 2),
             "steps": trained.steps,
         },
-    }
+        beyond=beyond,
+        harness=harness,
+        obedience=trained.obedience,
+        log=trained.log,
+        values=evaluation.values,
+    )
     source = runs.provenance(p.model_dump(), started=started, fingerprint=fingerprint(told), identity=told)
     with run_folder.written_whole(out) as draft:
         files.write_json(draft / "params.json", p.model_dump())
-        files.write_json(draft / "values.json", evaluation.values)
-        files.write_json(draft / "obedience.json", trained.obedience)
-        files.write_text(draft / "training.csv", pd.DataFrame(trained.log).to_csv(index=False) if trained.log else "")
         files.write_jsonl(draft / "samples.jsonl", evaluation.samples)
         files.write_json(draft / "provenance.json", source)
-        files.write_json(draft / "metrics.json", metrics)
+        result.write(draft)
     return out

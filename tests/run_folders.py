@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 
 ITEMS = {"forget": 60, "general": 70, "neighbor": 50, "asr": 55, "mmlu": 80}
@@ -55,44 +56,50 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     values = {m: (rng.random(n) < level[m] / 100).astype(float).tolist() for m, n in ITEMS.items()}
     trains = row not in UNTRAINED
     refusal = round(float(rng.random()) * 0.3, 4)
-    metrics = {
-        "benchmark": benchmark,
-        "row": row,
-        "method": "mule" if row.startswith("mule") and "loss" not in row else row,
-        "label": label or row,
-        "seed": seed,
-        "fingerprint": f"{zlib.crc32(f'{benchmark}{row}{seed}'.encode()):016x}",
-        "metrics": {m: 100 * float(np.mean(v)) for m, v in values.items()},
-        "n": {"attack" if m == "asr" else m: n for m, n in ITEMS.items()} | {"controls": 40},
-        "details": {
+    folder = suite / "runs" / benchmark / row / f"seed-{seed}"
+    folder.mkdir(parents=True)
+    options, obeyed = TAUGHT.get(row, ({}, None))
+    roles = [(f"obj{i}", role) for i in (1, 2, 3) for role in ("forget", "retain")] if obeyed else []
+    steps = range(2, 41, 2) if trains else ()
+    result = RunResult(
+        benchmark=benchmark,
+        row=row,
+        method="mule" if row.startswith("mule") and "loss" not in row else row,
+        label=label or row,
+        seed=seed,
+        identity=f"{zlib.crc32(f'{benchmark}{row}{seed}'.encode()):016x}",
+        metrics={m: 100 * float(np.mean(v)) for m, v in values.items()},
+        n={"attack" if m == "asr" else m: n for m, n in ITEMS.items()} | {"controls": 40},
+        details={
             "forget": {"refusal_rate": refusal, "empty_rate": 0.01},
             "general": {"refusal_rate": refusal / 3, "empty_rate": 0.0},
             "neighbor": {"correct": 1 - refusal / 2 - 0.02, "refusal": refusal / 2, "distractor": 0.02},
             "attack": {"refused": refusal},
             "controls": {"disclosed": 1 - refusal / 4, "refused": refusal / 4},
         },
-        "beyond": beyond,
-        "timing": {
+        beyond=beyond,
+        timing={
             "train_seconds": 3.0 + seed if trains else 0.0,
             "evaluate_seconds": 5.0,
             "seconds": 9.0 + seed,
             "steps": 40 if trains else 0,
         },
+        obedience=[{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles],
+        log=[{"step": step, "loss": float(10 * np.exp(-step / 15) + 0.3 * rng.random())} for step in steps],
+        values=values,
+    )
+    model = "gold" if row == "gold" else "base"
+    source = {
+        "git": {"commit": "0" * 40, "dirty": False},
+        "packages": {"torch": "2.13.0"},
+        "python": "3.11.7",
+        "machine": "Linux x86_64, 2 cores",
+        "identity": {"model": f"embedded/{model}@0123456789abcdef"},
     }
-    folder = suite / "runs" / benchmark / row / f"seed-{seed}"
-    folder.mkdir(parents=True)
-    options, obeyed = TAUGHT.get(row, ({}, None))
-    _json(folder / "metrics.json", metrics)
-    _json(folder / "values.json", values)
-    _json(folder / "params.json", {"method": metrics["method"], "options": options, "model": _model(row), "seed": seed})
-    _json(folder / "provenance.json", _provenance(metrics))
-    roles = [(f"obj{i}", role) for i in (1, 2, 3) for role in ("forget", "retain")] if obeyed else []
-    _json(folder / "obedience.json", [{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles])
-    curve = ["loss,grad_norm,learning_rate,step"]
-    for step in range(2, 41, 2):
-        curve.append(f"{10 * np.exp(-step / 15) + 0.3 * rng.random():.4f},{5 / step:.4f},0.001,{step}")
-    (folder / "training.csv").write_text("\n".join(curve) + "\n" if trains else "")
-    (folder / "samples.jsonl").write_text("")
+    params = {"method": result.method, "options": options, "model": model, "seed": seed}
+    (folder / "params.json").write_text(json.dumps(params))
+    (folder / "provenance.json").write_text(json.dumps(source))
+    result.write(folder)
     return folder
 
 
@@ -119,23 +126,3 @@ def made_beyond(plain: float, *, seed: int = 0) -> dict:
         },
         "held_out_prefixes": measured(asr=plain + 20, controls=80),
     }
-
-
-def _provenance(metrics: dict) -> dict:
-    return {
-        "git": {"commit": "0" * 40, "dirty": False},
-        "packages": {"torch": "2.13.0"},
-        "python": "3.11.7",
-        "machine": "Linux x86_64, 2 cores",
-        "seconds": metrics["timing"]["seconds"],
-        "fingerprint": metrics["fingerprint"],
-        "identity": {"model": f"embedded/{_model(metrics['row'])}@0123456789abcdef"},
-    }
-
-
-def _model(row: str) -> str:
-    return "gold" if row == "gold" else "base"
-
-
-def _json(file: Path, value) -> None:
-    file.write_text(json.dumps(value))

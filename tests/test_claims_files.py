@@ -18,7 +18,7 @@ from mule_lib.domain_distance import MAIN
 from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall
 from mule_lib.paper import INCONSISTENCIES, REPORTED
 from mule_lib.params import ParameterError, validate
-from mule_lib.results import load_runs
+from mule_lib.report.results import load_runs
 from mule_lib.run import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent

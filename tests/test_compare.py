@@ -18,7 +18,7 @@ def _run(folder, *, steps, forget, n=20):
         files.write_json(
             draft / "metrics.json",
             {
-                "benchmark": "books", "row": "mule", "seed": 0, "fingerprint": f"print{steps}", "metrics": metrics,
+                "benchmark": "books", "row": "mule", "seed": 0, "identity": f"print{steps}", "metrics": metrics,
                 "details": {"forget": {"refusal_rate": 1 - forget / n, "by_family": {}}}, "timing": {"seconds": 9.0},
             },
         )  # fmt: skip

@@ -6,12 +6,11 @@ import subprocess
 
 import pytest
 from claims_world import FakePilot, World
-from run_folders import POINTS, write_runs
 
-from mule_lib import claims, claims_tables, latex, results, tables, tables_readable
+from mule_lib import claims, claims_tables, latex
 from mule_lib.claims_evidence import Measured
 
-TABLES = ("table1", "table2", "reported1", "reported2", "reported3", "claims", "inconsistencies")
+TABLES = ("claims", "inconsistencies")
 needs_tex = pytest.mark.skipif(
     shutil.which("pdflatex") is None,
     reason="no pdflatex on the PATH: apt-get install texlive-latex-base texlive-latex-recommended",
@@ -20,15 +19,8 @@ needs_tex = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Every LaTeX table that the suite writes, from made-up runs of all rows, some missing."""
-    suite, out = tmp_path_factory.mktemp("suite"), tmp_path_factory.mktemp("tables")
-    write_runs(suite, rows=tuple(POINTS), benchmarks=("books",), seeds=2)
-    runs = [run for run in results.load_runs(suite) if run.row != "flat"]
-    for name in ("table1", "table2"):
-        tables_readable.write(tables.measured_table(name, "books", runs), out)
-    for name in ("table1", "table2", "table3"):
-        table = tables.reported_table(name)
-        (out / f"{name.replace('table', 'reported')}.tex").write_text(tables_readable.latex(table), "utf-8")
+    """The ledger and the inconsistencies as LaTeX."""
+    out = tmp_path_factory.mktemp("tables")
     world = World(items=40, seeds=2).runs()
     claims_tables.write(claims.judge(Measured(world, pilot=FakePilot(), resamples=2000)), out)
     assert sorted(file.stem for file in out.glob("*.tex")) == sorted(TABLES)

@@ -1,10 +1,8 @@
 """Tables and figures of the pilot study from synthetic gradients whose cosines are known."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from mule_lib import figures, figures_gradients
 from mule_lib import pilot_tables as tables
 
 
@@ -123,36 +121,3 @@ def test_spread_between_trainings_widens_the_interval():
 def test_two_batches_give_no_interval():
     with pytest.raises(ValueError, match="measure at least 3"):
         tables.tidy({"books": {"raw": {0: _cosines(0.5, batches=2)}}})
-
-
-def test_heat_maps_hold_every_value(measured, tmp_path):
-    """Four matrices a row, every cosine written in its cell, and the four files."""
-    table = tables.tidy(measured)
-    figure = figures_gradients.cosine_heatmaps(table)
-    panels = [axis for axis in figure.axes if axis.get_images() and len(axis.texts) == 18]
-    assert len(panels) == 8
-    written = {text.get_text() for axis in panels for text in axis.texts}
-    assert {f"{round(value, 2) or 0.0:.2f}".replace("-", "−") for value in table["cosine"]} <= written
-    assert not any("-" in text or "−0.00" in text for text in written)
-    assert figure.get_size_inches()[0] <= figures.WIDTH
-    figures.save(figure, tmp_path, "figure2", data=table, alt="x")
-    assert {path.suffix for path in tmp_path.iterdir()} == {".png", ".pdf", ".csv", ".txt"}
-    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "figure2.csv"), table)
-
-
-def test_heat_map_of_one_format_without_benchmark_and_step(measured):
-    """The columns format, objective_a, objective_b, cosine, low, high are enough; a missing pair is left blank."""
-    table = tables.tidy(measured).query("benchmark == 'books' and step == 0 and format == 'raw'")
-    table = table.drop(columns=["benchmark", "step", "batches", "seeds"]).iloc[:-1]
-    figure = figures_gradients.cosine_heatmaps(table)
-    assert sum(len(axis.texts) for axis in figure.axes) == 16
-
-
-def test_changes_show_both_formats_and_the_ceiling(measured):
-    figure = figures_gradients.cosine_changes(tables.tidy(measured))
-    assert len(figure.axes) == 4
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        "same objective (ceiling)",
-        "raw formats",
-        "standardized",
-    ]

@@ -22,6 +22,7 @@ from mule_lib.data.standardize.ask import Job
 from mule_lib.data.standardize.command import write
 from mule_lib.data.standardize.pipeline import standardize
 from mule_lib.embedded.tokenizer import build_tokenizer
+from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import Standardize
 
@@ -133,7 +134,7 @@ def test_every_set_was_evaluated_whole(suite, benchmark):
         params = json.loads((out / "params.json").read_text("utf-8"))
         paper = yaml.safe_load((ROOT / "params" / "04_training" / "paper" / f"{row}.yaml").read_text("utf-8"))
         assert all(params[key] == value for key, value in paper.items() if key not in {*SIZE, "model"})
-    log = pd.read_csv(suite / "runs" / benchmark / "mule" / "seed-0" / "training.csv")
+    log = pd.DataFrame(RunResult.read(suite / "runs" / benchmark / "mule" / "seed-0").log)
     assert log["step"].max() == 2 and np.isfinite(log["loss"]).all() and (log["loss"] > 0).any()
 
 

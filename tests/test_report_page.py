@@ -1,6 +1,7 @@
-"""The report needs no other file, and says what is missing and whose numbers it shows; the paper's own tables."""
+"""The report needs no other file, and says what is missing and whose numbers it shows; the collecting notebooks run."""
 
 import json
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -12,11 +13,13 @@ from run_folders import write_run, write_runs
 
 matplotlib.use("Agg")
 
-from mule_lib import figures, figures_radar, paper_tables, report, results, tables, tables_readable
+from mule_lib.evaluate.result import ResultError
 from mule_lib.params import load
+from mule_lib.report import figures, page, results, tables
 from mule_lib.run import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
+ALT = 'Alt "text" & finding.'
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +27,12 @@ def suite(tmp_path_factory):
     """A suite with Table 1 and Figure 3 made, everything else missing."""
     suite = write_runs(tmp_path_factory.mktemp("suites") / "made", rows=("base", "mule", "sft"), seeds=2)
     runs = results.load_runs(suite)
-    tables_readable.write(
-        tables.measured_table("table1", "books", runs), suite / "tables", finding="Table 1 says <so>."
-    )
-    data = figures_radar.radar_data(tables.measured_table("table3", "cyber", runs))
-    figures.save(figures_radar.radar(data), suite / "figures", "figure3", data=data, alt='Alt "text" & finding.')
+    tables.measured_table("table1", "books", runs).write(suite / "tables")
+    (suite / "tables" / "table1.txt").write_text("Table 1 says <so>.")
+    radar = figures.radar(tables.measured_table("table3", "cyber", runs))
+    figures.Picture(radar.figure, radar.data, ALT).write(suite / "figures", "figure3")
     (suite / "executed").mkdir()
-    for name in ("05_main_results", "04_training-books-mule-0"):
-        (suite / "executed" / f"{name}.ipynb").write_text("{}")
-    (suite / "05_main_results").mkdir()
-    (suite / "05_main_results" / "provenance.json").write_text(json.dumps({"seconds": 12.3}))
+    (suite / "executed" / "05_main_results.ipynb").write_text("{}")
     return suite
 
 
@@ -60,37 +59,42 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def page(suite):
-    return Page(report.build(suite))
+def built(suite):
+    return Page(page.build(suite))
 
 
-def test_the_page_needs_no_other_file(page, suite):
+def test_the_page_needs_no_other_file(built, suite):
     """No script, no style sheet, no picture from elsewhere; links are inside the page or to files that exist."""
-    assert not page.tags & {"script", "link", "iframe", "object"}
-    assert "url(" not in report.build(suite) and "@import" not in report.build(suite)
-    for link in page.links:
-        assert link[1:] in page.ids if link.startswith("#") else (suite / link).is_file(), link
+    assert not built.tags & {"script", "link", "iframe", "object"}
+    assert "url(" not in page.build(suite) and "@import" not in page.build(suite)
+    assert len(built.links) > 20
+    for link in built.links:
+        assert link[1:] in built.ids if link.startswith("#") else (suite / link).is_file(), link
 
 
-def test_pictures_state_their_finding(page):
+def test_a_copy_without_its_runs_has_no_dead_links(suite, tmp_path):
+    text = page.live_links(page.build(suite), tmp_path)
+    assert not re.search(r'href="(?!#|http)', text) and Page(text).text.count("runs/books/mule/seed-0") == 1
+
+
+def test_pictures_state_their_finding(built):
     """Alt text is the text file beside the figure, escaped, and shown below it as well."""
-    assert [image["alt"] for image in page.images] == ['Alt "text" & finding.']
-    assert page.text.count('Alt "text" & finding.') == 1 and "Table 1 says <so>." in page.text
+    assert [image["alt"] for image in built.images] == [ALT]
+    assert built.text.count(ALT) == 1 and "Table 1 says <so>." in built.text
 
 
-def test_whose_numbers_are_shown(page, suite):
+def test_whose_numbers_are_shown(built, suite):
     """The banner names both sources and forbids comparing levels on Fable; with the paper's benchmark it does not."""
-    assert "Fable-Books and Fable-Cyber with this project's embedded model" in page.text
-    assert "MUSE-Books and WMDP-Cyber with Llama-3.2-3B-Instruct" in page.text
-    assert "no measured number here is the paper's" in page.text
-    run = results.load_runs(suite)[0]
-    real = results.RunResult(**{**run.__dict__, "benchmark": "muse_books"})
-    assert report.banner([real])["warning"] == "" and report.banner([])["measured"] == "no runs yet"
+    assert "Fable-Books and Fable-Cyber with this project's embedded model" in built.text
+    assert "MUSE-Books and WMDP-Cyber with Llama-3.2-3B-Instruct" in built.text
+    assert "no measured number here is the paper's" in built.text
+    real = results.load_runs(suite)[0].model_copy(update={"benchmark": "muse_books"})
+    assert page.banner([real])["warning"] == "" and page.banner([])["measured"] == "no runs yet"
 
 
-def test_missing_parts_name_their_command(page):
+def test_missing_parts_name_their_command(built):
     """Every table and figure that is not there is listed with what makes it; those that are there are not."""
-    missing = page.text.split("What is missing")[1].split("Does what the paper claims")[0]
+    missing = built.text.split("What is missing")[1].split("Does what the paper claims")[0]
     for notebook in ("02_gradient_cosine", "06_ablation", "08_claims"):
         assert f"mule run notebooks/{notebook}.ipynb -f params/{notebook}/fable.yaml -p out_dir=outputs/made" in missing
     assert "Table 2 · Ablation" in missing and "Table 1 · Main" not in missing and "Figure 3" not in missing
@@ -101,57 +105,40 @@ def test_missing_parts_name_their_command(page):
             load(Path(words[0]).stem, ROOT / words[2])
 
 
-def test_provenance_lists_runs_models_and_time(page, suite):
-    """Every run with its folder, fingerprint and notebook; commit, packages and models; the notebooks' times."""
+def test_provenance_lists_runs_and_models(built, suite):
+    """Every run with its folder and identity; commit, packages, models and the executed notebooks."""
     for run in results.load_runs(suite):
-        assert run.fingerprint in page.text and run.folder.relative_to(suite).as_posix() in page.text
-    assert "000000000000" in page.text and "torch 2.13.0" in page.text and "embedded/base@" in page.text
-    assert "executed/04_training-books-mule-0.ipynb" in page.links and "05_main_results, 12 s" in page.text
+        assert run.identity in built.text and run.folder.relative_to(suite).as_posix() in built.text
+    assert "000000000000" in built.text and "torch 2.13.0" in built.text and "embedded/base@" in built.text
+    assert "executed/05_main_results.ipynb" in built.links
 
 
-def test_the_same_files_give_the_same_page(suite):
-    """Byte by byte, and writing it changes nothing that it reads."""
-    first = report.write(suite).read_bytes()
-    assert report.write(suite).read_bytes() == first
-
-
-def test_nothing_to_report_is_refused(tmp_path):
-    """A missing or empty folder in one line; a broken run folder by its name."""
+def test_nothing_to_report_is_refused_and_the_same_files_give_the_same_page(suite, tmp_path):
+    """A missing or empty folder in one line; a broken run folder by its name; else the same bytes."""
+    first = page.write(suite).read_bytes()
+    assert page.write(suite).read_bytes() == first
     for folder in (tmp_path / "none", tmp_path):
-        with pytest.raises(report.ReportError, match="no runs, tables or figures there"):
-            report.write(folder)
+        with pytest.raises(page.ReportError, match="no runs, tables or figures there"):
+            page.write(folder)
     folder = write_run(tmp_path, "books", "mule", 0)
     (folder / "values.json").write_text("{")
-    with pytest.raises(results.ResultError, match=r"values\.json: cannot be read"):
-        report.write(tmp_path)
+    with pytest.raises(ResultError, match=r"values\.json: cannot be read"):
+        page.write(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 
-def test_reported_tables_alone(tmp_path):
-    """All three tables and both radars from the paper's numbers; a suite's folder is refused."""
-    files = paper_tables.write(tmp_path)
-    assert all(file.stat().st_size > 100 for file in files)
-    assert {file.name for file in files} >= {
-        "table1.tex",
-        "table2.html",
-        "table3.csv",
-        "figure3.pdf",
-        "radar_table1.png",
-    }
-    assert "Nothing here was measured" in (tmp_path / "tables" / "table1.md").read_text()
-    assert (tmp_path / "figures" / "figure3.txt").read_text().count("Measured") == 0
-    (tmp_path / "runs").mkdir()
-    with pytest.raises(paper_tables.PaperTablesError, match="holds a suite's runs"):
-        paper_tables.write(tmp_path)
-
-
-def test_commands(suite):
+def test_command(suite):
     """`mule report` writes the page and says where; a suite that is not there is refused in one line."""
     mule = [sys.executable, "-m", "mule_lib.cli"]
     done = subprocess.run([*mule, "report", str(suite)], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == str(suite / "report.html") and done.returncode == 0
     done = subprocess.run([*mule, "report", "no_such_suite"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 1 and done.stderr.startswith("mule report: ") and done.stderr.count("\n") == 1
+
+
+def test_reading_results_needs_no_torch():
+    code = "import sys, mule_lib.report.page, mule_lib.report as r; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 @pytest.mark.slow
@@ -171,6 +158,6 @@ def test_collecting_notebooks_run(stem, artifacts, suite, tmp_path):
     for name in artifacts:
         assert (tmp_path / name).stat().st_size > 0, name
     record = json.loads((tmp_path / stem / "provenance.json").read_text())
-    assert set(record["runs"]) == {run.fingerprint for run in results.load_runs(suite)}
+    assert set(record["runs"]) == {run.identity for run in results.load_runs(suite)}
     outputs = executed.read_text()
     assert "not run" in outputs and "What we saw." in outputs and '"output_type": "error"' not in outputs

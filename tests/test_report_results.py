@@ -1,4 +1,4 @@
-"""Run folders are read whole, checked, and turned into points with intervals."""
+"""Run folders are read whole, checked against each other, and turned into points with intervals."""
 
 import json
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from run_folders import ITEMS, UNTRAINED, write_run, write_runs
 
-from mule_lib import results
-from mule_lib.evaluate.rows import gold_distance
+from mule_lib.evaluate.result import ResultError
 from mule_lib.paper import METRICS, overall
+from mule_lib.report import results
 
 FEW = ("base", "gold", "mule", "sft")
 
@@ -29,8 +29,8 @@ def test_runs_are_read_in_order_from_either_folder(suite, runs):
     assert [(run.benchmark, run.row, run.seed) for run in runs] == expected
     assert results.load_runs(suite / "runs") == runs
     mule = next(run for run in runs if run.row == "mule")
-    assert list(mule.curve["step"])[-1] == 40 and mule.params["model"] == "base" and mule.provenance["packages"]
-    assert next(run for run in runs if run.row == "base").curve.empty
+    assert mule.log[-1]["step"] == 40
+    assert results.params(mule)["model"] == "base" and results.provenance(mule)["packages"]
 
 
 def test_tidy_points_are_means_over_items_and_seeds(runs):
@@ -53,8 +53,8 @@ def test_tidy_points_are_means_over_items_and_seeds(runs):
                 assert (line["n"], line["seeds"]) == (ITEMS[metric], 1 if row in UNTRAINED else 3)
             line = table.loc[benchmark, row, "overall"]
             assert line["measured"] == pytest.approx(overall(mean["base"], mean[row]), abs=1e-5)
-            line = table.loc[benchmark, row, "gold_distance"]
-            assert line["measured"] == pytest.approx(gold_distance({row: mean[row]}, mean["gold"])[row]["mean"])
+            distance = np.mean([abs(mean[row][m] - mean["gold"][m]) for m in METRICS])
+            assert table.loc[benchmark, row, "gold_distance"]["measured"] == pytest.approx(distance)
     assert table.loc["books", "base", "overall"]["high"] == 0
     assert table.loc["books", "gold", "gold_distance"]["high"] == 0
 
@@ -64,68 +64,65 @@ def test_without_base_or_gold_there_is_no_overall_or_distance(runs):
     table = results.tidy([run for run in runs if run.row in ("mule", "sft")])
     assert set(table["metric"]) == set(METRICS)
     assert len(results.tidy([])) == 0 and list(results.tidy([]).columns) == list(results.TIDY)
+    assert results.per_seed([run for run in runs if run.row != "base"]).empty
 
 
 def test_per_seed_has_every_run(runs):
-    """One value per run and metric; overall of a seed is against the base row."""
+    """Overall of a seed is against the base row."""
     table = results.per_seed(runs)
-    one = table.query("benchmark == 'cyber' and row == 'sft' and seed == 2").set_index("metric")["value"]
-    run = next(run for run in runs if (run.benchmark, run.row, run.seed) == ("cyber", "sft", 2))
-    base = next(run for run in runs if (run.benchmark, run.row) == ("cyber", "base"))
-    assert one["forget"] == run.metrics["forget"]
-    assert one["overall"] == overall(base.metrics, run.metrics)
-    assert len(table) == len(runs) * 6
+    run, base = (
+        next(r for r in runs if (r.benchmark, r.row, r.seed) == ("cyber", *key)) for key in (("sft", 2), ("base", 0))
+    )
+    line = table.query("benchmark == 'cyber' and row == 'sft' and seed == 2").iloc[0]
+    assert line["overall"] == overall(base.metrics, run.metrics) and len(table) == len(runs)
 
 
 def test_differences_are_paired(tmp_path):
     """A row that answers as another does, item by item, differs by nothing with certainty; unpaired it would not."""
     for seed in range(3):
-        write_run(tmp_path, "books", "mule", seed)
-        copy = write_run(tmp_path, "books", "mule_k1", seed)
-        source = tmp_path / "runs" / "books" / "mule" / f"seed-{seed}"
+        copy, source = (write_run(tmp_path, "books", row, seed) for row in ("mule_k1", "mule"))
         (copy / "values.json").write_text((source / "values.json").read_text())
-        told = json.loads((copy / "metrics.json").read_text())
-        told["metrics"] = json.loads((source / "metrics.json").read_text())["metrics"]
-        (copy / "metrics.json").write_text(json.dumps(told))
-    write_run(tmp_path, "books", "sft", 1)
-    write_run(tmp_path, "books", "duet", 7)
-    write_run(tmp_path, "books", "base", 0)
-    table = results.differences(results.load_runs(tmp_path), "mule").set_index(["row", "metric"])
+        metrics = json.loads((source / "metrics.json").read_text())["metrics"]
+        _change(copy, "metrics.json", lambda content, metrics=metrics: content.update(metrics=metrics))
+    for row, seed in (("sft", 1), ("duet", 7), ("base", 0)):
+        write_run(tmp_path, "books", row, seed)
+    runs = results.load_runs(tmp_path)
+    table = results.differences(runs, "mule").set_index(["row", "metric"])
     same = table.loc["mule_k1"]
     assert (same[["difference", "low", "high"]] == 0).all().all() and set(same["seeds"]) == {3}
     assert table.loc["sft", "forget"]["seeds"] == 1  # only seed 1 is common
     assert "duet" not in table.index.get_level_values(0)  # no common seed
     assert table.loc["base", "forget"]["difference"] > 50  # the base faces every seed
     assert table.loc["base", "overall"]["seeds"] == 3
-    assert results.differences(results.load_runs(tmp_path), "flat").empty
+    assert results.differences(runs, "flat").empty
 
 
-def _break(folder, file, change):
-    told = json.loads((folder / file).read_text())
-    change(told)
-    (folder / file).write_text(json.dumps(told))
+def _change(folder, file, change):
+    content = json.loads((folder / file).read_text())
+    change(content)
+    (folder / file).write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("metrics.json", lambda told: told.pop("details"), "metrics.json: lacks details"),
-        ("metrics.json", lambda told: told.update(seed=4), "holds the run books/mule/seed-4; its folder should be"),
-        ("metrics.json", lambda told: told["metrics"].update(asr=50.5), "asr is 50.5000 in metrics.json, and the mean"),
-        ("metrics.json", lambda told: told["metrics"].pop("mmlu"), "no mmlu in metrics.json"),
-        ("values.json", lambda told: told.update(general=[2.0] * 70), "general should hold values from 0 to 1"),
+        ("metrics.json", lambda run: run.pop("details"), "metrics.json: details"),
+        ("metrics.json", lambda run: run.update(seed=4), "holds the run books/mule/seed-4; its folder should be"),
+        ("metrics.json", lambda run: run["metrics"].update(asr=50.5), "asr is 50.5000 in metrics.json, and the mean"),
+        ("metrics.json", lambda run: run["metrics"].pop("mmlu"), "no mmlu in metrics.json"),
+        ("values.json", lambda values: values.update(general=[2.0] * 70), "general should hold values from 0 to 1"),
+        ("values.json", lambda values: values.pop("forget"), "no forget in metrics.json or no items of it"),
         (
             "values.json",
-            lambda told: told.update(general=[float("nan")] * 70),
+            lambda values: values.update(general=[float("nan")] * 70),
             "general should hold values from 0 to 1",
         ),
-        ("values.json", lambda told: told.pop("forget"), "no forget in metrics.json or no items of it"),
     ],
 )
 def test_broken_runs_are_refused_by_name(tmp_path, file, change, message):
     """One line that names the file and what is wrong."""
-    _break(write_run(tmp_path, "books", "mule", 0), file, change)
-    with pytest.raises(results.ResultError, match=message) as error:
+    _change(write_run(tmp_path, "books", "mule", 0), file, change)
+    with pytest.raises(ResultError, match=message) as error:
         results.load_runs(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -134,11 +131,11 @@ def test_text_that_is_no_json_and_missing_folders_are_refused(tmp_path):
     """Half a file and a path without anything; a run without metrics.json is one that did not end."""
     folder = write_run(tmp_path, "books", "mule", 0)
     (folder / "values.json").write_text('{"forget": [0')
-    with pytest.raises(results.ResultError, match=r"values.json: cannot be read as JSON"):
+    with pytest.raises(ResultError, match=r"values.json: cannot be read as JSON"):
         results.load_runs(tmp_path)
     (folder / "metrics.json").unlink()
     assert results.load_runs(tmp_path) == []
-    with pytest.raises(results.ResultError, match="none: no such folder; `make reproduce`"):
+    with pytest.raises(ResultError, match="none: no such folder; `make reproduce`"):
         results.load_runs(tmp_path / "none")
 
 
@@ -146,7 +143,7 @@ def test_rows_of_other_items_are_refused(tmp_path):
     """Rows are compared item by item, so their numbers of items agree."""
     write_run(tmp_path, "books", "mule", 0)
     folder = write_run(tmp_path, "books", "sft", 0)
-    _break(folder, "values.json", lambda told: told.update(forget=[1.0] * 12))
-    _break(folder, "metrics.json", lambda told: told["metrics"].update(forget=100.0))
-    with pytest.raises(results.ResultError, match=r"sft/seed-0: forget has 12 items, .*mule/seed-0 has 60"):
+    _change(folder, "values.json", lambda values: values.update(forget=[1.0] * 12))
+    _change(folder, "metrics.json", lambda run: run["metrics"].update(forget=100.0))
+    with pytest.raises(ResultError, match=r"sft/seed-0: forget has 12 items, .*mule/seed-0 has 60"):
         results.load_runs(tmp_path)

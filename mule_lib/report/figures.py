@@ -1,0 +1,521 @@
+"""Every figure of the suite, drawn from tables and run folders: one look, with the data and the finding beside it."""
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from textwrap import wrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import patheffects
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from scipy.stats import beta
+
+from mule_lib.data.files import write_text
+from mule_lib.evaluate.result import RunResult
+from mule_lib.paper import LOWER_IS_BETTER, METRICS
+from mule_lib.params import method_options
+from mule_lib.prompts import OBJECTIVES
+from mule_lib.report import tables
+from mule_lib.report.names import (
+    DARK,
+    DASHES,
+    METRIC_NAMES,
+    MIDDLE,
+    REFERENCES,
+    Style,
+    benchmark_name,
+    heading,
+    label,
+    listed,
+    number,
+    style_of,
+)
+from mule_lib.report.results import params, per_seed
+from mule_lib.report.tables import ResultTable, paper_source
+
+WIDTH = 6.9  # inches: a full text column of the paper
+COLORS = sns.color_palette("colorblind").as_hex()
+MARKERS = "osD^vPX*"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with the data that it draws and its alt text, which states the finding; no figure without data."""
+
+    figure: Figure | None
+    data: pd.DataFrame
+    finding: str
+
+    def write(self, folder: Path, name: str) -> None:
+        """Write PNG, PDF, CSV and the alt text; the same data gives the same files."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.png").write_bytes(self._repr_png_()[0])
+        self.figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+        write_text(folder / f"{name}.csv", self.data.to_csv(index=False))
+        write_text(folder / f"{name}.txt", f"{self.finding}\n")
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, object]]:
+        with io.BytesIO() as png:
+            self.figure.savefig(png, format="png", dpi=200)
+            return png.getvalue(), {"alt": self.finding, "width": int(100 * self.figure.get_figwidth())}
+
+
+def style() -> None:
+    """Set the look of every figure."""
+    sns.set_theme(
+        context="paper", style="ticks", palette="colorblind", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"}
+    )
+
+
+def panels(rows: int, columns: int, height: float, **more) -> tuple[Figure, np.ndarray]:
+    """A figure in the suite's look with `rows` x `columns` axes, `height` inches high."""
+    style()
+    more = {"squeeze": False, "layout": "constrained", "figsize": (WIDTH, height), **more}
+    figure, axes = plt.subplots(rows, columns, **more)
+    if "subplot_kw" not in more:  # a polar axis has no sides
+        sns.despine(figure, left=True)
+    # Else Jupyter shows an open figure once more at the end of its cell.
+    plt.close(figure)
+    return figure, axes
+
+
+def dots(
+    data: pd.DataFrame, looks: Mapping[str, Style], *, xlabel: str, columns: int = 0, share: bool = True,
+    limits: tuple[float, float] | None = None,
+) -> tuple[Figure, np.ndarray]:  # fmt: skip
+    """Values with their intervals as dots: a panel per `panel`, a height per `line`, a mark per `series`.
+
+    `data` has the texts panel, line and series, and value, low, high; marks with `hollow` are empty. A line without any
+    value says "not run". Where lines have several series, their marks stand side by side and `looks` is the legend.
+    """
+    names, lines = list(dict.fromkeys(data["panel"])), list(dict.fromkeys(data["line"]))
+    several = data.groupby("line")["series"].nunique().max() > 1
+    step, columns = 0.75 / len(looks) * several, columns or len(names)
+    rows = -(-len(names) // columns)
+    height = rows * (0.6 + len(lines) * max(0.235, 0.105 * len(looks) * several)) + 0.4 + 0.25 * several
+    figure, axes = panels(rows, columns, height, sharey=True, sharex=share)
+    data = data.assign(hollow=data.get("hollow", False))
+    for axis, name in zip(axes.flat, names, strict=False):
+        part = data[(data["panel"] == name) & data["value"].notna()]
+        for i, (series, look) in enumerate(looks.items()):
+            for mark in part[part["series"] == series].itertuples():
+                at = lines.index(mark.line) + (i - (len(looks) - 1) / 2) * step
+                axis.plot([mark.low, mark.high], [at, at], color=look.color, lw=1.6, solid_capstyle="butt")
+                axis.plot(mark.value, at, look.marker, color="white" if mark.hollow else look.color, mec=look.color,
+                          ms=4.5, ls="none", label=series)  # fmt: skip
+        for at in range(len(lines) - 1) if several else ():
+            axis.axhline(at + 0.5, color="0.9", lw=0.8, zorder=0)
+        axis.grid(axis="x", color="0.92", lw=0.7)
+        axis.set_title(name, size=8.5)
+        axis.set(axisbelow=True, **({"xlim": limits} if limits else {}))
+        axis.tick_params(axis="y", length=0)
+    first = data[(data["panel"] == names[0]) & data["value"].notna()]
+    for line in set(lines).difference(first["line"]):
+        axes[0, 0].annotate("not run", (0, lines.index(line)), xytext=(4, 0), textcoords="offset points", size=7,
+                            va="center", color="0.4")  # fmt: skip
+    axes[0, 0].set(ylim=(len(lines) - 0.4, -0.6), yticks=range(len(lines)), yticklabels=lines)
+    figure.supxlabel(xlabel, size=8.5)
+    if several:
+        _legend(figure, axes.flat, looks)
+    return figure, axes
+
+
+def metric_dots(data: pd.DataFrame, labels: Mapping[str, str], *, finding: str) -> Picture:
+    """Five metrics as dots, one panel per benchmark; `labels` names the rows in their order.
+
+    `data` has the columns benchmark, row, metric, measured, low, high (points).
+    """
+    data = data.sort_values("metric", key=lambda metric: metric.map(METRICS.index), kind="stable")
+    drawn = _drawn(data, panel="benchmark", line="metric", series="row", value="measured")
+    drawn = drawn.assign(line=drawn["line"].map(heading), series=drawn["series"].map(labels))
+    looks = _looks(labels.values())
+    return Picture(dots(drawn, looks, xlabel="points (0 to 100)", limits=(-3, 103))[0], data, finding)
+
+
+def _drawn(data: pd.DataFrame, **columns: str) -> pd.DataFrame:
+    """What `dots` takes: some columns under its names, benchmarks as readers know them."""
+    drawn = pd.DataFrame({new: data[old] for new, old in columns.items()} | {end: data[end] for end in ("low", "high")})
+    return drawn.assign(panel=drawn["panel"].map(benchmark_name))
+
+
+def _looks(names: Iterable[str]) -> dict[str, Style]:
+    return {name: Style(color, "-", marker) for name, color, marker in zip(names, COLORS, MARKERS, strict=False)}
+
+
+def _legend(figure: Figure, axes: Iterable[Axes], order: Iterable[str], **more) -> None:
+    handles: dict[str, object] = {}
+    for axis in axes:
+        handles |= dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    names = [name for name in order if name in handles]
+    figure.legend([handles[name] for name in names], names, loc="outside upper center", ncols=min(4, len(names)),
+                  frameon=False, fontsize=8, **more)  # fmt: skip
+
+
+# Tables 1 to 3 --------------------------------------------------------------------------------------------------------
+
+
+def overall(table: ResultTable, runs: Iterable[RunResult] = ()) -> Picture:
+    """Overall per row, best first: measured with intervals and single seeds on the left, reported on the right."""
+    data = table.data[table.data["metric"] == "overall"].drop(columns="metric").round(4)
+    data.insert(2, "label", data["row"].map(table.labels))
+    data = data.sort_values(["measured", "reported"], ascending=False, kind="stable", na_position="last")
+    sources = {"measured": table.source, "reported": paper_source(table.name)}
+    drawn = pd.concat(
+        data.assign(panel="\n".join([column.capitalize(), *wrap(source, 40)]), value=data[column], hollow=hollow)
+        for (column, source), hollow in zip(sources.items(), (False, True), strict=True)
+        if source
+    ).rename(columns={"label": "line", "row": "series"})
+    drawn.loc[drawn["hollow"], ["low", "high"]] = np.nan
+    looks = {row: style_of(row, list(data["row"])) for row in data["row"]}
+    figure, axes = dots(
+        drawn, looks, xlabel="Overall: points over base → (bar: 95 % interval; strokes: seeds)", share=False
+    )
+    single = per_seed(run for run in runs if run.benchmark == table.benchmark)
+    for line in single[single["row"].isin(looks)].itertuples():
+        at = list(looks).index(line.row)
+        axes[0, 0].plot(line.overall, at, "|", color=looks[line.row].color, ms=7, mew=0.8, alpha=0.6)
+    for tick, row in zip(axes[0, 0].get_yticklabels(), looks, strict=True):
+        tick.set(color=MIDDLE if row in REFERENCES else DARK, fontweight="bold" if row == "mule" else "normal")
+    for axis in axes.flat:
+        axis.axvline(0, color="0.3", lw=0.9, zorder=0)
+    return Picture(figure, data, _overall_finding(table, sources))
+
+
+def _overall_finding(table: ResultTable, sources: Mapping[str, str]) -> str:
+    parts, columns = [], {column: table.trained("overall", column) for column, source in sources.items() if source}
+    for column, values in columns.items():
+        first = [f"{table.labels[row]} {number(values[row])}" for row in sorted(values, key=values.get, reverse=True)]
+        parts.append(f"{column.capitalize()} ({sources[column]}), the best trained rows are {listed(first[:3])}.")
+    both = pd.DataFrame(columns).dropna()
+    if len(columns) == 2 and len(both) > 3:
+        agreement = both["measured"].rank().corr(both["reported"].rank())
+        parts.append(f"The two orders of {len(both)} trained rows correlate by {number(agreement, 2)} (Spearman).")
+    return " ".join(parts)
+
+
+def ablation(table: ResultTable) -> Picture:
+    """Table 2: what each change to MULE costs; a panel per metric, better than MULE on the right."""
+    order = ("overall", *METRICS)
+    lines = table.data[(table.data["row"] != "mule") & table.data["metric"].isin(order)]
+    # Differences with the sign of Forget and ASR turned, so that right is better everywhere.
+    sign = np.where(lines["metric"].isin(LOWER_IS_BETTER), -1, 1)
+    ends = np.sort([sign * lines["difference_low"], sign * lines["difference_high"]], axis=0)
+    data = lines.assign(
+        label=lines["row"].map(table.labels), gain=sign * lines["difference"], low=ends[0], high=ends[1]
+    )
+    data = data[["benchmark", "row", "label", "metric", "gain", "low", "high", "n", "seeds"]].round(4)
+    drawn = _drawn(data, panel="metric", line="label", series="row", value="gain")
+    drawn["hollow"] = (drawn["low"] <= 0) & (drawn["high"] >= 0)
+    turned = {m: METRIC_NAMES[m] + (" (reversed)" if m in LOWER_IS_BETTER else "") for m in order}
+    drawn = drawn.assign(panel=drawn["panel"].map(turned)).sort_values(
+        "panel", key=lambda panel: panel.map(list(turned.values()).index), kind="stable"
+    )
+    looks = {row: style_of(row, list(data["row"])) for row in dict.fromkeys(data["row"])}
+    words = "← worse than MULE     points, paired; filled: 95 % interval excludes 0     better →"
+    figure, axes = dots(drawn, looks, xlabel=words, columns=3, share=False)
+    for axis in axes.flat:
+        axis.axvline(0, color="0.25", lw=0.9, zorder=0)
+        axis.set_xlim(min(-2.5, axis.get_xlim()[0]), max(2.5, axis.get_xlim()[1]))
+    return Picture(figure, data, table.finding)
+
+
+# The rows of the paper's Figure 3, references first so that methods lie on top.
+RADAR_ROWS = ("base", "upper_bound", "ensemble_teacher", "sft", "ngdiff", "mollm", "duet", "mule")
+ANGLES = np.linspace(0, 2 * np.pi, len(METRICS), endpoint=False)
+# Where the axes' names stand: clear of the rim and no wider than it.
+PLACES = ((0, 113), (55, 132), (143, 131), (217, 131), (305, 132))
+HALO = [patheffects.withStroke(linewidth=2, foreground="white")]
+
+
+def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
+    """Figure 3: five metrics as a radar, the paper's numbers beside ours; outside is better, Forget and ASR are turned.
+
+    Rows that lack a metric drop out of their panel.
+    """
+    data = table.data[table.data["row"].isin(rows) & table.data["metric"].isin(METRICS)]
+    sources = {"reported": paper_source(table.name), "measured": table.source}
+    parts = [
+        data.assign(panel=panel, source=source, value=data[panel], **({"low": None, "high": None} if i == 0 else {}))
+        for i, (panel, source) in enumerate(sources.items())
+        if source
+    ]
+    data = pd.concat([part.groupby("row").filter(lambda lines: lines["value"].notna().all()) for part in parts])
+    data["outside"] = data["value"].where(~data["metric"].isin(LOWER_IS_BETTER), 100 - data["value"])
+    data = data.sort_values("row", key=lambda row: row.map(list(rows).index), kind="stable").sort_values(
+        "panel", ascending=False, kind="stable"
+    )
+    data = data[["panel", "source", "row", "metric", "value", "outside", "low", "high"]].round(4).reset_index(drop=True)
+    kinds = list(dict.fromkeys(data["panel"]))
+    size = (WIDTH if len(kinds) > 1 else WIDTH / 2, 4.4)
+    figure, axes = panels(1, len(kinds), 0, figsize=size, subplot_kw={"projection": "polar"})
+    for axis, panel in zip(axes.flat, kinds, strict=True):
+        part = data[data["panel"] == panel]
+        _radar_axes(axis)
+        for row, lines in part.groupby("row", sort=False):
+            look, values = style_of(row), [*lines["outside"], lines["outside"].iloc[0]]
+            axis.plot([*ANGLES, 0], values, color=look.color, ls=look.line, lw=look.width, marker=look.marker, ms=3.6,
+                      label=label(row), clip_on=False, zorder=4 if row == "mule" else 3)  # fmt: skip
+            if row == "mule":
+                axis.fill([*ANGLES, 0], values, color=look.color, alpha=0.12, zorder=2)
+        axis.set_title(
+            "\n".join([panel.capitalize(), *wrap(part["source"].iloc[0], 34)]), size=8.5, loc="center", pad=34
+        )
+    _legend(figure, axes.flat, map(label, rows), handlelength=3.2)
+    return Picture(figure, data, _radar_finding(data))
+
+
+def _radar_axes(axis: Axes) -> None:
+    axis.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 100))
+    axis.set_yticks([25, 50, 75, 100], [])
+    axis.set_xticks(ANGLES, [])
+    axis.grid(color="0.85", lw=0.7)
+    axis.spines["polar"].set_color("0.6")
+    for angle, (degrees, away), metric in zip(ANGLES, PLACES, METRICS, strict=True):
+        turned = metric in LOWER_IS_BETTER
+        name = f"{heading(metric)}\nrim = {0 if turned else 100}"
+        axis.text(np.deg2rad(degrees), away, name, ha="center", va="center", size=7.5, linespacing=1.1)
+        # The scale, in each axis' own numbers, along the first axis and a rising one: beside it, above the lines.
+        for at in (25, 50, 75) if metric in METRICS[:2] else ():
+            axis.text(angle + np.deg2rad(400 / at), at, str(100 - at if turned else at), size=6.5, color="0.25",
+                      ha="center", va="center", path_effects=HALO, zorder=5)  # fmt: skip
+
+
+def _radar_finding(data: pd.DataFrame) -> str:
+    """Where each kind of numbers puts MULE against the Upper Bound and its best rival, metric by metric."""
+    parts = ["Outside is better on every axis, Forget and ASR are turned over."]
+    for (panel, source), part in data.groupby(["panel", "source"], sort=False):
+        outside = part.pivot(index="row", columns="metric", values="outside")[list(METRICS)].rename(
+            columns=METRIC_NAMES
+        )
+        if not {"mule", "upper_bound"} <= set(outside.index):
+            continue
+        rivals = outside.drop(index=[row for row in outside.index if row in REFERENCES or row == "mule"]).max()
+        ahead = list(outside.columns[outside.loc["mule"] >= rivals])
+        gap = outside.loc["upper_bound"] - outside.loc["mule"]
+        parts.append(
+            f"{panel.capitalize()} ({source}): MULE lies outermost of the trained rows on {listed(ahead)}; Upper Bound "
+            f"is farthest ahead on {gap.idxmax()} (by {number(gap.max())})."
+        )
+    return " ".join(parts)
+
+
+# Training -------------------------------------------------------------------------------------------------------------
+
+
+def training(runs: Iterable[RunResult], benchmark: str, *, order: Sequence[str] = ()) -> Picture:
+    """Loss at every logged step, a panel per trained row and a line per seed; each loss has a unit of its own."""
+    curves = [
+        pd.DataFrame(run.log).assign(row=run.row, label=label(run.row, {run.row: run.label}), seed=run.seed)
+        for run in runs
+        if run.benchmark == benchmark and run.log
+    ]
+    columns = ["row", "label", "seed", "step", "loss"]
+    if not curves:
+        return Picture(None, pd.DataFrame(columns=columns), "No trained row was run.")
+    data = pd.concat(curves)[columns].reset_index(drop=True)
+    rows = sorted(dict.fromkeys(data["row"]), key=lambda row: order.index(row) if row in order else len(order))
+    lines = -(-len(rows) // 4)
+    figure, axes = panels(lines, min(4, len(rows)), 0.5 + 1.25 * lines)
+    ends = (
+        data.groupby(["label", "seed"], sort=False)["loss"].agg(["first", "last"]).groupby("label", sort=False).mean()
+    )
+    for axis, row in zip(axes.flat, rows, strict=False):
+        part = data[data["row"] == row]
+        for _, curve in part.groupby("seed"):
+            axis.plot(curve["step"], curve["loss"], color=style_of(row, rows).color, lw=1, alpha=0.8)
+        axis.set_title("\n".join(wrap(part["label"].iloc[0], 20)), size=7.5, linespacing=1.05)
+        axis.tick_params(labelsize=6.5)
+        axis.locator_params(nbins=4)
+    for axis in axes.flat[len(rows) :]:
+        axis.set_axis_off()
+    figure.supxlabel("optimizer step", size=8.5)
+    figure.supylabel("loss, each in its own unit", size=8.5)
+    rose = list(ends.index[ends["last"] >= ends["first"]])
+    finding = f"From its first to its last step the loss falls for {len(ends) - len(rose)} of {len(ends)} rows"
+    return Picture(figure, data, f"{finding}; not for {listed(rose)}." if rose else f"{finding}.")
+
+
+def training_curve(log: Sequence[Mapping[str, float]], *, title: str) -> Picture:
+    """The loss of one run: the whole in black, and each of several terms in a colour and line style of its own.
+
+    `log` holds entries with `step`, `loss` and `loss_<term>`.
+    """
+    data = pd.DataFrame(log)
+    terms = [name for name in data if name.startswith("loss_")]
+    figure, axes = panels(1, 1, 2.6)
+    axes[0, 0].plot(data["step"], data["loss"], color="black", lw=1.8, label="sum of all terms")
+    for name, color, dash in zip(terms if len(terms) > 1 else [], COLORS, DASHES * 2, strict=False):
+        axes[0, 0].plot(data["step"], data[name], color=color, ls=dash, lw=1.4, label=name.removeprefix("loss_"))
+    axes[0, 0].set(xlabel="optimizer step", ylabel="loss", title=title)
+    axes[0, 0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    first, last = data.iloc[0], data.iloc[-1]
+    fell = [name.removeprefix("loss_") for name in terms if last[name] < first[name]]
+    way = "fell" if last["loss"] < first["loss"] else "rose"
+    finding = (
+        f"From step {first['step']:g} to step {last['step']:g} the loss {way} from {first['loss']:.3g} to "
+        f"{last['loss']:.3g}; {len(fell)} of its {len(terms)} terms fell ({listed(fell)})."
+    )
+    return Picture(figure, data, finding)
+
+
+TEACHERS = {
+    "oracle-cot": "goal-specific, with thought",
+    "oracle": "goal-specific, without thought",
+    "ensemble-cot": "ensemble, with thought",
+    "ensemble": "ensemble, without thought",
+}
+REFUSES = ("forget", "adversarial")
+
+
+def obedience(runs: Iterable[RunResult]) -> Picture:
+    """How often each teacher did as its intention says, by objective and role: percent with Jeffreys 95 % intervals.
+
+    Rows with the same teacher share its answers, so one run per benchmark and teacher is read.
+    """
+    lines, seen = [], set()
+    for run in runs:
+        p = params(run) if run.obedience else {}
+        teacher = method_options(run.method, p.get("options")).teacher_name if p else None
+        if teacher is None or p.get("data_format") == "raw" or (run.benchmark, teacher) in seen:
+            continue
+        seen.add((run.benchmark, teacher))
+        for group in run.obedience:
+            n, hits = group["n"], round(group["obeyed"] * group["n"])
+            low, high = (beta.ppf(q, hits + 0.5, n - hits + 0.5) for q in (0.025, 0.975))
+            ends = (0.0 if hits == 0 else 100 * low, 100.0 if hits == n else 100 * high)
+            lines.append((run.benchmark, teacher, group["objective"], group["role"], 100 * group["obeyed"], *ends, n))
+    columns = ["benchmark", "teacher", "objective", "role", "obeyed", "low", "high", "n"]
+    data = pd.DataFrame(lines, columns=columns).round(2)
+    if data.empty:
+        return Picture(None, data, "No row with a teacher was run.")
+    data = data.sort_values("teacher", key=lambda teacher: teacher.map(list(TEACHERS).index), kind="stable")
+    data = data.sort_values("benchmark", kind="stable").reset_index(drop=True)
+    drawn = _drawn(data, panel="benchmark", line="role", series="teacher", value="obeyed")
+    drawn["line"] = [
+        f"{line.objective.capitalize()}, {line.role}: {'refuse' if line.role in REFUSES else 'answer'}"
+        for line in data.itertuples()
+    ]
+    worst = drawn.loc[drawn.groupby(["panel", "series"], sort=False)["value"].idxmin()]
+    parts = [f"{w.panel}, {TEACHERS[w.series]}: {number(w.value, 0)} % at {w.line}" for w in worst.itertuples()]
+    looks = _looks(TEACHERS.values())
+    drawn = drawn.assign(series=drawn["series"].map(TEACHERS)).sort_values("line", kind="stable")
+    looks = {name: look for name, look in looks.items() if name in set(drawn["series"])}
+    figure, _ = dots(drawn, looks, xlabel="answers as the intention asks, %; right is better", limits=(-3, 103))
+    return Picture(figure, data, f"Where each teacher obeys its intention least: {'; '.join(parts)}.")
+
+
+def robustness(data: pd.DataFrame) -> Picture:
+    """Forget and ASR under later attacks: a line per condition, a mark per row of `tables.beyond_data`."""
+    if data.empty:
+        return Picture(None, data, "No row was attacked beyond the paper's metrics.")
+    means = tables.beyond_means(data)
+    looks = {label(row): style_of(row) for row in dict.fromkeys(means["row"])}
+    drawn = means.assign(panel=benchmark_name(data["benchmark"].iloc[0]), series=means["row"].map(label))
+    figure, _ = dots(
+        drawn.rename(columns={"measured": "value"}), looks, xlabel="points; left is better", limits=(-3, 103)
+    )
+    return Picture(figure, data, tables.beyond_finding(means, data["benchmark"].iloc[0]))
+
+
+# Between the objectives -----------------------------------------------------------------------------------------------
+
+FORMATS = {"raw": "Baseline (raw formats)", "standardized": "Ours (standardized)"}
+
+
+def cosine_heatmaps(data: pd.DataFrame, *, finding: str) -> Picture:
+    """Figure 2: one matrix of cosines per benchmark (rows), number of steps and format (columns), value over interval.
+
+    `data` has the columns format, objective_a, objective_b, cosine, low, high, and benchmark and step where there are
+    several. The diagonal is the same-objective ceiling and is framed.
+    """
+    # Pale at both ends, so that small dark figures can be read on every cell.
+    palette = sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)
+    words = "framed: disjoint batches of the same objective (the ceiling); small: 95 % intervals"
+    label = "cosine between gradients, higher is more aligned"
+    return Picture(_matrices(data, "cosine", label, (-1, 1), palette, words), data, finding)
+
+
+def distance_heatmaps(data: pd.DataFrame, *, finding: str) -> Picture:
+    """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
+    words = "framed: halves of the same objective (the floor); small: 95 % intervals"
+    palette = sns.color_palette("rocket_r", as_cmap=True)
+    return Picture(
+        _matrices(data, "distance", "proxy A-distance, lower is closer", (0, 2), palette, words), data, finding
+    )
+
+
+def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
+    """Each pair's cosine in raw and in standardized format, `data` as in `cosine_heatmaps` with benchmark and step.
+
+    The band spans the same-objective cosines of the standardized format. Further right is more aligned.
+    """
+    titles = [f"{benchmark_name(line.benchmark)}, {_steps(line.step)}" for line in data.itertuples()]
+    drawn = data.assign(panel=titles, series=data["format"].map(FORMATS), value=data["cosine"])
+    drawn["line"] = [
+        f"{a.capitalize()} · {b.capitalize()}" for a, b in zip(data["objective_a"], data["objective_b"], strict=True)
+    ]
+    looks = _looks(FORMATS.values())
+    pairs = drawn[drawn["objective_a"] < drawn["objective_b"]]
+    limits = (min(-0.05, data["low"].min() - 0.05), 1)
+    words = "cosine between gradients → more aligned; band: the same objective (ceiling)"
+    figure, axes = dots(pairs, looks, xlabel=words, columns=data["step"].nunique(), limits=limits)
+    for axis, panel in zip(axes.flat, dict.fromkeys(pairs["panel"]), strict=False):
+        same = drawn[(drawn["panel"] == panel) & (drawn["objective_a"] == drawn["objective_b"])]
+        same = same.loc[same["format"] == "standardized", "cosine"]
+        axis.axvspan(same.min(), same.max(), color="0.85", lw=0, zorder=0)
+        axis.axvline(0, color="0.6", lw=0.8)
+    return Picture(figure, data, finding)
+
+
+def _matrices(data: pd.DataFrame, value: str, label: str, limits: tuple, palette, diagonal: str) -> Figure:
+    source, data = data, data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
+    benchmarks = list(dict.fromkeys(data["benchmark"]))
+    columns = list(product(dict.fromkeys(data["step"]), dict.fromkeys(data["format"])))
+    width = min(WIDTH, 1.1 + 1.9 * len(columns))
+    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
+    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
+    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
+    names = [name.capitalize() for name in OBJECTIVES]
+    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
+        axis = axes[i, j]
+        part = data[(data["benchmark"] == benchmark) & (data["step"] == step) & (data["format"] == form)]
+        part = part.set_index(["objective_a", "objective_b"])
+        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
+        image = axis.imshow(grid, cmap=palette, vmin=limits[0], vmax=limits[1])
+        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
+            if (a, b) in part.index:
+                line, ink = part.loc[(a, b)], _ink(palette((grid[y, x] - limits[0]) / (limits[1] - limits[0])))
+                ends = f"{number(line['low'], 2)} to {number(line['high'], 2)}"
+                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
+                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
+            if a == b:
+                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
+        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
+        axis.set_yticks(range(len(names)), names if j == 0 else [])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        if i == 0:
+            axis.set_title(FORMATS.get(form, form) + (f",\n{_steps(step)}" if "step" in source else ""), fontsize=8)
+        if j == 0:
+            axis.set_ylabel(benchmark_name(benchmark))
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01, drawedges=False).set_label(label, fontsize=8)
+    figure.supxlabel(diagonal, fontsize=7)
+    return figure
+
+
+def _ink(color: Sequence[float]) -> str:
+    """White where its contrast (WCAG) on a colour is above black's."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "0.05"
+
+
+def _steps(step: int) -> str:
+    return "before training" if step == 0 else f"after {step} steps"

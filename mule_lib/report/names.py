@@ -1,0 +1,161 @@
+"""What methods, benchmarks and metrics are called and how they are drawn in every table and figure, and their order."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from mule_lib.paper import LABELS as PAPER_LABELS
+from mule_lib.paper import LOWER_IS_BETTER, REPORTED
+
+BENCHMARKS = {"books": "Fable-Books", "cyber": "Fable-Cyber", "muse_books": "MUSE-Books", "wmdp_cyber": "WMDP-Cyber"}
+PAPER_MODEL = "Llama-3.2-3B-Instruct"
+EMBEDDED = {"base": "this project's embedded model of 3.7 M parameters"}
+METRIC_NAMES = {
+    "forget": "Forget",
+    "general": "General",
+    "neighbor": "Retain Acc",
+    "asr": "ASR",
+    "mmlu": "MMLU",
+    "overall": "Overall",
+    "gold_distance": "Reference distance",
+}
+DOWN = LOWER_IS_BETTER | {"gold_distance"}
+# Nothing is trained in these, so they compete with no method; `gold` never saw what is to be forgotten.
+BASE, GOLD = "base", "gold"
+REFERENCES = frozenset({BASE, GOLD, "upper_bound", "ensemble_teacher"})
+
+# seaborn's colour-blind palette by name, written out so that a method keeps its colour whatever else is drawn.
+BLUE, ORANGE, GREEN, RED, PINK = "#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc"
+BROWN, ROSE, GREY, SKY = "#ca9161", "#d09fb8", "#8a8a8a", "#56b4e9"
+DARK, MIDDLE = "#222222", "#6e6e6e"
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+
+
+class Style(NamedTuple):
+    """How a method is drawn everywhere: told apart by colour, and by line and marker without it."""
+
+    color: str
+    line: str | tuple
+    marker: str
+    width: float = 1.3
+
+
+STYLES: dict[str, Style] = {
+    BASE: Style(MIDDLE, ":", "o", 1.5),
+    "upper_bound": Style(DARK, "--", "^", 1.5),
+    "ensemble_teacher": Style(MIDDLE, "-.", "v"),
+    GOLD: Style(DARK, (0, (1, 1)), "*"),
+    "mule": Style(BLUE, "-", "o", 2.4),
+    "duet": Style(ORANGE, "--", "s"),
+    "sft": Style(GREEN, "-.", "D"),
+    "ngdiff": Style(RED, (0, (5, 1)), "X"),
+    "mollm": Style(PINK, (0, (3, 1, 1, 1, 1, 1)), "P"),
+    "flat": Style(SKY, "--", "<"),
+    "simnpo": Style(BROWN, "-.", ">"),
+    "ga": Style(ROSE, ":", "h"),
+    "graddiff": Style(GREEN, ":", "p"),
+    "npo": Style(ORANGE, "-", "h"),
+    "idk_dpo": Style(RED, ":", "d"),
+    "mule_duet_loss": Style(ORANGE, (0, (8, 2)), "s"),
+    "mule_bild_loss": Style(RED, (0, (2, 1)), "D"),
+    "mule_no_standardization": Style(BROWN, "--", "s"),
+    "mule_no_anchors": Style(GREEN, "--", "^"),
+    "mule_no_cot": Style(PINK, "--", "v"),
+    "mule_ensemble": Style(SKY, "-.", "D"),
+    "mule_first_position": Style(GREY, "--", "X"),
+    "mule_k1": Style(BLUE, ":", "<"),
+    "mule_k50": Style(BLUE, "--", ">"),
+}
+# The paper's names, but for its "Ours", which would claim the method for this suite.
+LABELS = {
+    **PAPER_LABELS,
+    "mule": "MULE",
+    "mule_duet_loss": "MULE with DUET's loss",
+    "mule_bild_loss": "MULE with BiLD's loss",
+    GOLD: "Retrained reference",
+    "graddiff": "GradDiff",
+    "npo": "NPO",
+    "idk_dpo": "IdkDPO",
+    "mule_no_standardization": "MULE on raw formats",
+    "mule_no_anchors": "MULE without anchors",
+    "mule_no_cot": "MULE without thought",
+    "mule_ensemble": "MULE from Ensemble Teacher",
+    "mule_first_position": "MULE, first position only",
+}
+LOSSES = tuple(REPORTED["table2"])
+SWITCHES = tuple(row for row in STYLES if row.startswith("mule_") and row not in LOSSES)
+# Rows of the tables beside the paper's, in this order where they were run.
+FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat")
+
+
+def style_of(row: str, others: Sequence[str] = ()) -> Style:
+    """A method's style; one that the suite does not know takes the next combination by its place among `others`."""
+    if row in STYLES:
+        return STYLES[row]
+    place = sorted({row, *(other for other in others if other not in STYLES)}).index(row)
+    colors, markers = (BROWN, SKY, RED, GREEN, PINK, ORANGE), "osD^vPX*<>hp"
+    return Style(colors[place % len(colors)], DASHES[(place + 4) % len(DASHES)], markers[place % len(markers)])
+
+
+def top_k(row: str) -> int | None:
+    """The number of kept logits that a row such as `mule_k50` is named after; None for other rows."""
+    number = row.removeprefix("mule_k")
+    return int(number) if number.isdigit() else None
+
+
+def label(row: str, known: Mapping[str, str] | None = None) -> str:
+    """A row's name: the suite's, else its number of kept logits, else the run's own label, else its id."""
+    return LABELS.get(row) or (f"MULE, K = {top_k(row)}" if top_k(row) else (known or {}).get(row, row))
+
+
+def benchmark_name(benchmark: str) -> str:
+    """What a benchmark is called; one of the reader's own keeps its id."""
+    return BENCHMARKS.get(benchmark, benchmark)
+
+
+def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]:
+    """The rows of table1, table2 or table3 under their headings; `found` rows that the paper lacks come last."""
+    variants = {row for row in found if row.startswith("mule_")}
+    if table == "table2":
+        others = sorted(variants.difference(LOSSES, SWITCHES), key=lambda row: (top_k(row) or 0, row))
+        return [
+            ("The loss (Table 2 of the paper)", list(LOSSES)),
+            ("Switches that the paper argues for and does not tabulate", [*SWITCHES, *others]),
+        ]
+    rows = list(REPORTED[table])
+    rest = set(found).difference(rows, variants)
+    further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER))
+    parts = [("", rows), (f"Not in {table_number(table)} of the paper", further)]
+    return [(heading, rows) for heading, rows in parts if rows]
+
+
+def table_number(table: str) -> str:
+    """ "Table 1" for table1."""
+    return table.replace("table", "Table ")
+
+
+def heading(metric: str) -> str:
+    """A metric's name with an arrow that says which way is better."""
+    return f"{METRIC_NAMES[metric]} {'↓' if metric in DOWN else '↑'}"
+
+
+def better(metric: str, left: float, right: float) -> bool:
+    """Whether `left` is the better value."""
+    return left < right if metric in DOWN else left > right
+
+
+def number(value: float, digits: int = 1, *, sign: bool = False) -> str:
+    """A measured number with a real minus sign and no negative zero; "" for none."""
+    if value != value:
+        return ""
+    value = round(value, digits) or 0.0
+    return f"{value:{'+' if sign and value else ''}.{digits}f}".replace("-", "−")
+
+
+def spread(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """A number with its interval, as "1.7 [0.0, 4.4]"; "" for none."""
+    return f"{number(value, sign=sign)} [{number(low)}, {number(high)}]" if value == value else ""
+
+
+def listed(parts: Sequence[str]) -> str:
+    """ "a, b and c"; "none" for nothing."""
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1]))) if parts else "none"

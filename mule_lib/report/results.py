@@ -1,0 +1,149 @@
+"""Run folders read back: put in order, checked against each other, and turned into points with intervals."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mule_lib.evaluate.intervals import (
+    Interval,
+    bootstrap_difference,
+    bootstrap_gold_distance,
+    bootstrap_interval,
+    bootstrap_overall,
+)
+from mule_lib.evaluate.result import METRICS_FILE, ResultError, RunResult
+from mule_lib.paper import METRICS, overall
+from mule_lib.report.names import BASE, GOLD
+
+TIDY = ("benchmark", "row", "metric", "measured", "low", "high", "n", "seeds")
+
+
+def load_runs(folder: Path | str) -> list[RunResult]:
+    """Every whole run below `folder`, `outputs/<name>` or its `runs`, ordered by benchmark, row and seed.
+
+    A folder without `metrics.json` is a run that did not end, and is left out. Raises ResultError for a missing
+    folder, what `RunResult.read` refuses, a folder whose name contradicts its contents, and rows of one benchmark with
+    different numbers of items.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ResultError(f"{folder}: no such folder; `make reproduce` or notebook 04_training fills it")
+    below = folder / "runs" if (folder / "runs").is_dir() else folder
+    runs = sorted((RunResult.read(file.parent) for file in below.glob(f"*/*/seed-*/{METRICS_FILE}")), key=_place)
+    first: dict[tuple[str, str], RunResult] = {}
+    for run in runs:
+        inside = f"{run.benchmark}/{run.row}/seed-{run.seed}"
+        if not run.folder.as_posix().endswith(inside):
+            raise ResultError(f"{run.folder / METRICS_FILE}: holds the run {inside}; its folder should be named so")
+        for metric in METRICS:  # rows are compared item by item, so all of a benchmark answer the same ones
+            other = first.setdefault((run.benchmark, metric), run)
+            if len(run.values[metric]) != len(other.values[metric]):
+                raise ResultError(
+                    f"{run.folder}: {metric} has {len(run.values[metric])} items, {other.folder} has "
+                    f"{len(other.values[metric])}; rows of one benchmark should be evaluated on the same items"
+                )
+    return runs
+
+
+def params(run: RunResult) -> dict[str, Any]:
+    """The parameters of a run that was read; {} where the file is missing."""
+    return _json(run, "params.json")
+
+
+def provenance(run: RunResult) -> dict[str, Any]:
+    """Code, packages, model, data and machine behind a run that was read; {} where the file is missing."""
+    return _json(run, "provenance.json")
+
+
+def by_row(runs: Iterable[RunResult]) -> dict[tuple[str, str], list[RunResult]]:
+    """Runs by benchmark and row, seeds in order."""
+    groups: dict[tuple[str, str], list[RunResult]] = {}
+    for run in sorted(runs, key=_place):
+        groups.setdefault((run.benchmark, run.row), []).append(run)
+    return groups
+
+
+def tidy(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
+    """One line per benchmark, row and metric: points with a bootstrap 95 % interval over items and seeds.
+
+    Beside the five metrics `overall` against the benchmark's base row and `gold_distance` to its gold row, each only
+    where that row was run. Columns are `TIDY`; `n` counts items.
+    """
+    groups, lines = by_row(runs), []
+    for (benchmark, row), group in groups.items():
+        values = _stacked(group)
+        for metric in METRICS:
+            lines.append((benchmark, row, metric, *_points(bootstrap_interval(values[metric], seed=seed))))
+        for metric, other, distance in (
+            ("overall", BASE, bootstrap_overall),
+            ("gold_distance", GOLD, bootstrap_gold_distance),
+        ):
+            if (benchmark, other) in groups:
+                interval = distance(groups[benchmark, other][0].values, values, seed=seed)
+                lines.append((benchmark, row, metric, *_points(interval, scale=1)))
+    return pd.DataFrame(lines, columns=list(TIDY))
+
+
+def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.DataFrame:
+    """Every row minus row `to` of its benchmark, paired by item and by the seeds that both have.
+
+    Columns are those of `tidy` with `difference` for `measured`, in points; `overall` is the difference of overalls.
+    Rows that share no seed with `to` are left out, and so is a benchmark without `to`.
+    """
+    groups, lines = by_row(runs), []
+    for (benchmark, row), group in groups.items():
+        pair = _paired(group, groups.get((benchmark, to), []))
+        if row == to or not all(pair):
+            continue
+        left, right = map(_stacked, pair)
+        for metric in METRICS:
+            lines.append(
+                (benchmark, row, metric, *_points(bootstrap_difference(left[metric], right[metric], seed=seed)))
+            )
+        # The base model cancels: the difference of two overalls is the overall of one row against the other.
+        lines.append((benchmark, row, "overall", *_points(bootstrap_overall(right, left, seed=seed), scale=1)))
+    return pd.DataFrame(lines, columns=["difference" if name == "measured" else name for name in TIDY])
+
+
+def per_seed(runs: Iterable[RunResult]) -> pd.DataFrame:
+    """One line per benchmark, row and seed with its `overall`, where the benchmark's base row was run."""
+    runs = list(runs)
+    base = {run.benchmark: run.metrics for run in reversed(runs) if run.row == BASE}
+    lines = [
+        (run.benchmark, run.row, run.seed, overall(base[run.benchmark], run.metrics))
+        for run in runs
+        if run.benchmark in base
+    ]
+    return pd.DataFrame(lines, columns=["benchmark", "row", "seed", "overall"])
+
+
+def _paired(left: list[RunResult], right: list[RunResult]) -> tuple[list[RunResult], list[RunResult]]:
+    """Runs of the seeds that both sides have; a side that trains nothing faces every seed of the other."""
+    if right and not right[0].timing.get("steps"):
+        return left, right[:1] * len(left)
+    if not left[0].timing.get("steps"):
+        return left[:1] * len(right), right
+    seeds = {run.seed for run in left} & {run.seed for run in right}
+    return [run for run in left if run.seed in seeds], [run for run in right if run.seed in seeds]
+
+
+def _place(run: RunResult) -> tuple[str, str, int]:
+    return run.benchmark, run.row, run.seed
+
+
+def _stacked(group: Sequence[RunResult]) -> dict[str, np.ndarray]:
+    """Item values [seeds, items] per metric."""
+    return {metric: np.asarray([run.values[metric] for run in group], dtype=np.float64) for metric in METRICS}
+
+
+def _points(found: Interval, *, scale: float = 100) -> tuple[float, float, float, int, int]:
+    return scale * found.estimate, scale * found.low, scale * found.high, found.n, found.seeds
+
+
+def _json(run: RunResult, name: str) -> dict[str, Any]:
+    file = run.folder / name if run.folder else Path(name)
+    return json.loads(file.read_text("utf-8")) if run.folder and file.exists() else {}

@@ -1,0 +1,198 @@
+"""Figures: what they draw is what was measured, missing rows are said, files are the same twice."""
+
+from dataclasses import replace
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.core.formatters import DisplayFormatter
+from run_folders import made_beyond, write_run, write_runs
+
+matplotlib.use("Agg")
+
+from mule_lib import report
+from mule_lib.paper import METRICS
+from mule_lib.report import figures, results, tables
+
+ROWS = ("base", "gold", "upper_bound", "mule", "sft", "duet", "ngdiff", "mule_no_cot", "mule_duet_loss")
+LOG = [
+    {"step": 2, "loss": 3.0, "loss_obj1": 1.0, "loss_obj2": 2.0},
+    {"step": 4, "loss": 1.5, "loss_obj1": 0.5, "loss_obj2": 1.0},
+    {"step": 6, "loss": 2.5, "loss_obj1": 0.25, "loss_obj2": 2.25},
+]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    suite = write_runs(tmp_path_factory.mktemp("suite"), rows=ROWS, benchmarks=("books",), seeds=2)
+    for seed, row in enumerate(("base", "mule", "gold")):
+        made = made_beyond({"base": 90, "mule": 6, "gold": 2}[row], seed=seed)
+        write_run(suite, "cyber", row, 0, beyond=made)
+    return results.load_runs(suite)
+
+
+@pytest.fixture(scope="module")
+def table1(runs):
+    return tables.measured_table("table1", "books", runs)
+
+
+def _texts(picture):
+    return [text.get_text() for text in picture.figure.findobj(matplotlib.text.Text)]
+
+
+def test_radar_turns_what_is_better_low(table1):
+    """Outside is better: Forget and ASR are 100 minus the value, the rest the value; incomplete rows drop out."""
+    picture = figures.radar(table1)
+    data = picture.data
+    low = data["metric"].isin(["forget", "asr"])
+    assert np.allclose(data["outside"], np.where(low, 100 - data["value"], data["value"]))
+    assert set(data.loc[data["panel"] == "measured", "row"]) == {"base", "upper_bound", "sft", "ngdiff", "duet", "mule"}
+    assert set(data.loc[data["panel"] == "reported", "row"]) == set(figures.RADAR_ROWS)
+    assert data.query("panel == 'reported' and row == 'mule' and metric == 'asr'")["outside"].item() == 100 - 12.5
+    texts = _texts(picture)
+    for name in ("Forget ↓\nrim = 0", "ASR ↓\nrim = 0", "General ↑\nrim = 100", "MMLU ↑\nrim = 100"):
+        assert texts.count(name) == 2
+    assert any(text.startswith("Reported\nMUSE-Books") for text in texts)
+    alone = figures.radar(tables.reported_table("table3"))
+    assert set(alone.data["panel"]) == {"reported"} and "Measured" not in alone.finding + "".join(_texts(alone))
+
+
+def test_radar_finding_comes_from_the_numbers(table1):
+    """A rival that beats MULE on one axis takes that axis out of the sentence."""
+    measured = figures.radar(table1).finding.split("Measured")[1]
+    data = table1.data.copy()
+    data.loc[(data["row"] == "sft") & (data["metric"] == "asr"), "measured"] = -1.0
+    changed = replace(table1, data=data)
+    assert "ASR; Upper Bound" in measured or "ASR and" in measured
+    assert "ASR" not in figures.radar(changed).finding.split("Measured")[1].split(";")[0]
+
+
+def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
+    """Best first, every seed a stroke, missing rows last; the best and the order's agreement are in the text."""
+    picture = figures.overall(table1, runs)
+    measured = picture.data["measured"].dropna()
+    assert list(measured) == sorted(measured, reverse=True) and picture.data["measured"].isna().iloc[-1]
+    strokes = [line for line in picture.figure.axes[0].lines if line.get_marker() == "|"]
+    assert len(strokes) == sum(run.benchmark == "books" and not run.row.startswith("mule_") for run in runs)
+    assert _texts(picture).count("not run") == len(table1.not_run())
+    assert "the best trained rows are MULE" in picture.finding and "(Spearman)" in picture.finding
+    reported = figures.overall(tables.reported_table("table1"))
+    assert "easured" not in "".join(_texts(reported)) + reported.finding
+
+
+def test_training_curves_have_a_panel_per_row_and_a_line_per_seed(runs):
+    """Rows that train nothing have none; the text counts whose loss fell."""
+    picture = figures.training(runs, "books", order=["mule", "sft"])
+    trained = {row for row in ROWS if row not in ("base", "gold", "upper_bound")}
+    assert set(picture.data["row"]) == trained
+    drawn = [axis for axis in picture.figure.axes if axis.lines]
+    assert [axis.get_title(loc="left") for axis in drawn][:2] == ["MULE", "SFT"]
+    assert all(len(axis.lines) == 2 for axis in drawn) and len(drawn) == len(trained)
+    assert picture.finding.endswith(f"falls for {len(trained)} of {len(trained)} rows.")
+    rising = [run.model_copy(update={"log": run.log[::-1]}) if run.row == "sft" else run for run in runs]
+    assert figures.training(rising, "books").finding.endswith("; not for SFT.")
+    assert figures.training(runs, "none").finding == "No trained row was run."
+
+
+def test_one_runs_curve_draws_each_term_in_its_own_style():
+    """The sum and every term once; first and last loss and which terms fell are in the text."""
+    picture = figures.training_curve(LOG, title="MULE")
+    assert picture.finding == "From step 2 to step 6 the loss fell from 3 to 2.5; 1 of its 2 terms fell (obj1)."
+    lines = {line.get_label(): line for line in picture.figure.axes[0].get_lines()}
+    assert set(lines) == {"sum of all terms", "obj1", "obj2"} and list(lines["obj2"].get_ydata()) == [2.0, 1.0, 2.25]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == 3
+    alone = figures.training_curve([{"step": 1, "loss": 2.0, "loss_all": 2.0}] * 2, title="SFT")
+    assert len(alone.figure.axes[0].get_lines()) == 1
+
+
+def test_obedience_is_read_once_per_teacher(runs):
+    """MULE's teacher, the one without thought and the ensemble differ; rates carry intervals; the worst is named."""
+    picture = figures.obedience(runs)
+    books = picture.data[picture.data["benchmark"] == "books"]
+    assert list(dict.fromkeys(books["teacher"])) == ["oracle-cot", "oracle", "ensemble-cot"]
+    assert len(books) == 18 and not books.duplicated(["teacher", "objective", "role"]).any()
+    assert ((books["low"] <= books["obeyed"]) & (books["obeyed"] <= books["high"])).all()
+    assert "without thought: 60 % at Obj1, forget: refuse" in picture.finding and len(picture.figure.axes) == 2
+    assert figures.obedience([]).figure is None
+
+
+def test_ablation_turns_signs_and_keeps_intervals(runs):
+    """A gain is better on every panel; its interval turns with it."""
+    table = tables.measured_table("table2", "books", runs)
+    picture = figures.ablation(table)
+    data = picture.data.set_index(["row", "metric"])
+    for metric in METRICS:
+        cell, line = table.cell("mule_no_cot", metric), data.loc["mule_no_cot", metric]
+        assert line["gain"] == pytest.approx((-1 if metric in ("forget", "asr") else 1) * cell["difference"], abs=1e-3)
+        assert line["low"] <= line["gain"] <= line["high"]
+    assert data.loc["mule_no_cot", "forget"]["gain"] < 0
+    assert _texts(picture).count("not run") == len(table.not_run())
+
+
+def test_robustness_draws_every_condition_and_row(runs):
+    later = tables.beyond_table(runs, "cyber")
+    picture = figures.robustness(later.data)
+    assert {*later.shown["Attack"], "MULE", "Retrained reference"} <= set(_texts(picture))
+    assert figures.robustness(tables.beyond_table(runs, "books").data).figure is None
+
+
+def _cosines():
+    lines = []
+    for benchmark in ("books", "cyber"):
+        for step in (0, 5):
+            for form, level in (("raw", 0.1), ("standardized", 0.8)):
+                for i in (1, 2, 3):
+                    for j in (1, 2, 3):
+                        value = level - 0.01 * (i + j) - 0.1 * step / 5
+                        named = (benchmark, step, form, f"obj{i}", f"obj{j}", value, value - 0.05, value + 0.05)
+                        lines.append(named)
+    names = "benchmark step format objective_a objective_b cosine low high".split()
+    return pd.DataFrame(lines, columns=names)
+
+
+def test_heat_maps_hold_every_value():
+    """Four matrices a row, every cosine written in its cell; one format alone and a missing pair are drawn too."""
+    data = _cosines()
+    picture = figures.cosine_heatmaps(data, finding="x")
+    cells = [axis for axis in picture.figure.axes if axis.get_images() and len(axis.texts) == 18]
+    written = {text.get_text() for axis in cells for text in axis.texts}
+    assert len(cells) == 8 and {report.names.number(value, 2) for value in data["cosine"]} <= written
+    assert not any("-" in text or "−0.00" in text for text in written)
+    assert picture.figure.get_size_inches()[0] <= figures.WIDTH
+    single = data.query("benchmark == 'books' and step == 0 and format == 'raw'").drop(columns=["benchmark", "step"])
+    single = figures.cosine_heatmaps(single.iloc[:-1], finding="x").figure
+    assert sum(len(axis.texts) for axis in single.axes) == 16
+    distances = figures.distance_heatmaps(data.rename(columns={"cosine": "distance"}), finding="x")
+    assert any("proxy A-distance" in text for text in _texts(distances))
+
+
+def test_changes_show_both_formats_and_the_ceiling():
+    picture = figures.cosine_changes(_cosines(), finding="x")
+    legend = [text.get_text() for text in picture.figure.legends[0].get_texts()]
+    assert len(picture.figure.axes) == 4 and legend == list(figures.FORMATS.values())
+
+
+def test_metric_dots_draw_every_row(table1):
+    labels = {"base": "base", "mule": "MULE"}
+    data = table1.data[table1.data["row"].isin(labels) & table1.data["metric"].isin(METRICS)]
+    picture = figures.metric_dots(data, labels, finding="x")
+    marks = [line for line in picture.figure.axes[0].lines if line.get_marker() in "os"]
+    assert sorted(mark.get_xdata()[0] for mark in marks) == pytest.approx(sorted(data["measured"]))
+
+
+def test_showing_writes_the_same_files_and_gives_the_alt_text(table1, tmp_path, capsys):
+    """PNG, PDF, CSV and alt text are byte-identical when drawn again; the notebook's picture has the finding as alt."""
+    for folder in ("a", "b"):
+        report.show(figures.radar(table1), tmp_path / folder, "figure3")
+    for suffix in ("png", "pdf", "csv", "txt"):
+        first, second = (tmp_path / folder / f"figure3.{suffix}" for folder in ("a", "b"))
+        assert first.read_bytes() == second.read_bytes()
+    picture = figures.radar(table1)
+    assert (tmp_path / "a" / "figure3.txt").read_text() == f"{picture.finding}\n"
+    content, metadata = DisplayFormatter().format(picture)
+    assert content["image/png"] and metadata["image/png"]["alt"] == picture.finding
+    report.show(figures.training([], "books"), tmp_path, "nothing")
+    assert not (tmp_path / "nothing.png").exists()
+    report.show(table1, tmp_path / "tables")
+    assert {file.suffix for file in (tmp_path / "tables").iterdir()} == {".csv", ".md", ".tex", ".html", ".txt"}
