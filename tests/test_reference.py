@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from run_folders import write_run, write_runs
 
-from mule_lib import reference, results
+from mule_lib import reference
 from mule_lib.paper import METRICS
+from mule_lib.report import results
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "outputs" / "reference"

@@ -374,7 +374,7 @@ def results_finding(table: ResultTable) -> str:
     parts = []
     for column, source in (("measured", table.source), ("reported", paper_source(table.name))):
         values = table.trained("overall", column)
-        if "mule" not in values:
+        if "mule" not in values or BASE not in table.rows():
             continue
         moves = [
             f"{METRIC_NAMES[metric]} from {number(table.cell(BASE, metric)[column])} to "
