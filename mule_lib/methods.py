@@ -6,6 +6,7 @@ name. To add one, write a loss, an entry of `METHODS` and, for options of its ow
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -58,7 +59,7 @@ class Term:
 
     name: str
     loss: Callable[..., Tensor]
-    continuations: tuple[str, ...]
+    continuations: tuple[str, ...] = ("answer",)
     objectives: tuple[Objective, ...] = tuple(Objective)
     roles: tuple[Role, ...] = tuple(Role)
     unit: str = "tokens"
@@ -182,55 +183,45 @@ def _min_norm(keep: Sequence[Tensor], forget: Sequence[Tensor], o: params.MOLLMO
     return gradients.min_norm_direction([*keep, *forget], normalize=o.normalize)
 
 
-def _forget(loss: Callable[..., Tensor], *continuations: str, **more: Any) -> Term:
-    return Term("forget", loss, continuations or ("answer",), roles=(Role.FORGET,), **more)
-
-
-def _attack(loss: Callable[..., Tensor]) -> Term:
-    return Term("attack", loss, ("answer",), (Objective.OBJ3,), (Role.ADVERSARIAL,))
-
-
-def _retain(loss: Callable[..., Tensor] = _likelihood, **more: Any) -> Term:
-    return Term("retain", loss, ("answer",), (Objective.OBJ1,), (Role.RETAIN,), keeps=True, **more)
-
-
 def _distil(loss: Callable[..., Tensor]) -> tuple[Term, ...]:
     """One term per objective, added with weight 1 each, as L_i of Section 3.1."""
     return tuple(Term(objective.value, loss, ("taught",), (objective,), frozen=True) for objective in Objective)
 
 
-NEIGHBOR = Term("neighbor", _likelihood, ("answer",), (Objective.OBJ2,), (Role.NEIGHBOR,), keeps=True)
+FORGET = partial(Term, "forget", roles=(Role.FORGET,))
+ATTACK = partial(Term, "attack", objectives=(Objective.OBJ3,), roles=(Role.ADVERSARIAL,))
+RETAIN = partial(Term, "retain", objectives=(Objective.OBJ1,), roles=(Role.RETAIN,), keeps=True)
+NEIGHBOR = Term("neighbor", _likelihood, objectives=(Objective.OBJ2,), roles=(Role.NEIGHBOR,), keeps=True)
+BOTH = ("refusal", "answer")
 WEIGHTED = {"unit": "rows", "weight": "forget_weight"}
-BESIDE = _retain(weight="retain_weight")
+BESIDE = RETAIN(_likelihood, weight="retain_weight")
 
 METHODS: dict[str, Method] = {
     "base": Method("Base", source="the model before unlearning"),
     "upper_bound": Method("Upper Bound", options=params.PromptedOptions(), source="MULE 5.1"),
     "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions(), source="MULE 5.1"),
-    "ga": Method("GA", (_forget(_ascend),), params.TrainedOptions(), source="Jang 2023"),
-    "graddiff": Method("GradDiff", (_forget(_ascend, weight="forget_weight"), BESIDE), params.WeightedOptions()),
+    "ga": Method("GA", (FORGET(_ascend),), params.TrainedOptions(), source="Jang 2023"),
+    "graddiff": Method("GradDiff", (FORGET(_ascend, weight="forget_weight"), BESIDE), params.WeightedOptions()),
     "npo": Method(
-        "NPO", (_forget(_npo, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
+        "NPO", (FORGET(_npo, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
     ),
     "simnpo": Method(
         "SimNPO",
-        (_forget(_simnpo, **WEIGHTED), BESIDE),
+        (FORGET(_simnpo, **WEIGHTED), BESIDE),
         params.SimNPOOptions(),
         source="Fan 2025, the authors' values for TOFU forget10",
     ),
-    "idk_dpo": Method(
-        "IdkDPO", (_forget(_idk_dpo, "refusal", "answer", frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()
-    ),
+    "idk_dpo": Method("IdkDPO", (FORGET(_idk_dpo, BOTH, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
     "flat": Method(
         "FLAT",
-        (_forget(_flat, "refusal", "answer", unit="rows"),),
+        (FORGET(_flat, BOTH, unit="rows"),),
         params.FLATOptions(),
         source="Wang 2025, without retain data",
     ),
     "sft": Method("SFT", (Term("all", _likelihood, ("desired",)),), params.TrainedOptions(), source="MULE 5.1"),
     "ngdiff": Method(
         "NGDiff",
-        (_retain(), NEIGHBOR, _forget(_likelihood), _attack(_likelihood)),
+        (RETAIN(_likelihood), NEIGHBOR, FORGET(_likelihood), ATTACK(_likelihood)),
         params.NGDiffOptions(),
         rule=_ngdiff,
         auto_learning_rate=True,
@@ -239,10 +230,10 @@ METHODS: dict[str, Method] = {
     "mollm": Method(
         "MOLLM",
         (
-            _retain(_likelihood_and_kl, frozen=True),
+            RETAIN(_likelihood_and_kl, frozen=True),
             NEIGHBOR,
-            _forget(_unlearning_cross_entropy),
-            _attack(_unlearning_cross_entropy),
+            FORGET(_unlearning_cross_entropy),
+            ATTACK(_unlearning_cross_entropy),
         ),
         params.MOLLMOptions(),
         rule=_min_norm,

@@ -13,6 +13,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from mule_lib import models, prompts
+from mule_lib.data.records import Group
 from mule_lib.methods import METHODS, Answers, Method, Term
 from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError, Settings, train
@@ -109,7 +110,7 @@ def test_6_a_nan_is_neither_logged_as_zero_nor_trained_on(tmp_path):
 def test_7_nested_batches_are_not_emptied(tmp_path):
     trainer = bare_trainer(tiny.model(), tmp_path, remove_unused_columns=True)
     batch = next(iter(trainer.get_train_dataloader()))
-    assert len(batch) == 6 and batch["obj1/forget", "desired"]["input_ids"].numel() > 0
+    assert len(batch) == 6 and batch[Group("obj1", "forget"), "desired"]["input_ids"].numel() > 0
     trainer.train()
     assert trainer.state.global_step == 1
 
