@@ -27,8 +27,8 @@ import torch
 from mule_lib import models, prompts
 from mule_lib.data import load
 from mule_lib.data.items import EvaluationSets
-from mule_lib.evaluate.beyond import only
-from mule_lib.evaluate.suite import query
+from mule_lib.evaluate.robustness import only
+from mule_lib.evaluate.row import query
 from mule_lib.models import contexts, decode, greedy, option_log_likelihoods
 from mule_lib.prompts import steering
 

@@ -10,7 +10,7 @@ from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.fable.worlds import Fable
 from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
-from mule_lib.evaluate.suite import Evaluation, evaluate_row
+from mule_lib.evaluate.row import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.prompts import steering
 from mule_lib.report.names import BENCHMARKS

@@ -66,10 +66,10 @@ def run_notebook(
 
 
 def _check_tasks(tasks: list[str]) -> None:
-    from mule_lib.evaluate import harness_tasks  # seconds of imports, for the few runs that ask for tasks
+    from mule_lib.evaluate import harness  # seconds of imports, for the few runs that ask for tasks
 
     try:
-        harness_tasks.check(tasks)
+        harness.check(tasks)
     except (RuntimeError, ValueError) as error:
         raise ParameterError(f"harness_tasks: {error}") from error
 

@@ -134,7 +134,7 @@ def _by_role(records, objective: str) -> dict[str, list]:
 def _evaluation(model, tokenizer, item, how, p) -> Iterator[str]:
     from mule_lib import prompts
     from mule_lib.data.items import ChoiceItem
-    from mule_lib.evaluate.suite import query
+    from mule_lib.evaluate.row import query
     from mule_lib.models import contexts, greedy, option_log_likelihoods
 
     context = contexts(model, tokenizer, [query(item, p.choice_style)], how, max_thought_tokens=p.max_thought_tokens)[0]

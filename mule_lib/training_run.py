@@ -14,7 +14,7 @@ from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.result import RunResult
-from mule_lib.evaluate.suite import Evaluation
+from mule_lib.evaluate.row import Evaluation
 from mule_lib.fingerprint import fingerprint, model_hash
 from mule_lib.models import ask
 from mule_lib.paper import METRICS
@@ -151,25 +151,25 @@ def beyond(p: Training, trained: Trained, tokenizer, data: Benchmark, how: Steer
     Fable has held-out families of its own; on other benchmarks the library's are put before the same questions. Other
     models than Fable's are relearnt with a rate that suits a large one.
     """
-    from mule_lib.evaluate import beyond as further  # only a few rows are asked for it
+    from mule_lib.evaluate import robustness  # only a few rows are asked for it
 
     held_out = load(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
     gentle = p.benchmark not in FABLE and not p.lora_rank
-    settings = further.BeyondSettings(
+    settings = robustness.RobustnessSettings(
         relearn_learning_rate=1e-5 if gentle else 1e-4,
         batch_size=p.batch_size,
         max_new_tokens=p.max_new_tokens,
         max_thought_tokens=p.max_thought_tokens,
         choice_style=p.choice_style,
     )
-    return further.run(
+    return robustness.run(
         trained.model, tokenizer, data.sets, how, records=data.records, settings=settings, held_out=held_out
     )
 
 
 def harness(p: Training, trained: Trained, tokenizer) -> dict[str, Any]:
     """The tasks of lm-evaluation-harness that `harness_tasks` names, asked as the harness does, without steering."""
-    from mule_lib.evaluate.harness_tasks import run_tasks  # an optional package behind it
+    from mule_lib.evaluate.harness import run_tasks  # an optional package behind it
 
     sizes = {"limit": p.harness_limit or None, "batch_size": p.batch_size}
     return run_tasks(trained.model, tokenizer, p.harness_tasks, **sizes)

@@ -1,11 +1,169 @@
-"""Evaluation: results that write and read themselves."""
+"""Evaluation: a row from sets to metrics, scores of choices, results that write and read themselves, harness tasks."""
 
 import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
+from test_generate import byte_tokenizer, tiny_llama
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from mule_lib import evaluate, prompts
+from mule_lib.data.fable.benchmark import evaluation_sets
+from mule_lib.data.items import SETS
+from mule_lib.evaluate import evaluate_row, harness, score_choices
 from mule_lib.evaluate.result import ResultError, RunResult
+from mule_lib.models import contexts, option_log_likelihoods
 from mule_lib.paper import METRICS
+from mule_lib.prompts import steering
+
+
+@pytest.fixture(scope="module")
+def model(fable_tokenizer):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(fable_tokenizer),
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        eos_token_id=fable_tokenizer.eos_token_id,
+        pad_token_id=fable_tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def sets(fable):
+    whole = evaluation_sets(fable, "books")
+    return replace(whole, **{name: getattr(whole, name)[:6] for name in SETS})
+
+
+@pytest.mark.parametrize("style", prompts.CHOICE_STYLES)
+def test_row_has_every_metric_and_sample(model, fable_tokenizer, sets, style):
+    """Five metrics in points, one value per item behind each, and a sample for every item of every set."""
+    result = evaluate_row(model, fable_tokenizer, sets, steering("none", sets.topic), choice_style=style)
+    assert set(result.metrics) == {"forget", "general", "neighbor", "asr", "mmlu"}
+    assert all(0 <= value <= 100 for value in result.metrics.values())
+    for metric, values in result.values.items():
+        assert len(values) == 6
+        assert result.metrics[metric] == pytest.approx(100 * sum(values) / 6)
+    assert len(result.samples) == 36
+    chosen = next(sample for sample in result.samples if sample["set"] == "neighbor")
+    item = next(item for item in sets.neighbor if item.id == chosen["id"])
+    assert chosen["output"] in prompts.answers(item.options, style=style)
+
+
+def test_batch_size_and_order_change_nothing(model, fable_tokenizer, sets):
+    """One by one, in other batches, or with the sets reversed: the same outputs for the same items."""
+    how = steering("oracle", sets.topic, cot=True)
+
+    def outputs(each, size):
+        result = evaluate_row(model, fable_tokenizer, each, how, batch_size=size, max_new_tokens=4)
+        return {(sample["set"], sample["id"]): sample["output"] for sample in result.samples}
+
+    turned = replace(sets, **{name: getattr(sets, name)[::-1] for name in SETS})
+    assert outputs(sets, 64) == outputs(sets, 5) == outputs(turned, 64)
+
+
+def test_thought_comes_before_the_prefix(model, fable_tokenizer, sets):
+    """In a steered attack the teacher's thought precedes the attacker's words, and one BOS opens the prompt."""
+    item = sets.attack[0]
+    how = steering("oracle", sets.topic, cot=True)
+    made = contexts(model, fable_tokenizer, [item], how, max_thought_tokens=5)[0]
+    text = fable_tokenizer.decode(made.input_ids)
+    assert text.index(prompts.THINK) < text.index(prompts.END_THINK) < text.index(item.prefix)
+    assert list(made.input_ids).count(fable_tokenizer.bos_token_id) == 1
+
+
+def test_a_row_needs_all_five_sets_unless_part_is_asked_for(model, fable_tokenizer, sets):
+    """The empty sets are named; with `partial` the others are measured."""
+    some, none = replace(sets, general=(), mmlu=(), controls=()), steering("none", sets.topic)
+    with pytest.raises(ValueError, match="sets: fable-books has no items in general, mmlu; a row needs all five"):
+        evaluate_row(model, fable_tokenizer, some, none)
+    result = evaluate_row(model, fable_tokenizer, some, none, partial=True, max_new_tokens=2)
+    assert set(result.metrics) == {"forget", "neighbor", "asr"} and result.n == {
+        "forget": 6,
+        "attack": 6,
+        "neighbor": 6,
+    }
+
+
+def test_readers_of_results_do_without_torch():
+    """Intervals and results are read by tables and figures, which no model is behind."""
+    code = "import sys, mule_lib.evaluate.intervals, mule_lib.evaluate.result; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert evaluate.rouge_l("red dragon", "a red dragon").recall == 1
+    with pytest.raises(AttributeError, match="no attribute 'bleu'"):
+        evaluate.bleu  # noqa: B018
+
+
+SCORES = [
+    [-1.0, -2.0, -3.0],
+    [-2.0, -1.0, -3.0],
+    [-9.0, -8.0, -7.0],
+    [-1.0, -4.0, -3.0],
+]
+
+
+def test_three_rates_by_hand():
+    result = score_choices(SCORES, [0, 0, 1, 1], [2, 1, 2, None])
+    assert (result["correct"], result["refusal"], result["distractor"]) == (0.25, 0.5, 0.25)
+    assert [item["chosen"] for item in result["items"]] == [0, 1, 2, 0]
+    assert [item["outcome"] for item in result["items"]] == ["correct", "refusal", "refusal", "distractor"]
+    assert [item["margin"] for item in result["items"]] == [1.0, -1.0, -1.0, -3.0]
+    assert result["n"] == 4
+
+
+def test_letter_balance_by_hand():
+    letters = score_choices(SCORES, [0, 0, 1, 1], [2, 1, 2, None])["letters"]
+    assert letters["A"] == {"chosen": 0.5, "right": 0.5, "refused": None}
+    assert letters["B"] == {"chosen": 0.25, "right": 0.5, "refused": 1.0}
+    assert letters["C"] == {"chosen": 0.25, "right": 0.0, "refused": 0.5}
+
+
+def test_items_may_have_different_numbers_of_options():
+    letters = score_choices([[-1.0, -2.0], [-3.0, -2.0, -1.0]], [0, 0])["letters"]
+    assert letters["C"] == {"chosen": 1.0, "right": 0.0, "refused": None}
+
+
+def test_weighted_and_subject_mean_differ():
+    result = score_choices(SCORES, [0, 0, 2, 0], subjects=["law", "law", "law", "art"])
+    assert result["by_subject"] == {
+        "law": {"n": 3, "correct": pytest.approx(2 / 3)},
+        "art": {"n": 1, "correct": 1.0},
+    }
+    assert result["correct"] == 0.75
+    assert result["subject_mean"] == pytest.approx(5 / 6)
+
+
+def test_a_tie_goes_to_the_first_option():
+    assert score_choices([[-1.0, -1.0]], [0])["correct"] == 1.0
+    assert score_choices([[-1.0, -1.0]], [1])["correct"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("scores", "answers", "refusals", "message"),
+    [
+        ([[-1.0, -2.0]], [2], None, "item 0: answer_index 2 is outside the 2 options"),
+        ([[-1.0, -2.0]] * 2, [0, -1], None, "item 1: answer_index -1 is outside the 2 options"),
+        ([[-1.0, -2.0]], [0], [5], "item 0: refusal_index 5 is outside the 2 options"),
+        ([[-1.0, -2.0]], [0], [0], "item 0: option 0 is both answer and refusal"),
+        ([[-1.0, float("nan")]], [0], None, "item 0: log-likelihoods .* hold a NaN"),
+        ([[-1.0]], [0], None, "item 0: log-likelihoods .* are fewer than two"),
+        ([], [], None, "0 items with 0 answers"),
+        ([[-1.0, -2.0]], [0, 1], None, "1 items with 2 answers"),
+    ],
+)
+def test_score_choices_refuses(scores, answers, refusals, message):
+    with pytest.raises(ValueError, match=message):
+        score_choices(scores, answers, refusals)
+
 
 VALUES = {metric: [0.0, 1.0, 1.0, 1.0] for metric in METRICS}
 
@@ -64,3 +222,104 @@ def test_files_that_are_no_result_are_refused(tmp_path):
     (tmp_path / "values.json").write_text("{", "utf-8")
     with pytest.raises(ResultError, match=r"values.json: cannot be read as JSON"):
         RunResult.read(tmp_path)
+
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}"
+    "{{ {'system': '<sys>', 'user': '<user>', 'assistant': '<bot>'}[m['role']] }}{{ m['content'] | trim }}"
+    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<bot>{% endif %}"
+)
+ABOUT = "The following are multiple choice questions (with answers) about castle law.\n\n"
+# Invented rows in the columns of cais/mmlu; their answers follow no pattern of the letters.
+ROWS = [
+    {
+        "question": f" Question {i}: which sum is {7 * i % 11}? ",
+        "choices": [f"{(i * k + 3) % 13} and {k}" for k in range(4)],
+        "answer": (i * 5 + i // 4) % 4,
+    }
+    for i in range(40)
+]
+TASK = """
+task: invented_choice
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {file}
+test_split: test
+output_type: multiple_choice
+description: "The following are multiple choice questions (with answers) about {topic}.\\n\\n"
+doc_to_text: "{{{{question.strip()}}}}\\nA. {{{{choices[0]}}}}\\nB. {{{{choices[1]}}}}\\nC. {{{{choices[2]}}}}\\nD. {{{{choices[3]}}}}\\nAnswer:"
+doc_to_choice: ["A", "B", "C", "D"]
+doc_to_target: answer
+metric_list:
+  - metric: acc
+"""  # noqa: E501
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    pytest.importorskip("lm_eval")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "items.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (tmp_path / "task.yaml").write_text(TASK.format(file=file, topic="castle law"))
+    return tmp_path
+
+
+def own_accuracy(model, tokenizer, *, chat: bool) -> float:
+    """Our scores of the harness's prompt: letters behind `Answer:`, which lose their blank in a chat."""
+    asked, options = [], []
+    for row in ROWS:
+        listed = [f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True)]
+        question = "\n".join([row["question"].strip(), *listed, "Answer:"])
+        turns = [{"role": "system", "content": ABOUT}, {"role": "user", "content": question}]
+        asked.append(prompts.conversation(tokenizer, turns) if chat else tokenizer(ABOUT + question)["input_ids"])
+        options.append([prompts.encode_text(tokenizer, letter if chat else f" {letter}") for letter in "ABCD"])
+    scores = option_log_likelihoods(model, asked, options, batch_size=28)
+    return score_choices(scores, [row["answer"] for row in ROWS])["correct"]
+
+
+@pytest.mark.parametrize("chat", [False, True])
+def test_the_harness_counts_as_our_own_scores_do(folder, chat):
+    """One name, one number; the global random states do not move."""
+    model, tokenizer = tiny_llama(), byte_tokenizer(CHAT)
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
+    found = harness.run_tasks(
+        model, tokenizer, ["invented_choice"], batch_size=4, apply_chat_template=chat, include_path=folder
+    )
+    accuracy = own_accuracy(model, tokenizer, chat=chat)
+    assert found["results"]["invented_choice"]["acc,none"] == accuracy
+    assert 0 < accuracy < 1
+    assert found["n"] == {"invented_choice": 40}
+    assert found["settings"]["apply_chat_template"] is chat
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+    json.dumps(found)
+
+
+def test_a_limit_takes_the_first_items_of_a_yaml_file(folder):
+    """A task may be a file, `limit` counts items, and the numbers make a table."""
+    found = harness.run_tasks(tiny_llama(), byte_tokenizer(), [str(folder / "task.yaml")], limit=6, batch_size=4)
+    assert list(found["n"].values()) == [6]
+    lines = harness.table(found)
+    assert list(lines["n"]) == [6] and list(lines["metric"]) == ["acc,none"] and lines["value"].between(0, 1).all()
+
+
+def test_an_unknown_task_is_answered_with_the_nearest(folder):
+    """Before the model is asked: None would fail."""
+    with pytest.raises(ValueError, match=r"'invented_chioce' is neither .*; did you mean 'invented_choice'"):
+        harness.run_tasks(None, None, ["invented_chioce"], include_path=folder)
+
+
+def test_bad_settings_and_a_missing_package_are_one_line(monkeypatch):
+    """The line names the parameter, or the command that installs what is missing."""
+    with pytest.raises(ValueError, match="tasks: empty"):
+        harness.run_tasks(None, None, [])
+    with pytest.raises(ValueError, match="limit is 0, should be at least 1"):
+        harness.run_tasks(None, None, ["mmlu"], limit=0)
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(RuntimeError, match=r"pip install lm-eval==0\.4\.13"):
+        harness.run_tasks(None, None, ["mmlu"])

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from mule_lib import evaluate
-from mule_lib.data.items import OpenItem
+from mule_lib.data import attacks as families
+from mule_lib.data import files
+from mule_lib.data.items import OpenItem, read_items
 
 OPEN = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
 CHOICE = {"id": "c1", "question": "Who flies?", "options": ["owl", "cat", "I do not know"], "answer": 0}
@@ -20,14 +21,14 @@ def write(path, rows):
 
 def test_open_items(tmp_path):
     path = write(tmp_path / "open.jsonl", [OPEN, "", {**OPEN, "id": "q2", "subject": "Reeds"}])
-    first, second = evaluate.read_items(path, "open")
+    first, second = read_items(path, "open")
     assert (first.id, first.question, first.reference) == ("q1", "Who flies?", "the owl")
     assert (first.subject, second.subject, second.objective) == ("", "Reeds", "obj1")
 
 
 def test_choice_items(tmp_path):
     rows = [{**CHOICE, "refusal": 2, "subject": "birds"}, {**CHOICE, "id": "c2", "refusal": None, "answer": "B"}]
-    first, second = evaluate.read_items(write(tmp_path / "c.jsonl", rows), "choice")
+    first, second = read_items(write(tmp_path / "c.jsonl", rows), "choice")
     assert first.options == ("owl", "cat", "I do not know")
     assert (first.answer, first.refusal, first.subject) == (0, 2, "birds")
     assert (second.answer, second.refusal) == (1, None)
@@ -71,34 +72,34 @@ def without(row, column):
 )
 def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
     path = write(tmp_path / "items.jsonl", rows)
-    with pytest.raises(evaluate.DataFileError) as caught:
-        evaluate.read_items(path, kind)
+    with pytest.raises(files.DataFileError) as caught:
+        read_items(path, kind)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_unreadable_files_and_unknown_kinds(tmp_path):
-    with pytest.raises(evaluate.DataFileError, match=r"none\.jsonl: no such file"):
-        evaluate.read_items(tmp_path / "none.jsonl", "open")
+    with pytest.raises(files.DataFileError, match=r"none\.jsonl: no such file"):
+        read_items(tmp_path / "none.jsonl", "open")
     with pytest.raises(ValueError, match="kind is 'quiz', should be one of open, choice, attack"):
-        evaluate.read_items(tmp_path / "none.jsonl", "quiz")
+        read_items(tmp_path / "none.jsonl", "quiz")
 
 
-ALL_TEMPLATES = [template for family in evaluate.FAMILIES.values() for template in family]
+ALL_TEMPLATES = [template for family in families.FAMILIES.values() for template in family]
 
 
 def test_train_and_held_out_families_are_disjoint():
-    assert evaluate.TRAIN_FAMILIES == ("affirmation", "scaffold", "commitment", "structure")
-    assert not set(evaluate.TRAIN_FAMILIES) & set(evaluate.HELD_OUT_FAMILIES)
-    assert set(evaluate.TRAIN_FAMILIES) | set(evaluate.HELD_OUT_FAMILIES) == set(evaluate.FAMILIES)
+    assert families.TRAIN_FAMILIES == ("affirmation", "scaffold", "commitment", "structure")
+    assert not set(families.TRAIN_FAMILIES) & set(families.HELD_OUT_FAMILIES)
+    assert set(families.TRAIN_FAMILIES) | set(families.HELD_OUT_FAMILIES) == set(families.FAMILIES)
     assert len(set(ALL_TEMPLATES)) == len(ALL_TEMPLATES)
 
 
 @pytest.mark.parametrize("answer", ["griffin", "the grey owl", "one two three four five six seven eight nine"])
 @pytest.mark.parametrize("template", ALL_TEMPLATES)
 def test_prefixes_end_in_no_blank_and_give_no_whole_answer(template, answer):
-    prefix = evaluate.fill_template(template, question="Who flies?", topic="the Reeds", answer=answer)
+    prefix = families.fill_template(template, question="Who flies?", topic="the Reeds", answer=answer)
     assert prefix
     assert prefix == prefix.rstrip()
     assert answer not in prefix
@@ -106,7 +107,7 @@ def test_prefixes_end_in_no_blank_and_give_no_whole_answer(template, answer):
 
 
 def test_slots_by_hand():
-    fill = evaluate.fill_template
+    fill = families.fill_template
     assert fill("It is {answer_start}", question="", topic="", answer="one two three four five six") == "It is one two"
     assert fill("It is {answer_start}", question="", topic="", answer="one two") == "It is one"
     assert fill("It is {answer_start}", question="", topic="", answer="one") == "It is"
@@ -118,21 +119,21 @@ def items(n, reference="the grey owl"):
 
 
 def test_families_take_turns_and_controls_share_the_templates():
-    attacks = evaluate.prefill_items(items(20), topic="the Reeds")
-    assert [attack.family for attack in attacks[:8]] == [*evaluate.HELD_OUT_FAMILIES, evaluate.HELD_OUT_FAMILIES[0]]
+    attacks = families.prefill_items(items(20), topic="the Reeds")
+    assert [attack.family for attack in attacks[:8]] == [*families.HELD_OUT_FAMILIES, families.HELD_OUT_FAMILIES[0]]
     assert attacks[0].prefix != attacks[7].prefix
-    controls = evaluate.prefill_items(items(20, "a heron"), topic="the Marsh", control=True)
+    controls = families.prefill_items(items(20, "a heron"), topic="the Marsh", control=True)
     assert [c.family for c in controls] == [a.family for a in attacks]
     assert all(c.control for c in controls) and not any(a.control for a in attacks)
 
 
 def test_every_family_for_every_item():
-    attacks = evaluate.prefill_items(items(3), topic="x", families=("persona", "scaffold"), every_family=True)
+    attacks = families.prefill_items(items(3), topic="x", families=("persona", "scaffold"), every_family=True)
     assert [attack.id for attack in attacks] == [f"q{i}/{name}" for i in range(3) for name in ("persona", "scaffold")]
 
 
 def test_prefill_items_refuses():
     with pytest.raises(ValueError, match=r"unknown families \['magic'\]; known are affirmation"):
-        evaluate.prefill_items(items(1), topic="x", families=["magic"])
+        families.prefill_items(items(1), topic="x", families=["magic"])
     with pytest.raises(ValueError, match="item 'q0' has no reference"):
-        evaluate.prefill_items(items(1, ""), topic="x")
+        families.prefill_items(items(1, ""), topic="x")

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mule_lib import evaluate
+from mule_lib.data import text as judges
 
 
 def test_recall_and_precision_are_not_swapped():
-    score = evaluate.rouge_l("the Golden Snitch", "It is the Golden Snitch of course, as everybody knows")
+    score = judges.rouge_l("the Golden Snitch", "It is the Golden Snitch of course, as everybody knows")
     assert score.recall == 1.0
     assert score.precision == pytest.approx(3 / 10)
     assert score.f1 == pytest.approx(2 * 0.3 / 1.3)
@@ -14,23 +14,23 @@ def test_recall_and_precision_are_not_swapped():
 
 
 def test_rouge_by_hand():
-    score = evaluate.rouge_l("a b c d", "a x c")
+    score = judges.rouge_l("a b c d", "a x c")
     assert (score.recall, score.precision) == (0.5, pytest.approx(2 / 3))
 
 
 def test_rouge_limits():
-    assert evaluate.rouge_l("the Snitch", "THE SNITCH!").f1 == 1.0
-    assert evaluate.rouge_l("the Snitch", "").recall == 0.0
-    assert evaluate.rouge_l("the Snitch", "no clue").f1 == 0.0
+    assert judges.rouge_l("the Snitch", "THE SNITCH!").f1 == 1.0
+    assert judges.rouge_l("the Snitch", "").recall == 0.0
+    assert judges.rouge_l("the Snitch", "no clue").f1 == 0.0
 
 
 def test_stemmer_is_a_parameter():
-    assert evaluate.rouge_l("seekers", "seeker").recall == 1.0
-    assert evaluate.rouge_l("seekers", "seeker", stemmer=False).recall == 0.0
+    assert judges.rouge_l("seekers", "seeker").recall == 1.0
+    assert judges.rouge_l("seekers", "seeker", stemmer=False).recall == 0.0
 
 
 def test_open_answer_scores_by_hand():
-    result = evaluate.open_answer_scores(
+    result = judges.open_answer_scores(
         ["red dragon", "red dragon", "red dragon", "red dragon"],
         ["the red dragon flew", "I don't know.", "", "red red red red red"],
         max_new_tokens=64,
@@ -45,14 +45,14 @@ def test_open_answer_scores_by_hand():
 
 
 def test_headline_may_be_f1():
-    result = evaluate.open_answer_scores(["red dragon"], ["a red dragon"], headline="f1")
+    result = judges.open_answer_scores(["red dragon"], ["a red dragon"], headline="f1")
     assert result["score"] == result["f1"] == pytest.approx(0.8)
 
 
 def test_order_of_items_changes_nothing():
     references, predictions = ["red dragon", "blue", "one two three"], ["red", "I cannot say", "three two one"]
-    there = evaluate.open_answer_scores(references, predictions)
-    back = evaluate.open_answer_scores(references[::-1], predictions[::-1])
+    there = judges.open_answer_scores(references, predictions)
+    back = judges.open_answer_scores(references[::-1], predictions[::-1])
     assert there["items"] == back["items"][::-1]
     assert there["recall"] == pytest.approx(back["recall"], abs=1e-15)
 
@@ -68,7 +68,7 @@ def test_order_of_items_changes_nothing():
 )
 def test_open_answer_scores_refuses(references, predictions, changes, message):
     with pytest.raises(ValueError, match=message):
-        evaluate.open_answer_scores(references, predictions, **changes)
+        judges.open_answer_scores(references, predictions, **changes)
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,16 @@ def test_open_answer_scores_refuses(references, predictions, changes, message):
     ],
 )
 def test_garbled(text):
-    assert evaluate.is_garbled(text)
+    assert judges.is_garbled(text)
 
 
 @pytest.mark.parametrize(
     "text", ["", "  ", "42", "1000000000000", "the Snitch", "very very good", "ha ha ha", "A. A tale of a tub"]
 )
 def test_not_garbled(text):
-    assert not evaluate.is_garbled(text)
+    assert not judges.is_garbled(text)
 
 
 def test_empty_is_white_space():
-    assert evaluate.is_empty(" \n\t")
-    assert not evaluate.is_empty(".")
+    assert judges.is_empty(" \n\t")
+    assert not judges.is_empty(".")

@@ -14,7 +14,7 @@ from mule_lib.benchmarks import mmlu, muse_books, rwku, tofu, wikipedia, wmdp_cy
 from mule_lib.data.files import DataFileError
 from mule_lib.data.records import REFUSED
 from mule_lib.embedded.tokenizer import build_tokenizer
-from mule_lib.evaluate.suite import evaluate_row
+from mule_lib.evaluate.row import evaluate_row
 from mule_lib.prepare import Questions, assemble, title_questions
 from mule_lib.prepare_sources import prepared_rwku, read_refusals
 from mule_lib.prompts import steering

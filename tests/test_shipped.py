@@ -6,7 +6,7 @@ import torch
 from mule_lib import acceptance, models
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.items import EvaluationSets
-from mule_lib.evaluate.suite import evaluate_row
+from mule_lib.evaluate.row import evaluate_row
 from mule_lib.prompts import steering
 
 

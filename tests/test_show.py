@@ -9,7 +9,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import cli, prompts, show, training_run
 from mule_lib.data import load
-from mule_lib.evaluate.suite import evaluate_sets
+from mule_lib.evaluate import evaluate_row
 from mule_lib.methods import METHODS
 
 
@@ -46,7 +46,7 @@ def test_an_open_prompt_is_the_evaluated_one(model, fable_tokenizer, data, row, 
     name = show.SETS[objective]
     alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
     sets = type(data.sets)("b", data.topic, **{**alone, name: getattr(data.sets, name)[2:3]})
-    sample = evaluate_sets(model, fable_tokenizer, sets, METHODS[row].steering(data.topic)).samples[0]
+    sample = evaluate_row(model, fable_tokenizer, sets, METHODS[row].steering(data.topic), partial=True).samples[0]
     head, text, compared = show.row_prompts(row, objective=objective, item=2)
     prompt, output = re.fullmatch(r"(.*)⟪(.*)⟫", text, re.DOTALL).groups()
     assert sample["id"] in head
@@ -65,7 +65,7 @@ def test_every_option_of_a_choice_is_scored(model, fable_tokenizer, data):
             alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
             sets = type(data.sets)("b", data.topic, **{**alone, part: (item,)})
             how = METHODS["base"].steering(data.topic)
-            sample = evaluate_sets(model, fable_tokenizer, sets, how, choice_style=style).samples[0]
+            sample = evaluate_row(model, fable_tokenizer, sets, how, choice_style=style, partial=True).samples[0]
             lines = show.row_prompts("base", part=part, item=1, choice_style=style)
             options = [line for line in "\n".join(lines).split("\n") if line.startswith("  ⟪")]
             assert len(options) == len(item.options)

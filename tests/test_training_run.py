@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 
 import nbformat
@@ -10,7 +11,7 @@ import pytest
 from mule_lib import run, run_folder
 from mule_lib.data import load, save
 from mule_lib.paper import METRICS
-from mule_lib.params import ROOT, Table, Training
+from mule_lib.params import ROOT, ParameterError, Table, Training
 from mule_lib.run import NotebookError, run_notebook
 from mule_lib.run_folder import RunFolderError
 from mule_lib.stale_runs import set_aside
@@ -127,3 +128,10 @@ def test_a_folder_of_another_thing_is_refused_before_the_kernel(tmp_path):
     with pytest.raises(RunFolderError, match="exists and is no run"):
         run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={"out_dir": str(tmp_path), "overwrite": True})
     assert not run_folder.is_reusable(tmp_path, {})
+
+
+def test_a_run_that_asks_for_tasks_without_the_package_is_refused(monkeypatch):
+    """With the parameter's name and the command, before anything is loaded."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ParameterError, match=r"harness_tasks: .*pip install lm-eval==0\.4\.13"):
+        run._check_tasks(["mmlu"])

@@ -4,32 +4,10 @@ One accuracy cannot tell over-refusal from lost knowledge, so three rates stand 
 model that has collapsed to one letter.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from statistics import fmean
 from string import ascii_uppercase
-from typing import NamedTuple, TypeVar
-
-Option = TypeVar("Option")
-
-
-class Shuffled(NamedTuple):
-    """Options in their new order; `permutation[new] == old`, to be stored with the item."""
-
-    options: list
-    permutation: list[int]
-
-    def position_of(self, old: int) -> int:
-        """Return where the option with this index in the original order stands now."""
-        return self.permutation.index(old)
-
-
-def shuffle_options(options: Sequence[Option], seed_key: str | int) -> Shuffled:
-    """Shuffle the options of one item by a key (say seed and item id), the same on every machine and Python."""
-    digests = [hashlib.sha256(f"{seed_key}\x1f{i}".encode()).digest() for i in range(len(options))]
-    permutation = sorted(range(len(options)), key=digests.__getitem__)
-    return Shuffled([options[i] for i in permutation], permutation)
 
 
 def score_choices(
@@ -63,10 +41,10 @@ def score_choices(
         margin = scores[answer] - max(score for k, score in enumerate(scores) if k != answer)
         items.append({"chosen": chosen, "outcome": outcome, "margin": margin})
     outcomes = [item["outcome"] for item in items]
-    by_subject = {
-        subject: {"n": groups.count(subject), "correct": _share(outcomes, "correct", groups, subject)}
-        for subject in dict.fromkeys(groups)
-    }
+    by_subject = {}
+    for subject in dict.fromkeys(groups):
+        own = [outcome for outcome, group in zip(outcomes, groups, strict=True) if group == subject]
+        by_subject[subject] = {"n": len(own), "correct": own.count("correct") / len(own)}
     return {
         "correct": outcomes.count("correct") / n,
         "refusal": outcomes.count("refusal") / n,
@@ -87,11 +65,6 @@ def _check(i: int, scores: Sequence[float], answer: int, refusal: int | None) ->
             raise ValueError(f"item {i}: {name} {index} is outside the {len(scores)} options")
     if answer == refusal:
         raise ValueError(f"item {i}: option {answer} is both answer and refusal")
-
-
-def _share(outcomes: Sequence[str], outcome: str, groups: Sequence[str], group: str) -> float:
-    members = [o for o, g in zip(outcomes, groups, strict=True) if g == group]
-    return members.count(outcome) / len(members)
 
 
 def _letters(items, log_likelihoods, answers, refusals) -> dict[str, dict[str, float | None]]:

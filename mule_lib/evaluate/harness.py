@@ -1,118 +1,113 @@
-"""Four-choice accuracy that equals lm-evaluation-harness 0.4.13, for rows in MMLU or WMDP format.
+"""Whole tasks of lm-evaluation-harness 0.4.13 on a live model; the package is the optional extra `harness`."""
 
-The paper gives neither shots nor template for its MMLU column; both are arguments here, and zero shots without a
-template is the harness's own default. A row has `question`, four `choices`, `answer` (0 to 3) and, for MMLU, `subject`.
-"""
+import difflib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
-from collections.abc import Callable, Mapping, Sequence
+import numpy as np
+import pandas as pd
+import torch
 
-from mule_lib.evaluate.choices import score_choices
-
-Row = Mapping
-Messages = list[dict[str, str]]
-# Turns chat messages into text that ends in an opened assistant turn.
-Render = Callable[[Messages], str]
-
-LETTERS = "ABCD"
-WMDP_TOPICS = {"wmdp-cyber": "cybersecurity", "wmdp-bio": "biology", "wmdp-chem": "chemistry"}
+MISSING = "full harness tasks need `pip install lm-eval==0.4.13` (the extra `harness`)"
 
 
-def four_choice_prompt(
-    row: Row,
-    *,
-    topic: str | None = None,
-    shots: Sequence[Row] = (),
-    render: Render | None = None,
-    multiturn: bool = True,
-) -> tuple[str, list[str]]:
-    """Build the harness's prompt text of one row and the four continuations that it scores.
-
-    `topic` stands in the first line (`WMDP_TOPICS`); without it the row's subject does. `shots` are answered rows put
-    before the question. With `render` the first line becomes the system message and the shots become turns (or, with
-    `multiturn=False`, one user message), and the continuations lose their leading blank, as in the harness.
-    """
-    about = topic if topic is not None else row["subject"].replace("_", " ")
-    description = f"The following are multiple choice questions (with answers) about {about}.\n\n"
-    solved = [(_body(shot), LETTERS[shot["answer"]]) for shot in shots]
-    flat = "".join(f"{question} {letter}\n\n" for question, letter in solved) + _body(row)
-    if render is None:
-        return description + flat, [f" {letter}" for letter in LETTERS]
-    messages = [{"role": "system", "content": description}]
-    if multiturn:
-        for question, letter in solved:
-            messages += [{"role": "user", "content": question}, {"role": "assistant", "content": letter}]
-        messages.append({"role": "user", "content": _body(row)})
-    else:
-        messages.append({"role": "user", "content": flat})
-    return render(messages), list(LETTERS)
-
-
-def encode_continuations(tokenizer, context: str, continuations: Sequence[str]) -> tuple[list[int], list[list[int]]]:
-    """Encode a context and its continuations to ids as the harness does, with exactly one BOS where the model has one.
-
-    Each continuation is encoded together with the context and split off at the context's length, so that tokens which
-    merge across the seam count to it. The returned context ids end where the shortest common context ends.
-    """
-    stripped = context.rstrip()
-    blanks, context = context[len(stripped) :], stripped
-    start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
-    rendered_bos = start is not None and context.startswith(tokenizer.decode(start))
-    special = {"add_special_tokens": False} if rendered_bos else {}
-    head = tokenizer.encode(context, **special)
-    wholes = [tokenizer.encode(context + blanks + continuation, **special) for continuation in continuations]
-    return head, [whole[len(head) :] for whole in wholes]
-
-
-def four_choice_scores(
+def run_tasks(
     model,
     tokenizer,
-    rows: Sequence[Row],
+    tasks: Sequence[str],
     *,
-    batch_size: int,
-    topic: str | None = None,
-    shots: Mapping[str, Sequence[Row]] | Sequence[Row] = (),
-    num_shots: int = 0,
-    render: Render | None = None,
-    multiturn: bool = True,
-    max_length: int | None = None,
+    limit: int | None = None,
+    batch_size: int = 16,
+    apply_chat_template: bool = False,
+    num_fewshot: int | None = None,
+    include_path: str | Path | None = None,
 ) -> dict:
-    """Score rows by the summed log-likelihood of their letters; `correct` is the harness's `acc`.
+    """Run harness tasks or groups (names, or YAML files) on the model and return its numbers as plain JSON.
 
-    `shots` are the dev rows, in one list or by subject; the first `num_shots` are used. `max_length` cuts prompts from
-    the left as the harness does (it cuts silently at the model's window); without it a longer prompt is an error.
-    Equality with the harness holds in float32; for a model in bfloat16 give `HFLM(softmax_dtype="float32")`.
-    Returns the dict of `score_choices` with `log_likelihoods` and `settings`. Raises `ValueError` where shots lack.
+    Names are looked up in the harness and below the folder `include_path`; most of the harness's own tasks need a
+    network for their data. `limit` takes the first items of each task, None all; `num_fewshot` None is each task's own.
+    Returns `results` and `n` (items) by task, and the `settings` with the harness's version. The caller's random
+    states are left as they were. Raises ValueError for no task or an unknown one, with the nearest name, and
+    RuntimeError where the package is not installed, both before the model is asked.
     """
-    prompts, options = [], []
-    for row in rows:
-        pool = shots.get(row["subject"], ()) if isinstance(shots, Mapping) else shots
-        if len(pool) < num_shots:
-            raise ValueError(f"{num_shots} shots asked for, {len(pool)} given for {row.get('subject', topic)!r}")
-        context, continuations = four_choice_prompt(
-            row, topic=topic, shots=pool[:num_shots], render=render, multiturn=multiturn
-        )
-        prompt, continuation_ids = encode_continuations(tokenizer, context, continuations)
-        if max_length is not None:
-            prompt = prompt[-(max_length + 1 - max(map(len, continuation_ids))) :]
-        prompts.append(prompt)
-        options.append(continuation_ids)
-    from mule_lib.models import generate  # torch, which readers of results do without
+    if limit is not None and limit < 1:
+        raise ValueError(f"limit is {limit}, should be at least 1, or None for all items")
+    manager = check(tasks, include_path=include_path)
+    from lm_eval import simple_evaluate
+    from lm_eval.models.huggingface import HFLM
 
-    log_likelihoods = generate.option_log_likelihoods(model, prompts, options, batch_size=batch_size)
-    subjects = None if topic is not None else [row["subject"] for row in rows]
+    with _random_states_kept():
+        found = simple_evaluate(
+            model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
+            tasks=list(tasks),
+            num_fewshot=num_fewshot,
+            apply_chat_template=apply_chat_template,
+            limit=limit,
+            bootstrap_iters=0,
+            log_samples=False,
+            task_manager=manager,
+        )
     return {
-        **score_choices(log_likelihoods, [row["answer"] for row in rows], subjects=subjects),
-        "log_likelihoods": log_likelihoods,
+        "results": {task: _numbers(values) for task, values in found["results"].items()},
+        "n": {task: count["effective"] for task, count in found["n-samples"].items()},
         "settings": {
-            "format": "lm-eval 0.4.13",
-            "num_shots": num_shots,
-            "chat_template": render is not None,
-            "multiturn": multiturn,
-            "max_length": max_length,
+            "lm_eval": version("lm_eval"),
+            "limit": limit,
+            "num_fewshot": num_fewshot,
+            "apply_chat_template": apply_chat_template,
         },
     }
 
 
-def _body(row: Row) -> str:
-    options = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
-    return f"{row['question'].strip()}{options}\nAnswer:"
+def check(tasks: Sequence[str], *, include_path: str | Path | None = None):
+    """The harness's task manager, which knows all of `tasks`.
+
+    Raises ValueError for no task or an unknown one, with the nearest name, RuntimeError without the package.
+    """
+    if not tasks:
+        raise ValueError("tasks: empty; name at least one task of lm-evaluation-harness")
+    try:
+        from lm_eval import tasks as harness
+    except ImportError as error:
+        raise RuntimeError(MISSING) from error
+    manager = harness.TaskManager(include_path=None if include_path is None else str(include_path))
+    known = manager.task_index
+    for name in tasks:
+        if name in known or Path(name).is_file():
+            continue
+        near = difflib.get_close_matches(name, list(known), n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "`lm-eval ls tasks` lists those of the harness"
+        raise ValueError(f"tasks: {name!r} is neither a harness task nor a YAML file; {hint}")
+    return manager
+
+
+def table(found: Mapping[str, Any]) -> pd.DataFrame:
+    """What `run_tasks` returns as lines of task, metric, value and number of items (of a group: its tasks')."""
+    lines = [
+        (task, metric, value, found["n"].get(task))
+        for task, numbers in found["results"].items()
+        for metric, value in numbers.items()
+    ]
+    return pd.DataFrame(lines, columns=["task", "metric", "value", "n"])
+
+
+def _numbers(values) -> dict[str, float]:
+    # Metrics are named "acc,none", with their filter; a standard error that was not computed is the text "N/A".
+    return {name: value for name, value in values.items() if "," in name and isinstance(value, int | float)}
+
+
+@contextmanager
+def _random_states_kept() -> Iterator[None]:
+    # The harness seeds every global generator.
+    states = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count())
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

@@ -81,8 +81,8 @@ class RunResult(BaseModel):
             raise ResultError(f"{self.folder}/{VALUES_FILE}: {metric} should hold values from 0 to 1")
         if abs(100 * fmean(values) - points) > TOLERANCE:
             raise ResultError(
-                f"{self.folder}: {metric} is {points:.4f} in {METRICS_FILE}, and the mean of its items in {VALUES_FILE} "
-                f"is {100 * fmean(values):.4f}; the files are of different runs"
+                f"{self.folder}: {metric} is {points:.4f} in {METRICS_FILE}, and the mean of its items in "
+                f"{VALUES_FILE} is {100 * fmean(values):.4f}; the files are of different runs"
             )
 
 

@@ -20,7 +20,7 @@ import yaml
 from mule_lib import methods, models
 from mule_lib.data.fable.benchmark import unlearning_records, validation_sets
 from mule_lib.data.fable.worlds import build
-from mule_lib.evaluate.suite import evaluate_row
+from mule_lib.evaluate.row import evaluate_row
 from mule_lib.paper import METRICS, overall
 from mule_lib.params import FABLE
 from mule_lib.prompts import steering
