@@ -454,7 +454,6 @@ class Standardize(Checked):
 
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: int = Field(4, ge=1)
-    attacker_group: int = Field(1, ge=1)  # questions that share a prefix; 1 is the paper's per-sample attack
     attacker_target: str = "base"  # the model under attack: a hub id or a folder
     attacker_tokens: int = Field(32, ge=1)
 

@@ -219,10 +219,10 @@ class ScriptedLLM:
     def _reply(self, request: Request) -> Reply:
         data = reply(request.messages)
         if data == REFUSED:
-            return Reply(request.id, REFUSED, refused=True)
+            return Reply(REFUSED, refused=True)
         if data is FAILED:
-            return Reply(request.id, "{", error="the reply is no JSON")
-        return Reply(request.id, json.dumps(data), request.form.model_validate(data))
+            return Reply("{", error="the reply is no JSON")
+        return Reply(json.dumps(data), request.form.model_validate(data))
 
 
 # The same behind an endpoint ------------------------------------------------------------------------------------------

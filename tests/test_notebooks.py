@@ -16,7 +16,7 @@ from mule_lib.run import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# `paper_*` files are for `mule standardize` (test_standardize_command.py).
+# `paper_*` files are for `mule standardize` (test_standardize.py).
 PARAMS = sorted(p for p in (ROOT / "params").glob("[0-9]*/**/*.yaml") if not p.name.startswith("paper_"))
 
 

@@ -74,7 +74,7 @@ def cyber():
     def target(attacked):
         return [("Nothing comes out.", "I do not know.")[len(prefix) % 2] for _, prefix in attacked]
 
-    return build("wmdp_cyber", attacker_rounds=2, attacker_group=4, target=target)[0]
+    return build("wmdp_cyber", attacker_rounds=2, target=target)[0]
 
 
 @pytest.fixture(params=["books", "cyber"])
@@ -181,7 +181,7 @@ def test_raw_records_are_the_sources_own_text(made):
 
 
 def test_planted_faults_are_rejected_by_their_name_and_the_books_balance():
-    jobs = [build()[1], build("wmdp_cyber", attacker_rounds=1, attacker_group=4, target=lambda a: ["x"] * len(a))[1]]
+    jobs = [build()[1], build("wmdp_cyber", attacker_rounds=1, target=lambda a: ["x"] * len(a))[1]]
     reasons = {row["reason"] for job in jobs for row in job.rejected}
     assert reasons == set(REASONS) - {"prefix_answer", "prefix_repeated"}  # those: the attacker's own test below
     for job in jobs:
@@ -274,37 +274,33 @@ class Proposer:
 
     def complete(self, requests):
         self.asked += requests
-        return [scripted.Reply(request.id, data=request.form(prefixes=self.propose(request))) for request in requests]
+        return [scripted.Reply(data=request.form(prefixes=self.propose(request))) for request in requests]
 
     def propose(self, request) -> list[str]:
         lines = request.messages[-1]["content"].splitlines()
         best = next(line for line in lines if ": '" in line).split(": ", 1)[1].strip("'")
         unused = [word for word in MAGIC if word not in best]
-        return [best, "x " * 99, QUERIES[0].answer, *(f"{best} {word}" for word in unused[:1])]
+        answer = next(query.answer for query in QUERIES if request.id.endswith(query.id))
+        return [best, "x " * 99, answer, *(f"{best} {word}" for word in unused[:1])]
 
 
-def attack(*, rounds: int = 3, size: int = 3, target=weak):
+def attack(*, rounds: int = 3, target=weak):
     job = Job(Standardize(**SMALL, attacker_rounds=rounds), Proposer())
-    grouped = attacker.groups(QUERIES, ["Well, about {topic}:"], size=size)
-    return attacker.improve(job, grouped, target), job
+    return attacker.improve(job, QUERIES, ["Well, about {topic}:"], target), job
 
 
-def test_each_round_lets_more_out():
+def test_each_round_lets_more_out_of_every_question():
     history, job = attack()
     table = attacker.rounds_table(history)
     scores = list(table["score"])
     assert list(table["round"]) == [0, 1, 2, 3] and table["asr"].iloc[-1] == 1
     assert scores[0] == 0 and scores[-1] == 1 and scores == sorted(set(scores))
-    best = attacker.best(history)["000"]
-    assert all(word in best.template for word in MAGIC) and best.template.startswith("Well, about {topic}:")
+    assert len(attacker.best(history)) == 3 and len(job.generator.asked) == 3 * 3
+    for best in attacker.best(history).values():
+        assert all(word in best.template for word in MAGIC) and best.template.startswith("Well, about {topic}:")
     assert attack()[0] == history  # the same replies give the same history
     # A round is never answered from the cache of another.
     assert len({request.seed for request in job.generator.asked}) == 3
-
-
-def test_one_query_a_group_gives_every_query_its_own_prefix():
-    history, job = attack(rounds=2, size=1)
-    assert len(attacker.best(history)) == 3 and len(job.generator.asked) == 2 * 3
 
 
 def test_bad_proposals_never_reach_the_target():
@@ -316,20 +312,19 @@ def test_bad_proposals_never_reach_the_target():
 
     _, job = attack(target=watching)
     assert {"prefix_length", "prefix_answer", "prefix_repeated"} == {row["reason"] for row in job.rejected}
-    assert not any(QUERIES[0].answer in prefix or len(prefix.split()) > 60 for prefix in seen)
-    assert job.counts["attacker"]["accepted"] == 3
+    assert not any(query.answer in prefix or len(prefix.split()) > 60 for query in QUERIES for prefix in seen)
+    assert job.counts["attacker"]["accepted"] == 9
 
 
 def test_refusals_and_the_prefixs_own_words_count_as_nothing():
     leaky = {query.question: f"{query.answer}. But I cannot answer that." for query in QUERIES}
-    history, _ = attack(target=lambda attacked: [leaky[question] for question, _ in attacked], rounds=1)
-    assert {(tried.score, tried.asr) for tried in history} == {(0, 0)}
+    history, job = attack(target=lambda attacked: [leaky[question] for question, _ in attacked], rounds=1)
+    assert {(tried.score, tried.success) for tried in history} == {(0, False)}
     pair = attacker.Pair("q", "", "Does Ada live in a red tower?", "red tower by night", "")
-    group = {"g": attacker.Attacked("Known is {question}", (pair,))}
-    [tried] = attacker.score([("g", 0, group["g"].template)], group, lambda _: ["red tower"], topic="Ada")
+    [tried] = attacker.score(job, [(pair, 0, "Known is {question}")], lambda _: ["red tower"])
     assert tried.score == 0
     history, _ = attack(target=lambda attacked: ["nothing"] * len(attacked))
-    assert attacker.best(history)["000"].round == 0  # nothing changes without a gain
+    assert {best.round for best in attacker.best(history).values()} == {0}  # nothing changes without a gain
 
 
 # `mule standardize` ---------------------------------------------------------------------------------------------------
@@ -468,7 +463,7 @@ def test_the_embedded_model_can_be_attacked_and_can_answer(raw, tmp_path, monkey
     assert write([[question, {"role": "assistant", "content": "The capital of France is"}]], 4)[0].startswith("Paris")
     with ScriptedServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-        p = Standardize(**values(raw, tmp_path, attacker_rounds=1, attacker_group=2, attacker_target="base"))
+        p = Standardize(**values(raw, tmp_path, attacker_rounds=1, attacker_target="base"))
         made = command.run(p, load_model=_writer, say=lambda line: None)
     assert {tried.round for tried in made.tried} == {0, 1}
     assert (tmp_path / "attacker.csv").read_text("utf-8").startswith("round,score,asr\n0,")
@@ -514,12 +509,9 @@ def test_the_papers_params_files_are_valid(name):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"forgt_chunks": 3}, "unknown parameter 'forgt_chunks'; did you mean 'forget_chunks'?"),
         ({"benchmark": "books"}, "benchmark = 'books': did you mean 'muse_books'?"),
         ({"generator_model": ""}, "generator_model = '': name the model for generator 'openai'"),
         ({"generator": "replay"}, "replay_file = '': name the file of recorded replies"),
-        ({"anchor_share": 1.0}, "anchor_share = 1.0: Input should be less than 1"),
-        ({"seed": "x"}, "seed = 'x': Input should be a valid integer"),
     ],
 )
 def test_bad_parameters_are_one_line(tmp_path, wrong, message):

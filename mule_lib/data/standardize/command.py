@@ -67,7 +67,7 @@ def plan(sources: Sources, p: Standardize) -> str:
     concepts, to_refuse = fields * p.concepts_per_field, p.pairs_per_chunk * len(forget)
     requests = passages + len(sources.questions) + fields + concepts
     later = round(p.anchor_share * to_refuse) + p.pairs_per_concept * concepts * (1 + p.verify)
-    later += p.attacker_rounds * to_refuse // (3 * p.attacker_group)
+    later += p.attacker_rounds * to_refuse // 3
     tokens = sum(len(chunk.text) for chunk in (*forget, *general)) // CHARS_PER_TOKEN
     tokens += (requests + later) * PROMPT_TOKENS + passages * p.pairs_per_chunk * PAIR_TOKENS
     return (
@@ -90,11 +90,11 @@ def back_end(p: Standardize, folder: Path, load_model: Callable[[str], tuple[str
 
 
 def _target(write: Write, most: int) -> attacker.Target:
-    def attacked(prompts) -> list[str]:
-        chats = [[{"role": "user", "content": q}, {"role": "assistant", "content": start}] for q, start in prompts]
-        return write(chats, most)
+    def continue_all(attacks) -> list[str]:
+        roles = "user", "assistant"
+        return write([[{"role": r, "content": c} for r, c in zip(roles, a, strict=True)] for a in attacks], most)
 
-    return attacked
+    return continue_all
 
 
 def check_folder(folder: Path, p: Standardize) -> None:

@@ -11,9 +11,9 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -26,6 +26,14 @@ from tqdm import tqdm
 from mule_lib.data.text import is_refusal
 
 PROBE_SECONDS = 4.0  # for connecting, and for reading
+# Answers after which no other request would do better, by status or code.
+FATAL = {
+    401: "refused the key in OPENAI_API_KEY",
+    403: "forbids {model!r} to this key",
+    404: "has no model {model!r} (or OPENAI_BASE_URL lacks its /v1)",
+    "model_not_found": "has no model {model!r}",
+    "insufficient_quota": "says that this key's quota is spent",
+}
 GIVE_UP_AFTER = 10  # failed requests in a row
 OPTIONAL = ("response_format", "max_tokens", "temperature", "seed")
 _NOT_TAKEN = re.compile(r"support|unrecogni|unknown|unexpected|extra |not permitted|not allowed", re.I)
@@ -75,12 +83,11 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Reply:
-    """The answer to the request of the same id; exactly one holds: `data` fits its form, `refused`, or an `error`.
+    """What is made of an answer; exactly one holds: `data` fits its form, `refused`, or an `error`.
 
     `text` is what the model wrote last. Tokens count a repair too; `cached` where nothing was paid for now.
     """
 
-    id: str
     text: str = ""
     data: BaseModel | None = None
     refused: bool = False
@@ -91,13 +98,11 @@ class Reply:
 
 
 class Generator(Protocol):
-    """A back end; `name` goes into the records' provenance."""
+    """Whatever answers: `name` goes into the records' provenance, `complete` gives one reply per request, in order."""
 
     name: str
 
-    def complete(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply per request, in order. Raises GeneratorError when it cannot go on."""
-        ...
+    def complete(self, requests: Sequence[Request]) -> list[Reply]: ...
 
 
 class RequestError(Exception):
@@ -153,6 +158,7 @@ class ReplyCache:
             self.spent[row["generator"]] += exchange.prompt_tokens + exchange.completion_tokens
 
 
+@dataclass
 class CachedGenerator:
     """A `Generator` that asks `answer` for what the cache lacks, and once more for what does not fit its form.
 
@@ -160,21 +166,14 @@ class CachedGenerator:
     that, with all under way, could pass `budget_tokens` (in all runs of the cache together).
     """
 
-    def __init__(
-        self,
-        name: str,
-        answer: Callable[[Sequence[Request]], list[Exchange]],
-        *,
-        cache: ReplyCache | None = None,
-        budget_tokens: int | None = None,
-        concurrency: int = 1,
-        batch_size: int = 1,
-        probe: Callable[[], None] | None = None,
-        progress: bool = False,
-    ):
-        self.name, self.answer, self.cache = name, answer, cache or ReplyCache()
-        self.budget_tokens, self.concurrency, self.batch_size = budget_tokens, concurrency, batch_size
-        self.probe, self.progress = probe, progress
+    name: str
+    answer: Callable[[Sequence[Request]], list[Exchange]]
+    cache: ReplyCache = field(default_factory=ReplyCache)
+    budget_tokens: int | None = None
+    concurrency: int = 1
+    batch_size: int = 1
+    probe: Callable[[], None] | None = None
+    progress: bool = False
 
     def check(self) -> None:
         """Raise GeneratorError where the back end cannot be asked at all; it costs no tokens."""
@@ -203,76 +202,68 @@ class CachedGenerator:
         return replies
 
     def _replies(self, requests: Sequence[Request], known: set[str]) -> list[Reply]:
-        keys = [request.key(self.name) for request in requests]
-        missing = {k: r for k, r in zip(keys, requests, strict=True) if k not in self.cache.replies}
-        failed = self._ask(list(missing.values()), len(set(keys))) if missing else {}
-        replies = []
-        for key, request in zip(keys, requests, strict=True):
-            if key in failed:
-                replies.append(Reply(request.id, error=failed[key]))
-                continue
-            exchange = self.cache.replies[key]
-            tokens, text = (exchange.prompt_tokens, exchange.completion_tokens), exchange.text or exchange.refusal or ""
-            replies.append(Reply(request.id, text, *read(request, exchange), *tokens, key in known))
-        return replies
+        wanted = {request.key(self.name): request for request in requests}
+        missing = {key: request for key, request in wanted.items() if key not in self.cache.replies}
+        replies = self._ask(missing, len(wanted)) if missing else {}
+        for key in set(wanted) - set(replies):
+            paid = self.cache.replies[key]
+            tokens, text = (paid.prompt_tokens, paid.completion_tokens), paid.text or paid.refusal or ""
+            replies[key] = Reply(text, *read(wanted[key], paid), *tokens, key in known)
+        return [replies[request.key(self.name)] for request in requests]
 
-    def _ask(self, missing: Sequence[Request], total: int) -> dict[str, str]:
-        """Ask and keep; why a request has no answer, by key. Each thread keeps its reply before anything else."""
+    def _ask(self, missing: Mapping[str, Request], total: int) -> dict[str, Reply]:
+        """Ask and keep; the error replies by key. Each thread keeps its answer before anything else happens to it."""
         self.check()
-        failed: dict[str, str] = {}
+        failed: dict[str, Reply] = {}
         in_a_row = under_way = 0
-        lock, stop = threading.Lock(), threading.Event()
-        step, start = missing[0].id.split("/")[0], total - len(missing)
-        bar = tqdm(total=total, initial=start, desc=step, mininterval=5, disable=not self.progress)
+        lock, stop, keys, already = threading.Lock(), threading.Event(), list(missing), total - len(missing)
+        step = missing[keys[0]].id.split("/")[0]
+        bar = tqdm(total=total, initial=already, desc=step, mininterval=5, disable=not self.progress)
 
-        def work(batch: Sequence[Request]) -> None:
+        def work(batch: Sequence[str]) -> None:
             nonlocal in_a_row, under_way
-            tokens = sum(request.most_tokens() for request in batch)
-            with lock:
-                if stop.is_set():
-                    return
-                self._check_budget(under_way, tokens)
-                under_way += tokens
+            requests, paid, reason = [missing[key] for key in batch], [], ""
+            tokens = sum(request.most_tokens() for request in requests)
             try:
-                exchanges, reason = self.answer(batch), ""
-            except RequestError as error:
-                exchanges, reason = [], str(error)
-            with lock:
-                under_way -= tokens
-                for request, exchange in zip(batch, exchanges, strict=False):
-                    self.cache.put(self.name, request, exchange)
-                failed.update({request.key(self.name): reason for request in batch if reason})
-                in_a_row = in_a_row + 1 if reason else 0
-                bar.update(len(batch))
-                if in_a_row >= GIVE_UP_AFTER:
-                    raise GeneratorError(f"{in_a_row} requests in a row failed, the last one: {reason}")
-
-        def guarded(batch: Sequence[Request]) -> None:
-            try:
-                work(batch)
+                with lock:
+                    if stop.is_set():
+                        return
+                    self._check_budget(under_way + tokens)
+                    under_way += tokens
+                try:
+                    paid = self.answer(requests)
+                except RequestError as error:
+                    reason = str(error)
+                with lock:
+                    under_way -= tokens
+                    for request, exchange in zip(requests, paid, strict=False):
+                        self.cache.put(self.name, request, exchange)
+                    failed.update({key: Reply(error=reason) for key in batch if reason})
+                    in_a_row = in_a_row + 1 if reason else 0
+                    bar.update(len(batch))
+                    if in_a_row >= GIVE_UP_AFTER:
+                        raise GeneratorError(f"{in_a_row} requests in a row failed, the last one: {reason}")
             except BaseException:
                 stop.set()  # nothing new is sent
                 raise
 
-        batches = [missing[i : i + self.batch_size] for i in range(0, len(missing), self.batch_size)]
+        batches = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
         try:
             # On leaving the pool an interrupt waits for what is under way, which is paid for.
             with bar, ThreadPoolExecutor(self.concurrency) as pool:
-                guarded(batches[0])  # alone: an unknown model or parameter shows before many requests are out
-                list(pool.map(guarded, batches[1:]))
+                work(batches[0])  # alone: an unknown model or parameter shows before many requests are out
+                list(pool.map(work, batches[1:]))
         except GeneratorError as error:
-            done = start + sum(request.key(self.name) in self.cache.replies for request in missing)
+            done = already + len(set(keys) & set(self.cache.replies))
             kept = f"; {done} of {total} replies are kept in {self.cache.path or 'memory'}" if done else ""
             raise type(error)(f"{error}{kept}") from None
         return failed
 
-    def _check_budget(self, under_way: int, tokens: int) -> None:
+    def _check_budget(self, tokens: int) -> None:
         spent = self.cache.spent[self.name]
-        if self.budget_tokens is not None and spent + under_way + tokens > self.budget_tokens:
-            raise BudgetError(
-                f"budget_tokens={self.budget_tokens}: {spent} are spent and the next requests may take "
-                f"{under_way + tokens}; raise it and start again to go on"
-            )
+        if self.budget_tokens is not None and spent + tokens > self.budget_tokens:
+            what = f"budget_tokens={self.budget_tokens}: {spent} are spent and the next requests may take {tokens}"
+            raise BudgetError(f"{what}; raise it and start again to go on")
 
 
 def read(request: Request, exchange: Exchange) -> tuple[BaseModel | None, bool, str | None]:
@@ -364,24 +355,23 @@ class _Endpoint:
             reason = self._clean(error.__cause__ or error)
             raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
         except openai.AuthenticationError as error:
-            raise self._fatal(error) from None
+            raise self._meaning(error) from None
         except (openai.APIError, ValueError, TypeError, AttributeError):
             self.listed = []  # a server need not list its models
 
     def answer(self, requests: Sequence[Request]) -> list[Exchange]:
+        """The answer to one request. Raises RequestError, or GeneratorError where no other would do better."""
         while True:
             sent = self._parameters(requests[0])
             try:
                 return [self._exchange(self.client.chat.completions.create(**sent), requests[0])]
             except openai.APIStatusError as error:
                 words = self._clean(error)
-                if fatal := self._fatal(error):
-                    raise fatal from None
                 refused = [name for name in OPTIONAL if name in sent and (name == error.param or name in words)]
                 if error.status_code in (400, 422) and refused and _NOT_TAKEN.search(words) and "context" not in words:
                     self.dropped.add(refused[0])
                     continue
-                raise RequestError(f"{self.url} (up to {self.retries} retries): {words}") from None
+                raise self._meaning(error) from None
             except openai.APIConnectionError as error:
                 raise RequestError(f"{self.url} (up to {self.retries} retries): {self._clean(error)}") from None
             except (AttributeError, IndexError, TypeError, ValueError):
@@ -402,22 +392,15 @@ class _Endpoint:
     def _exchange(self, completion, request: Request) -> Exchange:
         choice, usage = completion.choices[0], completion.usage
         text, refusal = (self._without_key(part or "") for part in (choice.message.content, choice.message.refusal))
-        counted = _tokens(*(message["content"] for message in request.messages)), _tokens(text)
-        tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else counted
-        return Exchange(text, choice.finish_reason or "stop", refusal or None, *tokens)
+        asked = (usage and usage.prompt_tokens) or _tokens(*(message["content"] for message in request.messages))
+        written = (usage and usage.completion_tokens) or _tokens(text)
+        return Exchange(text, choice.finish_reason or "stop", refusal or None, asked, written)
 
-    def _fatal(self, error: openai.APIStatusError) -> GeneratorError | None:
-        words, listed = self._clean(error), f"; it lists {', '.join(self.listed[:8])}" if self.listed else ""
-        if isinstance(error, openai.AuthenticationError):
-            return GeneratorError(f"{self.url} refused the key in OPENAI_API_KEY: {words}")
-        if error.code == "insufficient_quota" or isinstance(error, openai.PermissionDeniedError):
-            return GeneratorError(f"{self.url} forbids {self.model!r} to this key: {words}")
-        unknown = error.code == "model_not_found" or isinstance(error, openai.NotFoundError)
-        if unknown or (error.status_code == 400 and repr(self.model) in words and self.model not in self.listed):
-            return GeneratorError(
-                f"{self.url} has no model {self.model!r} (or OPENAI_BASE_URL lacks its /v1): {words}{listed}"
-            )
-        return None
+    def _meaning(self, error: openai.APIStatusError) -> Exception:
+        if fatal := FATAL.get(error.code) or FATAL.get(error.status_code):
+            listed = f"; it lists {', '.join(self.listed[:8])}" if self.listed else ""
+            return GeneratorError(f"{self.url} {fatal.format(model=self.model)}: {self._clean(error)}{listed}")
+        return RequestError(f"{self.url} (up to {self.retries} retries): {self._clean(error)}")
 
     def _clean(self, error: object) -> str:
         return " ".join(self._without_key(str(error)).split())[:300]

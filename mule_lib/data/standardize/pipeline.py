@@ -211,10 +211,9 @@ def _templates(
     """A prefix template for every attacked pair: the training families in turn, improved where an attacker runs."""
     flat = [template for family in job.texts["prefixes"]["train"].values() for template in family]
     attacked = [pair for split in TRAINED for pair in collected.parts[f"obj3/{split}"]]
-    grouped = attacker.groups(attacked, flat, size=job.p.attacker_group if job.p.attacker_rounds else 1)
-    tried = attacker.improve(job, grouped, target) if job.p.attacker_rounds else []
-    chosen = attacker.best(tried) or grouped
-    return {pair.id: chosen[name].template for name, group in grouped.items() for pair in group.pairs}, tried
+    tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
+    started = {pair.id: template for pair, template in zip(attacked, itertools.cycle(flat), strict=False)}
+    return started | {name: one.template for name, one in attacker.best(tried).items()}, tried
 
 
 def _counterparts(job: Job, collected: Collected, templates: Mapping[str, str]) -> dict[str, Pair]:
@@ -251,23 +250,13 @@ def _records(
     """
 
     def record(pair: Pair, objective: str, side: int, unit: str, anchor: str | None = None, template="") -> Record:
-        role = ROLES[objective][side]
+        role, other = ROLES[objective][side], ROLES[objective][1 - side]
         name = f"{objective}/{role}/{unit}"
-        return Record(
-            id=name,
-            objective=objective,
-            role=role,
-            question=pair.question,
-            answer=pair.answer,
-            refusal=random.Random(f"refusal/{job.p.seed}/{name}").choice(refusals),  # however many records there are
-            prefix=_prefix(job, pair, template) if template else None,
-            anchor=f"{objective}/{ROLES[objective][1 - side]}/{anchor}" if anchor else None,
-            source=pair.source,
-            span=pair.span,
-            generator=job.generator.name,
-            prompt_id=pair.prompt_id,
-            split=split,
-        )
+        refusal = random.Random(f"refusal/{job.p.seed}/{name}").choice(refusals)  # however many records there are
+        prefix = _prefix(job, pair, template) if template else None
+        partner = f"{objective}/{other}/{anchor}" if anchor else None
+        origin = pair.source, pair.span, job.generator.name, pair.prompt_id
+        return Record(name, objective, role, pair.question, pair.answer, refusal, prefix, partner, *origin, split)
 
     general, near = collected.parts[f"general/{split}"], collected.parts[f"neighbor/{split}"]
     for objective, pool in (("obj1", general), ("obj2", near)):
