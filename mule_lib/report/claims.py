@@ -1,0 +1,593 @@
+"""Verdicts on the paper's claims: evidence with paired resamples, tests of comparisons, one error rate per claim.
+
+A claim *holds* when the whole 95 % interval lies on the claimed side of a stated threshold, *fails* when all of it lies
+on the other side, and is *undecided* otherwise, or when a run is missing, which is then named. A claim of several
+comparisons is judged by their least favourable margin; its intervals are widened (Bonferroni) so that they cover
+together at 95 %. There is no correction over the claims: of thirty verdicts, one or two may be wrong by chance.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from pathlib import Path
+from statistics import NormalDist
+from textwrap import shorten
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from mule_lib.domain_distance import main_lines
+from mule_lib.evaluate.intervals import item_means, percentiles, shares
+from mule_lib.paper import LOWER_IS_BETTER, METRICS, REPORTED, base_row
+from mule_lib.report import figures, tables
+from mule_lib.report.names import BLUE, DARK, MIDDLE, Style, benchmark_name, listed, number
+
+# How each verdict is drawn: colour-blind safe, and told apart by shape as well.
+LOOKS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
+# The tables of the paper and the benchmark that each is tried on: the Fable counterparts unless said otherwise.
+FABLE = {"table1": "books", "table2": "books", "table3": "cyber"}
+# Below this many items a percentile interval is too narrow to carry a verdict.
+MIN_ITEMS = 30
+# Wall times vary from run to run; fewer seeds give no interval worth the name.
+MIN_TIMED_SEEDS = 3
+# The gains behind each objective (Section 5.1) and behind Overall Performance.
+GAINS = {"overall": METRICS, "obj1": ("forget", "general"), "obj2": ("neighbor",), "obj3": ("asr",)}
+# The pilot study's numbers: the files that hold them and what they are called.
+PILOT = {
+    "cosine": ("figures/figure2.csv", "cosine between objectives"),
+    "gain": ("02_gradient_cosine/changes.csv", "gain in cosine between objectives"),
+    "distance": ("01_data/*/distances.csv", "distance between objectives"),
+}
+# Units in hundredths, to draw all margins on one axis: an A-distance ends at 2.
+UNITLESS = ("cosine", "distance")
+HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}
+SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
+
+
+class NotMeasuredError(LookupError):
+    """A number that a claim needs is not there; the message says which and why."""
+
+
+class PilotError(ValueError):
+    """A file of the pilot study cannot be used; the message names it and what it lacks."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number with the ends of its interval, and its resamples where there are any.
+
+    `items` counts items by evaluation set; `seeds` is the fewest training seeds, None where nothing trains.
+    """
+
+    value: float
+    low: float
+    high: float
+    draws: np.ndarray | None = None
+    items: Mapping[str, int] = field(default_factory=dict)
+    seeds: int | None = None
+
+    def at(self, level: float) -> "Estimate":
+        """The same at another level than 95 %; without resamples the half widths grow as a normal's."""
+        if self.draws is not None:
+            low, high = percentiles(self.draws, level)
+        else:
+            wider = NormalDist().inv_cdf((1 + level) / 2) / NormalDist().inv_cdf(0.975)
+            low, high = (self.value + wider * (end - self.value) for end in (self.low, self.high))
+        return replace(self, low=low, high=high)
+
+    @property
+    def ends(self) -> tuple[float, float, float]:
+        """Value, low and high."""
+        return self.value, self.low, self.high
+
+    @property
+    def verdict(self) -> Literal["holds", "undecided", "fails"]:
+        """What a margin says: *holds* with the whole interval above zero, *fails* with all of it below."""
+        return "holds" if self.low > 0 else "fails" if self.high < 0 else "undecided"
+
+
+class Threshold(NamedTuple):
+    """A stated bound with its word, its unit and the reason for its value."""
+
+    word: str
+    value: float
+    unit: str
+    reason: str
+
+
+class Comparison(NamedTuple):
+    """A measure, a method of `Evidence` with its arguments, that a claim puts above or below a threshold."""
+
+    what: str
+    table: str
+    measure: str
+    arguments: Mapping[str, Any]
+    side: Literal["above", "below"]
+    threshold: Threshold
+
+    @property
+    def bound(self) -> str:
+        """The threshold as a condition, such as `> 80`."""
+        return f"{'>' if self.side == 'above' else '<'} {self.threshold.value:g}"
+
+    def margin(self, estimate: Estimate) -> Estimate:
+        """How far beyond the threshold, positive on the claimed side."""
+        value, low, high = (end - self.threshold.value for end in estimate.ends)
+        return Estimate(value, low, high) if self.side == "above" else Estimate(-value, -high, -low)
+
+    def read(self, evidence: "Evidence", level: float) -> Estimate | str:
+        """The measure with its interval, or a text that says what is missing."""
+        try:
+            return getattr(evidence, self.measure)(self.table, **self.arguments).at(level)
+        except NotMeasuredError as error:
+            return error.args[0]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim: its place, the reported evidence, and a test: in every one of its tuples some comparison has to hold.
+
+    A claim without a test says why nothing here measures it.
+    """
+
+    id: str
+    claim: str
+    where: str
+    reported: str
+    test: tuple[tuple[Comparison, ...], ...] = ()
+    not_measured: str = ""
+
+
+# Evidence -------------------------------------------------------------------------------------------------------------
+
+
+def combine(function: Callable[..., Any], *parts: Estimate) -> Estimate:
+    """A function of estimates, resample by resample and so paired; printed numbers are exact and have no resamples."""
+    value = float(function(*(part.value for part in parts)))
+    items = {name: n for part in parts for name, n in part.items.items()}
+    seeds = min((part.seeds for part in parts if part.seeds is not None), default=None)
+    if any(part.draws is None for part in parts):
+        return Estimate(value, value, value, None, items, seeds)
+    draws = function(*(part.draws for part in parts))
+    return Estimate(value, *percentiles(draws), draws, items, seeds)
+
+
+class Evidence:
+    """The measures of comparisons; a source says what it has, and raises NotMeasuredError for what it lacks."""
+
+    def points(self, table: str, metric: str, row: str) -> Estimate:
+        """One of the five metrics."""
+        raise NotImplementedError
+
+    def not_printed(self, table: str, **_) -> Estimate:
+        """Refusals, times, cosines and distances, of which the paper prints none."""
+        raise NotMeasuredError(f"not printed for {table}")
+
+    refusals = time = cosine = rise = fall = not_printed
+
+    def value(self, table: str, metric: str, row: str) -> Estimate:
+        """A metric in points, or the sum of gains over the base row that `GAINS` names."""
+        if metric not in GAINS:
+            return self.points(table, metric, row)
+        signs = [-1 if part in LOWER_IS_BETTER else 1 for part in GAINS[metric]]
+        values = [self.points(table, part, name) for name in (row, "base") for part in GAINS[metric]]
+        return combine(lambda *v: sum(s * (r - b) for s, r, b in zip(signs, v, v[len(signs) :], strict=False)), *values)
+
+    def gap(self, table: str, metric: str, row: str, rival: str) -> Estimate:
+        """How far a row stands above a rival."""
+        return combine(np.subtract, self.value(table, metric, row), self.value(table, metric, rival))
+
+    def near(self, table: str, metric: str, row: str, rival: str) -> Estimate:
+        """How far a row stands above four fifths of a rival."""
+        ours, theirs = self.value(table, metric, row), self.value(table, metric, rival)
+        return combine(lambda left, right: left - 0.8 * right, ours, theirs)
+
+    def lost(self, table: str, metric: str, row: str) -> Estimate:
+        """How far a row falls below the base row."""
+        return self.gap(table, metric, "base", row)
+
+    def removed(self, table: str, metric: str, row: str) -> Estimate:
+        """How much of the base row's value is gone, in percent."""
+        base, ours = self.points(table, metric, "base"), self.points(table, metric, row)
+        if (np.append(base.value, [] if base.draws is None else base.draws) <= 0).any():
+            raise NotMeasuredError("the base model scores 0: there is nothing to remove")
+        return combine(lambda before, after: 100 * (1 - after / before), base, ours)
+
+
+class Reported(Evidence):
+    """Evidence of the paper's printed tables: numbers without intervals, and nothing that is not printed."""
+
+    def points(self, table: str, metric: str, row: str) -> Estimate:
+        """A printed metric."""
+        rows = {**REPORTED[table], "base": base_row(table)}
+        if row not in rows:
+            raise NotMeasuredError(f"not printed: {row} in {table}")
+        return Estimate(*[rows[row][metric]] * 3)
+
+
+class Measured(Evidence):
+    """Evidence of run folders: all rows of a benchmark answer the same drawn items, rows of the same seeds share them.
+
+    Rows of different seeds are compared by their means over all seeds that they have. With few seeds a percentile
+    interval is somewhat too narrow: of three, a resample has on average two thirds of their variance. `benchmarks` says
+    which benchmark stands for which table; `pilot` comes from `load_pilot`. What is missing raises NotMeasuredError.
+    """
+
+    def __init__(
+        self, runs: Iterable, pilot: Mapping[tuple, Estimate], *, benchmarks: Mapping[str, str] = FABLE,
+        resamples: int = 10_000, seed: int = 0,
+    ):  # fmt: skip
+        self.benchmarks, self.pilot, self.resamples, self.seed = benchmarks, pilot, resamples, seed
+        self.runs: dict[str, dict[str, list]] = {}
+        for run in sorted(runs, key=lambda run: run.seed):
+            self.runs.setdefault(run.benchmark, {}).setdefault(run.row, []).append(run)
+        self._drawn: dict[tuple[str, str], dict[str, Estimate]] = {}
+
+    def points(self, table: str, metric: str, row: str) -> Estimate:
+        """One of the five metrics."""
+        benchmark, _ = self._runs_of(table, row)
+        if (benchmark, metric) not in self._drawn:
+            self._drawn[benchmark, metric] = self._draw(benchmark, metric)
+        estimate = self._drawn[benchmark, metric][row]
+        if (n := sum(estimate.items.values())) < MIN_ITEMS:
+            raise NotMeasuredError(f"{benchmark}/{metric} has {n} items; {MIN_ITEMS} are needed for a verdict")
+        return estimate
+
+    def refusals(self, table: str, row: str) -> Estimate:
+        """Refusals of neighbour questions beyond those of the base row, in points.
+
+        Runs keep this rate and not its items, so both are drawn from the Jeffreys posterior of one seed's items; a rate
+        is the mean over the seeds.
+        """
+        return combine(np.subtract, *(self._refusals(*self._runs_of(table, name), name) for name in (row, "base")))
+
+    def time(self, table: str, row: str, rival: str) -> Estimate:
+        """Time of a training step in those of a rival, over seeds; the teacher's answers, made once, are not in it."""
+        return combine(np.divide, *(self._seconds(*self._runs_of(table, name), name) for name in (row, rival)))
+
+    def cosine(self, table: str, data_format: str, pair: Sequence[str]) -> Estimate:
+        """Cosine between the gradients of two objectives with raw or standardized data."""
+        return self._studied("cosine", table, data_format, pair)
+
+    def rise(self, table: str, pair: Sequence[str]) -> Estimate:
+        """How much standardization raises that cosine, paired batch by batch."""
+        return self._studied("gain", table, "", pair)
+
+    def fall(self, table: str, pair: Sequence[str]) -> Estimate:
+        """How much standardization lowers the proxy A-distance (0 to 2) of two corpora, drawn independently."""
+        raw, ours = (self._studied("distance", table, name, pair) for name in ("raw", "standardized"))
+        fall, down = raw.value - ours.value, np.hypot(raw.value - raw.low, ours.high - ours.value)
+        return Estimate(fall, fall - down, fall + np.hypot(raw.high - raw.value, ours.value - ours.low))
+
+    def _studied(self, quantity: str, table: str, data_format: str, pair: Sequence[str]) -> Estimate:
+        name, key = PILOT[quantity][1], (quantity, self.benchmarks[table], data_format, frozenset(pair))
+        if key not in self.pilot and quantity in {known for known, *_ in self.pilot}:
+            raise NotMeasuredError(f"not measured: {', '.join(filter(None, (name, *key[1:3])))}")
+        if key not in self.pilot:
+            raise NotMeasuredError(f"the pilot study ({name}) was not run")
+        return self.pilot[key]
+
+    def _runs_of(self, table: str, row: str) -> tuple[str, list]:
+        benchmark = self.benchmarks[table]
+        if not self.runs.get(benchmark, {}).get(row):
+            raise NotMeasuredError(f"not run: {benchmark}/{row}")
+        return benchmark, self.runs[benchmark][row]
+
+    def _draw(self, benchmark: str, name: str) -> dict[str, Estimate]:
+        rows = self.runs[benchmark]
+        values = {row: np.asarray([run.values[name] for run in runs], float) for row, runs in rows.items()}
+        if len({table.shape[1] for table in values.values()}) > 1 or any(np.isnan(t).any() for t in values.values()):
+            sizes = ", ".join(f"{row} {table.shape[1]}" for row, table in values.items())
+            raise ValueError(f"{benchmark}/{name}: rows should share their items, without NaN; items are {sizes}")
+        means = item_means(np.concatenate(list(values.values())), self.resamples, self._rng(benchmark + name))
+        estimates, column = {}, 0
+        for row, table in values.items():
+            by_seed, column = means[:, column : column + len(table)], column + len(table)
+            draws = 100 * (by_seed * self._seed_shares(benchmark, rows[row])).sum(1)
+            items = {f"{benchmark}/{name}": table.shape[1]}
+            estimates[row] = Estimate(100 * table.mean(), *percentiles(draws), draws, items, _seeds(rows[row]))
+        return estimates
+
+    def _refusals(self, benchmark: str, runs: list, row: str) -> Estimate:
+        rates = [run.details.get("neighbor", {}).get("refusal") for run in runs]
+        if None in rates:
+            raise NotMeasuredError(f"{benchmark}/{row} has no details.neighbor.refusal")
+        n, rate, rng = len(runs[0].values["neighbor"]), np.mean(rates), self._rng(f"{benchmark}/{row}/refusal")
+        draws = 100 * rng.beta(n * rate + 0.5, n * (1 - rate) + 0.5, self.resamples)
+        return Estimate(100 * rate, *percentiles(draws), draws, {f"{benchmark}/neighbor": n}, _seeds(runs))
+
+    def _seconds(self, benchmark: str, runs: list, row: str) -> Estimate:
+        times = [run.timing.get("train_seconds", 0) / run.timing["steps"] for run in runs if run.timing.get("steps")]
+        if len(times) < MIN_TIMED_SEEDS:
+            raise NotMeasuredError(f"{benchmark}/{row} was timed with {len(times)} seeds; {MIN_TIMED_SEEDS} are needed")
+        draws = self._seed_shares(benchmark, runs) @ times
+        return Estimate(np.mean(times), *percentiles(draws), draws, {}, len(times))
+
+    def _seed_shares(self, benchmark: str, runs: list) -> np.ndarray:
+        # Keyed by the seeds themselves: rows trained with the same seeds are drawn together, metric by metric too.
+        return shares(self._rng(f"{benchmark}/{[run.seed for run in runs]}"), self.resamples, len(runs))
+
+    def _rng(self, key: str) -> np.random.Generator:
+        return np.random.default_rng([self.seed, zlib.crc32(key.encode())])
+
+
+def _seeds(runs: Sequence) -> int | None:
+    # A row that trains nothing has one seed by nature; it says nothing about the seeds of the others.
+    return len(runs) if runs[0].timing.get("steps") else None
+
+
+def load_pilot(suite: Path) -> dict[tuple[str, str, str, frozenset[str]], Estimate]:
+    """What notebooks 01 and 02 left in a suite, by quantity, benchmark, data format and pair of objectives.
+
+    Numbers of several steps become their mean with the outermost ends: the paper says "early stages" and names no step,
+    so a claim has to stand at each of them. Raises PilotError for a file without the columns that it should have.
+    """
+    pilot = {}
+    for quantity, (pattern, _) in PILOT.items():
+        for file in sorted(suite.glob(pattern)):
+            table = pd.read_csv(file)
+            keys = ["benchmark", "objective_a", "objective_b"] + ["format"] * (quantity != "gain")
+            if lacking := [name for name in (*keys, quantity, "low", "high") if name not in table]:
+                raise PilotError(f"{file}: lacks the columns {', '.join(lacking)}; run its notebook again")
+            table = main_lines(table) if quantity == "distance" else table
+            for key, lines in table.groupby(keys):
+                benchmark, first, second, data_format = (*key, "")[:4]
+                ends = lines[quantity].mean(), lines["low"].min(), lines["high"].max()
+                pilot[quantity, benchmark, data_format, frozenset({first, second})] = Estimate(*map(float, ends))
+    return pilot
+
+
+# Verdicts -------------------------------------------------------------------------------------------------------------
+
+
+class Reading(NamedTuple):
+    """A comparison on our runs and on the paper's tables: an estimate each, or a text that says what is missing."""
+
+    comparison: Comparison
+    ours: Estimate | str
+    printed: Estimate | str
+
+    @property
+    def missing(self) -> str:
+        """What our runs lack, "" for nothing."""
+        return self.ours if isinstance(self.ours, str) else ""
+
+    @property
+    def margin(self) -> Estimate:
+        """How far our estimate lies beyond the threshold."""
+        return self.comparison.margin(self.ours)
+
+    @property
+    def reported_meets(self) -> str:
+        """Whether what the paper prints meets the threshold: yes, no, or not printed."""
+        return "not printed" if isinstance(self.printed, str) else _yes(self.comparison.margin(self.printed))
+
+    def line(self) -> dict[str, Any]:
+        """The comparison as a line of a table, reported beside measured."""
+        comparison, ours = self.comparison, None if self.missing else self.ours
+        return {
+            "comparison": comparison.what,
+            "reported": None if isinstance(self.printed, str) else self.printed.value,
+            **dict(zip(("measured", "low", "high"), ours.ends if ours else (None,) * 3, strict=True)),
+            "should_be": comparison.bound,
+            "unit": comparison.threshold.unit,
+            "verdict": self.margin.verdict if ours else "undecided",
+            "n": sum(ours.items.values()) if ours else 0,
+            "seeds": (ours.seeds or 1) if ours else 0,
+            "reported_meets": self.reported_meets,
+            "missing": self.missing,
+            "reason": comparison.threshold.reason,
+        }
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with its test as read, alternatives together, and the benchmarks that it was read on."""
+
+    claim: Claim
+    readings: Sequence[Sequence[Reading]]
+    benchmarks: Mapping[str, str]
+
+    @property
+    def missing(self) -> list[str]:
+        """What could not be read, each once."""
+        texts = [reading.missing for reading in chain(*self.readings)] if self.readings else [self.claim.not_measured]
+        return list(dict.fromkeys(filter(None, texts)))
+
+    @property
+    def margin(self) -> Estimate:
+        """The margin of the whole test; only where nothing is missing."""
+        return _least([[reading.margin for reading in alternatives] for alternatives in self.readings])
+
+    @property
+    def verdict(self) -> str:
+        """The verdict of the whole test; *undecided* when anything in it could not be read."""
+        return "undecided" if self.missing else self.margin.verdict
+
+    @property
+    def decisive(self) -> Reading | None:
+        """The comparison that the verdict hangs on, with the least to spare; None when something is missing."""
+        if self.missing:
+            return None
+        margins = [_least([[reading.margin for reading in alternatives]]) for alternatives in self.readings]
+        place = int(np.argmin([one.high if self.verdict == "fails" else one.low for one in margins]))
+        surely = margins[place].verdict == "holds"
+        return max(self.readings[place], key=lambda one: one.margin.low if surely else one.margin.high)
+
+    @property
+    def reported_meets(self) -> str:
+        """Whether the paper's printed numbers meet the same thresholds: yes, no, or not printed."""
+        parts = [[one for one in part if one.reported_meets != "not printed"] for part in self.readings]
+        printed = [[one.comparison.margin(one.printed) for one in part] for part in parts if part]
+        return _yes(_least(printed)) if printed else "not printed"
+
+    @property
+    def behind(self) -> str:
+        """What the verdict rests on and how the comparisons came out, or what is missing."""
+        verdicts = Counter(one.margin.verdict for one in chain(*self.readings) if not one.missing)
+        count, tally = sum(map(len, self.readings)), listed([f"{n} {word}" for word, n in verdicts.items()])
+        if self.missing:
+            return f"{'; '.join(self.missing)}." + (f" Of {count} comparisons, {tally}." if verdicts else "")
+        line, seeds = self.decisive.line(), self.decisive.ours.seeds
+        parts = [
+            benchmark_name(self.benchmarks[self.decisive.comparison.table]),
+            f"{line['n']} items" * (line["n"] > 0),
+        ]
+        parts += [f"{seeds} seeds" if seeds > 1 else "1 seed, so without the spread between seeds"] if seeds else []
+        some = " (some are alternatives)" * any(len(part) > 1 for part in self.readings)
+        return f"({', '.join(filter(None, parts))})." + (
+            f" Of {count} comparisons{some}, {tally}." if count > 1 else ""
+        )
+
+    @property
+    def measured(self) -> str:
+        """The deciding number with its interval, unit and condition; "–" when something is missing."""
+        if self.decisive is None:
+            return "–"
+        value, low, high = (number(end, 1 if abs(end) >= 10 else 2) for end in self.decisive.ours.ends)
+        unit = self.decisive.comparison.threshold.unit
+        return (
+            f"{value} [{low}, {high}]{f' {unit}' * (unit not in UNITLESS)}, should be {self.decisive.comparison.bound}"
+        )
+
+    @property
+    def explanation(self) -> str:
+        """One line with the numbers behind the verdict, or with what is missing."""
+        what = f"{self.decisive.comparison.what} is {self.measured} " if self.decisive else ""
+        return f"{self.verdict}: {what}{self.behind}"
+
+
+def judge(claim: Claim, evidence: Measured, *, level: float = 0.95) -> Judged:
+    """A claim with its verdict. All intervals of its test together cover at `level` (Bonferroni).
+
+    The least (or greatest) true margin then lies between the least (greatest) of the low ends and of the high ends with
+    that confidence, whatever the dependence between the rivals.
+    """
+    each = 1 - (1 - level) / max(1, sum(map(len, claim.test)))
+    readings = [
+        [Reading(one, one.read(evidence, each), one.read(Reported(), level)) for one in part] for part in claim.test
+    ]
+    return Judged(claim, readings, evidence.benchmarks)
+
+
+def _least(margins: Sequence[Sequence[Estimate]]) -> Estimate:
+    # The least over parts that all have to hold, the greatest over alternatives, end by end.
+    parts = [[max(ends) for ends in zip(*(one.ends for one in part), strict=True)] for part in margins]
+    return Estimate(*(min(ends) for ends in zip(*parts, strict=True)))
+
+
+def _yes(margin: Estimate) -> str:
+    return "yes" if margin.value > 0 else "no"
+
+
+# The ledger -----------------------------------------------------------------------------------------------------------
+
+
+def ledger(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One line per claim: id, claim, where, reported, measured, low, high, verdict, and what is behind them.
+
+    `measured` with its ends is the statistic of the decisive comparison (`test`) in `unit`, to be `should_be`.
+    """
+    lines = []
+    for one in judged:
+        line = one.decisive.line() if one.decisive else {"n": 0, "seeds": 0}
+        names = [
+            one.benchmarks[table] for table in sorted({reading.comparison.table for reading in chain(*one.readings)})
+        ]
+        lines.append(
+            {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
+            | {name: line.get(name) for name in ("measured", "low", "high")}
+            | {"verdict": one.verdict, "test": line.get("comparison")}
+            | {name: line.get(name) for name in ("should_be", "unit")}
+            | {"benchmark": "+".join(dict.fromkeys(names)), "n": line["n"], "seeds": line["seeds"]}
+            | {"comparisons": sum(map(len, one.readings)), "reported_meets": one.reported_meets}
+            | {"explanation": one.explanation}
+        )
+    return pd.DataFrame(lines)
+
+
+def comparisons(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One line per comparison of every claim: reported beside measured, threshold with its reason, verdict."""
+    return pd.DataFrame(
+        {"id": one.claim.id, "benchmark": one.benchmarks[reading.comparison.table], **reading.line()}
+        for one in judged
+        for reading in chain(*one.readings)
+    )
+
+
+def ledger_table(judged: Sequence[Judged]) -> tables.Table:
+    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, the test behind it."""
+    meets = {"yes": "; what is printed meets the test", "no": "; what is printed misses the test", "not printed": ""}
+    shown = pd.DataFrame(
+        {
+            "Claim": f"{one.claim.claim} ({one.claim.where})",
+            "Reported (paper)": one.claim.reported + meets[one.reported_meets],
+            "Measured": one.measured,
+            "Verdict": one.verdict,
+            "Test": f"{one.decisive.comparison.what} {one.behind}" if one.decisive else one.behind,
+        }
+        for one in judged
+    )
+    plain = shown.map(lambda _: "")
+    caption = (
+        "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
+        f"seeds that cover at 95 % for all comparisons of a claim together. {finding(judged)}"
+    )
+    colors = {verdict: f"color: {look.color}; font-weight: bold;" for verdict, look in LOOKS.items()}
+    return tables.Table(
+        "claims", ledger(judged), shown, caption, css=plain.assign(Verdict=shown["Verdict"].map(colors)),
+        classes=plain.assign(Verdict=shown["Verdict"]), widths=(0.25, 0.2, 0.15, 0.105, 0.215),
+    )  # fmt: skip
+
+
+def title(identifier: str) -> str:
+    """The id of a claim in words."""
+    text = " ".join(SPELT.get(word, word) for word in identifier.split("_"))
+    return text[0].upper() + text[1:]
+
+
+def finding(judged: Sequence[Judged]) -> str:
+    """Alt text of the figure and summary of the ledger: what the verdicts say."""
+    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in LOOKS}
+    against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
+    names = dict.fromkeys(judged[0].benchmarks.values())
+    scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
+    return (
+        f"Of {len(judged)} claims of the paper, {len(ids['holds'])} hold, {len(ids['fails'])} fail and "
+        f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}{scale}. What fails: "
+        f"{'; '.join(ids['fails']) or 'nothing'}. {sum(one.decisive is None for one in judged)} of the undecided lack a run "
+        f"or a measurement. The paper's own printed numbers miss the same thresholds for: {'; '.join(against) or 'none'}."
+    )
+
+
+def verdicts(judged: Sequence[Judged]) -> figures.Picture:
+    """All verdicts at one look: how far beyond its threshold each claim lies, grouped, and what the paper's numbers do.
+
+    Margins are points; those of cosines, ratios and distances in hundredths of a plausible range (`HUNDREDTHS`).
+    """
+    lines = []
+    for one in sorted(judged, key=lambda one: [*LOOKS].index(one.verdict)):
+        scale = HUNDREDTHS.get(one.decisive.comparison.threshold.unit, 1) if one.decisive else np.nan
+        ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
+        lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
+    data = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
+    drawn = data.assign(panel="", line=data["id"].map(title), series=data["verdict"], value=data["margin"])
+    drawn[["value", "low", "high"]] = drawn[["value", "low", "high"]].clip(-100, 100)
+    words = "← against the claim      margin beyond the threshold, in points (cosines, ratios × 100; distances × 50)      for the claim →"
+    figure, axes = figures.dots(drawn, LOOKS, xlabel=words, limits=(-108, 108))
+    axis = axes[0, 0]
+    axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
+    axis.set_xscale("symlog", linthresh=10, linscale=0.7)
+    axis.set_xticks(
+        [-100, -30, -10, -3, 0, 3, 10, 30, 100], ["≤−100", "−30", "−10", "−3", "0", "3", "10", "30", "≥100"]
+    )
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "ha": "center", "size": 7.5}
+    axis.text(1.07, -1.2, "paper's own\nnumbers\nmeet it", **beside)
+    for height, line in enumerate(data.itertuples()):
+        axis.text(1.07, height, line.reported_meets.replace("not printed", "–"), **beside)
+        axis.text(0.5, height, shorten(line.missing, 76, placeholder=" …"), **{**beside, "size": 6.5})
+        axis.get_yticklabels()[height].set_color(LOOKS[line.verdict].color)
+    return figures.Picture(figure, data, finding(judged))
