@@ -27,13 +27,21 @@ def shares(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n) / n
 
 
-def item_means(values: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Resampled means [resamples, k] of k series over the same items [k, items]: one draw of items for all of them."""
+def counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """The same as whole numbers, by a stream of its own: sums of 0 and 1 stay exact, so rows that tie do in every draw."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples)
+
+
+def item_means(values: np.ndarray, resamples: int, rng: np.random.Generator, draw=shares) -> np.ndarray:
+    """Resampled means [resamples, k] of k series over the same items [k, items]: one draw of items for all of them.
+
+    With `draw=counts` they are sums.
+    """
     items = values.shape[1]
     # Some million draws at a time: MMLU has 14,042 items.
     chunk = max(1, 4_000_000 // items)
     starts = range(0, resamples, chunk)
-    return np.concatenate([shares(rng, min(chunk, resamples - start), items) @ values.T for start in starts])
+    return np.concatenate([draw(rng, min(chunk, resamples - start), items) @ values.T for start in starts])
 
 
 def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:

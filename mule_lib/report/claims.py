@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 
 from mule_lib.domain_distance import main_lines
-from mule_lib.evaluate.intervals import item_means, percentiles, shares
+from mule_lib.evaluate.intervals import counts, item_means, percentiles
 from mule_lib.paper import LOWER_IS_BETTER, METRICS, REPORTED, base_row
 from mule_lib.report import figures, tables
 from mule_lib.report.names import BLUE, DARK, MIDDLE, Style, benchmark_name, listed, number
@@ -276,18 +276,19 @@ class Measured(Evidence):
             raise NotMeasuredError(f"not run: {benchmark}/{row}")
         return benchmark, self.runs[benchmark][row]
 
-    def _draw(self, benchmark: str, name: str) -> dict[str, Estimate]:
+    def _draw(self, benchmark: str, metric: str) -> dict[str, Estimate]:
         rows = self.runs[benchmark]
-        values = {row: np.asarray([run.values[name] for run in runs], float) for row, runs in rows.items()}
+        values = {row: np.asarray([run.values[metric] for run in runs], float) for row, runs in rows.items()}
         if len({table.shape[1] for table in values.values()}) > 1 or any(np.isnan(t).any() for t in values.values()):
             sizes = ", ".join(f"{row} {table.shape[1]}" for row, table in values.items())
-            raise ValueError(f"{benchmark}/{name}: rows should share their items, without NaN; items are {sizes}")
-        means = item_means(np.concatenate(list(values.values())), self.resamples, self._rng(benchmark + name))
+            raise ValueError(f"{benchmark}/{metric}: rows should share their items, without NaN; items are {sizes}")
+        stacked, rng = np.concatenate(list(values.values())), self._rng(benchmark + metric)
+        means = item_means(stacked, self.resamples, rng, draw=counts) / stacked.shape[1]
         estimates, column = {}, 0
         for row, table in values.items():
             by_seed, column = means[:, column : column + len(table)], column + len(table)
             draws = 100 * (by_seed * self._seed_shares(benchmark, rows[row])).sum(1)
-            items = {f"{benchmark}/{name}": table.shape[1]}
+            items = {f"{benchmark}/{metric}": table.shape[1]}
             estimates[row] = Estimate(100 * table.mean(), *percentiles(draws), draws, items, _seeds(rows[row]))
         return estimates
 
@@ -308,7 +309,8 @@ class Measured(Evidence):
 
     def _seed_shares(self, benchmark: str, runs: list) -> np.ndarray:
         # Keyed by the seeds themselves: rows trained with the same seeds are drawn together, metric by metric too.
-        return shares(self._rng(f"{benchmark}/{[run.seed for run in runs]}"), self.resamples, len(runs))
+        rng = self._rng(f"{benchmark}/{[run.seed for run in runs]}")
+        return counts(rng, self.resamples, len(runs)) / len(runs)
 
     def _rng(self, key: str) -> np.random.Generator:
         return np.random.default_rng([self.seed, zlib.crc32(key.encode())])
