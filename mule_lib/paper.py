@@ -5,22 +5,6 @@ Source: arXiv 2604.15482, Tables 1 and 2 (MUSE-Books) and Table 3 (WMDP-Cyber). 
 
 from collections.abc import Mapping
 
-from mule_lib.paper_claims import CLAIMS, INCONSISTENCIES, Claim
-
-__all__ = [
-    "BASE_TABLE",
-    "BENCHMARKS",
-    "CLAIMS",
-    "INCONSISTENCIES",
-    "LABELS",
-    "LOWER_IS_BETTER",
-    "METRICS",
-    "REPORTED",
-    "Claim",
-    "base_row",
-    "overall",
-]
-
 # forget and general: ROUGE; neighbor: Retain Acc; asr: attack success rate; mmlu: accuracy.
 METRICS = ("forget", "general", "neighbor", "asr", "mmlu")
 LOWER_IS_BETTER = frozenset({"forget", "asr"})

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from statistics import NormalDist
-from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,11 +21,8 @@ import pandas as pd
 from mule_lib.domain_distance import main_lines
 from mule_lib.evaluate.intervals import counts, item_means, percentiles
 from mule_lib.paper import LOWER_IS_BETTER, METRICS, REPORTED, base_row
-from mule_lib.report import figures, tables
-from mule_lib.report.names import BLUE, DARK, MIDDLE, Style, benchmark_name, listed, number
+from mule_lib.report.names import benchmark_name, listed, number
 
-# How each verdict is drawn: colour-blind safe, and told apart by shape as well.
-LOOKS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
 # The tables of the paper and the benchmark that each is tried on: the Fable counterparts unless said otherwise.
 FABLE = {"table1": "books", "table2": "books", "table3": "cyber"}
 # Below this many items a percentile interval is too narrow to carry a verdict.
@@ -41,10 +37,7 @@ PILOT = {
     "gain": ("02_gradient_cosine/changes.csv", "gain in cosine between objectives"),
     "distance": ("01_data/*/distances.csv", "distance between objectives"),
 }
-# Units in hundredths, to draw all margins on one axis: an A-distance ends at 2.
 UNITLESS = ("cosine", "distance")
-HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}
-SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
 
 
 class NotMeasuredError(LookupError):
@@ -367,23 +360,6 @@ class Reading(NamedTuple):
         """Whether what the paper prints meets the threshold: yes, no, or not printed."""
         return "not printed" if isinstance(self.printed, str) else _yes(self.comparison.margin(self.printed))
 
-    def line(self) -> dict[str, Any]:
-        """The comparison as a line of a table, reported beside measured."""
-        comparison, ours = self.comparison, None if self.missing else self.ours
-        return {
-            "comparison": comparison.what,
-            "reported": None if isinstance(self.printed, str) else self.printed.value,
-            **dict(zip(("measured", "low", "high"), ours.ends if ours else (None,) * 3, strict=True)),
-            "should_be": comparison.bound,
-            "unit": comparison.threshold.unit,
-            "verdict": self.margin.verdict if ours else "undecided",
-            "n": sum(ours.items.values()) if ours else 0,
-            "seeds": (ours.seeds or 1) if ours else 0,
-            "reported_meets": self.reported_meets,
-            "missing": self.missing,
-            "reason": comparison.threshold.reason,
-        }
-
 
 @dataclass(frozen=True)
 class Judged:
@@ -396,7 +372,7 @@ class Judged:
     @property
     def missing(self) -> list[str]:
         """What could not be read, each once."""
-        texts = [reading.missing for reading in chain(*self.readings)] if self.readings else [self.claim.not_measured]
+        texts = [self.claim.not_measured, *(reading.missing for reading in chain(*self.readings))]
         return list(dict.fromkeys(filter(None, texts)))
 
     @property
@@ -433,16 +409,12 @@ class Judged:
         count, tally = sum(map(len, self.readings)), listed([f"{n} {word}" for word, n in verdicts.items()])
         if self.missing:
             return f"{'; '.join(self.missing)}." + (f" Of {count} comparisons, {tally}." if verdicts else "")
-        line, seeds = self.decisive.line(), self.decisive.ours.seeds
-        parts = [
-            benchmark_name(self.benchmarks[self.decisive.comparison.table]),
-            f"{line['n']} items" * (line["n"] > 0),
-        ]
+        n, seeds = sum(self.decisive.ours.items.values()), self.decisive.ours.seeds
+        parts = [benchmark_name(self.benchmarks[self.decisive.comparison.table]), f"{n} items" * (n > 0)]
         parts += [f"{seeds} seeds" if seeds > 1 else "1 seed, so without the spread between seeds"] if seeds else []
         some = " (some are alternatives)" * any(len(part) > 1 for part in self.readings)
-        return f"({', '.join(filter(None, parts))})." + (
-            f" Of {count} comparisons{some}, {tally}." if count > 1 else ""
-        )
+        others = f" Of {count} comparisons{some}, {tally}." if count > 1 else ""
+        return f"({', '.join(filter(None, parts))}).{others}"
 
     @property
     def measured(self) -> str:
@@ -450,10 +422,8 @@ class Judged:
         if self.decisive is None:
             return "–"
         value, low, high = (number(end, 1 if abs(end) >= 10 else 2) for end in self.decisive.ours.ends)
-        unit = self.decisive.comparison.threshold.unit
-        return (
-            f"{value} [{low}, {high}]{f' {unit}' * (unit not in UNITLESS)}, should be {self.decisive.comparison.bound}"
-        )
+        comparison, unit = self.decisive.comparison, self.decisive.comparison.threshold.unit
+        return f"{value} [{low}, {high}]{f' {unit}' * (unit not in UNITLESS)}, should be {comparison.bound}"
 
     @property
     def explanation(self) -> str:
@@ -469,9 +439,8 @@ def judge(claim: Claim, evidence: Measured, *, level: float = 0.95) -> Judged:
     that confidence, whatever the dependence between the rivals.
     """
     each = 1 - (1 - level) / max(1, sum(map(len, claim.test)))
-    readings = [
-        [Reading(one, one.read(evidence, each), one.read(Reported(), level)) for one in part] for part in claim.test
-    ]
+    sources = ((evidence, each), (Reported(), level))
+    readings = [[Reading(one, *(one.read(*source) for source in sources)) for one in part] for part in claim.test]
     return Judged(claim, readings, evidence.benchmarks)
 
 
@@ -483,113 +452,3 @@ def _least(margins: Sequence[Sequence[Estimate]]) -> Estimate:
 
 def _yes(margin: Estimate) -> str:
     return "yes" if margin.value > 0 else "no"
-
-
-# The ledger -----------------------------------------------------------------------------------------------------------
-
-
-def ledger(judged: Sequence[Judged]) -> pd.DataFrame:
-    """One line per claim: id, claim, where, reported, measured, low, high, verdict, and what is behind them.
-
-    `measured` with its ends is the statistic of the decisive comparison (`test`) in `unit`, to be `should_be`.
-    """
-    lines = []
-    for one in judged:
-        line = one.decisive.line() if one.decisive else {"n": 0, "seeds": 0}
-        names = [
-            one.benchmarks[table] for table in sorted({reading.comparison.table for reading in chain(*one.readings)})
-        ]
-        lines.append(
-            {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
-            | {name: line.get(name) for name in ("measured", "low", "high")}
-            | {"verdict": one.verdict, "test": line.get("comparison")}
-            | {name: line.get(name) for name in ("should_be", "unit")}
-            | {"benchmark": "+".join(dict.fromkeys(names)), "n": line["n"], "seeds": line["seeds"]}
-            | {"comparisons": sum(map(len, one.readings)), "reported_meets": one.reported_meets}
-            | {"explanation": one.explanation}
-        )
-    return pd.DataFrame(lines)
-
-
-def comparisons(judged: Sequence[Judged]) -> pd.DataFrame:
-    """One line per comparison of every claim: reported beside measured, threshold with its reason, verdict."""
-    return pd.DataFrame(
-        {"id": one.claim.id, "benchmark": one.benchmarks[reading.comparison.table], **reading.line()}
-        for one in judged
-        for reading in chain(*one.readings)
-    )
-
-
-def ledger_table(judged: Sequence[Judged]) -> tables.Table:
-    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, the test behind it."""
-    meets = {"yes": "; what is printed meets the test", "no": "; what is printed misses the test", "not printed": ""}
-    shown = pd.DataFrame(
-        {
-            "Claim": f"{one.claim.claim} ({one.claim.where})",
-            "Reported (paper)": one.claim.reported + meets[one.reported_meets],
-            "Measured": one.measured,
-            "Verdict": one.verdict,
-            "Test": f"{one.decisive.comparison.what} {one.behind}" if one.decisive else one.behind,
-        }
-        for one in judged
-    )
-    plain = shown.map(lambda _: "")
-    caption = (
-        "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
-        f"seeds that cover at 95 % for all comparisons of a claim together. {finding(judged)}"
-    )
-    colors = {verdict: f"color: {look.color}; font-weight: bold;" for verdict, look in LOOKS.items()}
-    return tables.Table(
-        "claims", ledger(judged), shown, caption, css=plain.assign(Verdict=shown["Verdict"].map(colors)),
-        classes=plain.assign(Verdict=shown["Verdict"]), widths=(0.25, 0.2, 0.15, 0.105, 0.215),
-    )  # fmt: skip
-
-
-def title(identifier: str) -> str:
-    """The id of a claim in words."""
-    text = " ".join(SPELT.get(word, word) for word in identifier.split("_"))
-    return text[0].upper() + text[1:]
-
-
-def finding(judged: Sequence[Judged]) -> str:
-    """Alt text of the figure and summary of the ledger: what the verdicts say."""
-    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in LOOKS}
-    against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
-    names = dict.fromkeys(judged[0].benchmarks.values())
-    scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
-    return (
-        f"Of {len(judged)} claims of the paper, {len(ids['holds'])} hold, {len(ids['fails'])} fail and "
-        f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}{scale}. What fails: "
-        f"{'; '.join(ids['fails']) or 'nothing'}. {sum(one.decisive is None for one in judged)} of the undecided lack a run "
-        f"or a measurement. The paper's own printed numbers miss the same thresholds for: {'; '.join(against) or 'none'}."
-    )
-
-
-def verdicts(judged: Sequence[Judged]) -> figures.Picture:
-    """All verdicts at one look: how far beyond its threshold each claim lies, grouped, and what the paper's numbers do.
-
-    Margins are points; those of cosines, ratios and distances in hundredths of a plausible range (`HUNDREDTHS`).
-    """
-    lines = []
-    for one in sorted(judged, key=lambda one: [*LOOKS].index(one.verdict)):
-        scale = HUNDREDTHS.get(one.decisive.comparison.threshold.unit, 1) if one.decisive else np.nan
-        ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
-        lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
-    data = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
-    drawn = data.assign(panel="", line=data["id"].map(title), series=data["verdict"], value=data["margin"])
-    drawn[["value", "low", "high"]] = drawn[["value", "low", "high"]].clip(-100, 100)
-    words = "← against the claim      margin beyond the threshold, in points (cosines, ratios × 100; distances × 50)      for the claim →"
-    figure, axes = figures.dots(drawn, LOOKS, xlabel=words, limits=(-108, 108))
-    axis = axes[0, 0]
-    axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
-    axis.set_xscale("symlog", linthresh=10, linscale=0.7)
-    axis.set_xticks(
-        [-100, -30, -10, -3, 0, 3, 10, 30, 100], ["≤−100", "−30", "−10", "−3", "0", "3", "10", "30", "≥100"]
-    )
-    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "ha": "center", "size": 7.5}
-    axis.text(1.07, -1.2, "paper's own\nnumbers\nmeet it", **beside)
-    for height, line in enumerate(data.itertuples()):
-        axis.text(1.07, height, line.reported_meets.replace("not printed", "–"), **beside)
-        axis.text(0.5, height, shorten(line.missing, 76, placeholder=" …"), **{**beside, "size": 6.5})
-        axis.get_yticklabels()[height].set_color(LOOKS[line.verdict].color)
-    return figures.Picture(figure, data, finding(judged))

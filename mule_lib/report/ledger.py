@@ -1,13 +1,18 @@
-"""The paper's claims and inconsistencies, in our own words, as data: `claims.yaml`, each claim with its test beside it."""
+"""The ledger: the paper's claims as data (`claims.yaml`, each with its test beside it), and their verdicts to read."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from mule_lib.params import read_yaml
-from mule_lib.report.claims import Claim, Comparison, Threshold
-from mule_lib.report.names import LABELS, METRIC_NAMES
+from mule_lib.report import figures, tables
+from mule_lib.report.claims import FABLE, Claim, Comparison, Judged, Reading, Threshold
+from mule_lib.report.names import BLUE, DARK, LABELS, METRIC_NAMES, MIDDLE, Style, benchmark_name, listed
 
 FILE = Path(__file__).parent / "claims.yaml"
 # Every measure of `claims.Evidence` in words.
@@ -30,6 +35,21 @@ WORDS = {
     **METRIC_NAMES,
     **{"obj1": "Obj1 gain (Forget and General)", "obj2": "Obj2 gain (Retain Acc)", "obj3": "Obj3 gain (ASR)"},
 }
+COLUMNS = (
+    *("id", "claim", "where", "reported", "measured", "low", "high", "verdict", "test", "should_be", "unit"),
+    *("benchmark", "n", "seeds", "comparisons", "reported_meets", "explanation"),
+)
+MEETS = {"yes": "; what is printed meets the test", "no": "; what is printed misses the test", "not printed": ""}
+CAPTION = (
+    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
+    "seeds that cover at 95 % for all comparisons of a claim together."
+)
+# How each verdict is drawn: colour-blind safe, and told apart by shape as well.
+LOOKS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
+# Units in hundredths, to draw all margins on one axis: an A-distance ends at 2.
+HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}
+TICKS = {-100: "≤−100", -30: "−30", -10: "−10", -3: "−3", 0: "0", 3: "3", 10: "10", 30: "30", 100: "≥100"}
+SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
 
 
 def _test(parts: list[Mapping[str, Any]]) -> tuple[tuple[Comparison, ...], ...]:
@@ -52,3 +72,112 @@ _DATA = read_yaml(FILE)
 THRESHOLDS = {word: Threshold(word, *values) for word, values in _DATA["thresholds"].items()}
 CLAIMS = tuple(Claim(**{**claim, "test": _test(claim.get("test", []))}) for claim in _DATA["claims"])
 INCONSISTENCIES: tuple[str, ...] = tuple(_DATA["inconsistencies"])
+
+
+def data(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One line per claim with `COLUMNS`: `measured` with its ends is the decisive comparison's (`test`), in `unit`."""
+    lines = []
+    for one in judged:
+        names = sorted({reading.comparison.table for reading in chain(*one.readings)})
+        own = {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
+        own |= {name: getattr(one, name) for name in ("verdict", "reported_meets", "explanation")}
+        own |= {"benchmark": "+".join(dict.fromkeys(one.benchmarks[table] for table in names))}
+        line = _line(one, one.decisive) if one.decisive else {"n": 0, "seeds": 0}
+        lines.append({**line, "test": line.get("comparison"), "comparisons": sum(map(len, one.readings)), **own})
+    return pd.DataFrame(lines, columns=list(COLUMNS))
+
+
+def comparisons(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One line per comparison of every claim: reported beside measured, threshold with its reason, verdict."""
+    return pd.DataFrame(_line(one, reading) for one in judged for reading in chain(*one.readings))
+
+
+def _line(one: Judged, reading: Reading) -> dict[str, Any]:
+    comparison, ours, printed = reading.comparison, reading.ours, reading.printed
+    known = not reading.missing
+    return {
+        "id": one.claim.id,
+        "comparison": comparison.what,
+        "benchmark": one.benchmarks[comparison.table],
+        "reported": None if isinstance(printed, str) else printed.value,
+        **dict(zip(("measured", "low", "high"), ours.ends if known else (None,) * 3, strict=True)),
+        "should_be": comparison.bound,
+        "unit": comparison.threshold.unit,
+        "verdict": reading.margin.verdict if known else "undecided",
+        "n": sum(ours.items.values()) if known else 0,
+        "seeds": (ours.seeds or 1) if known else 0,
+        "reported_meets": reading.reported_meets,
+        "missing": reading.missing,
+        "reason": comparison.threshold.reason,
+    }
+
+
+def table(judged: Sequence[Judged]) -> tables.Table:
+    """The ledger for reading: claim, reported, measured with interval and threshold, verdict, the test behind it."""
+    shown = pd.DataFrame(
+        {
+            "Claim": f"{one.claim.claim} ({one.claim.where})",
+            "Reported (paper)": one.claim.reported + MEETS[one.reported_meets],
+            "Measured": one.measured,
+            "Verdict": one.verdict,
+            "Test": f"{one.decisive.comparison.what} {one.behind}" if one.decisive else one.behind,
+        }
+        for one in judged
+    )
+    plain, colors = shown.map(lambda _: ""), {word: f"color: {look.color};" for word, look in LOOKS.items()}
+    dressed = {
+        "css": plain.assign(Verdict=shown["Verdict"].map(colors)),
+        "classes": plain.assign(Verdict=shown["Verdict"]),
+    }
+    return tables.Table("claims", data(judged), shown, CAPTION, **dressed, widths=(0.25, 0.2, 0.15, 0.105, 0.215))
+
+
+def title(identifier: str) -> str:
+    """The id of a claim in words."""
+    text = " ".join(SPELT.get(word, word) for word in identifier.split("_"))
+    return text[0].upper() + text[1:]
+
+
+def finding(judged: Sequence[Judged]) -> str:
+    """Alt text of the figure and summary of the ledger: what the verdicts say."""
+    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in LOOKS}
+    against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
+    names = dict.fromkeys(judged[0].benchmarks.values())
+    scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
+    return (
+        f"Of {len(judged)} claims of the paper, {len(ids['holds'])} hold, {len(ids['fails'])} fail and "
+        f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}{scale}. What fails: "
+        f"{'; '.join(ids['fails']) or 'nothing'}. {sum(one.decisive is None for one in judged)} of the undecided lack a "
+        "run or a measurement. The paper's own printed numbers miss the same thresholds for: "
+        f"{'; '.join(against) or 'none'}."
+    )
+
+
+def figure(judged: Sequence[Judged]) -> figures.Picture:
+    """All verdicts at one look: how far beyond its threshold each claim lies, and whether the paper's numbers meet it.
+
+    Margins are points; those of cosines, ratios and distances in hundredths (`HUNDREDTHS`).
+    """
+    lines = []
+    for one in sorted(judged, key=lambda one: [*LOOKS].index(one.verdict)):
+        scale = HUNDREDTHS.get(one.decisive.comparison.threshold.unit, 1) if one.decisive else np.nan
+        ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
+        lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
+    drawn = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
+    marks = drawn.assign(panel="", line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
+    marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
+    words = (
+        "← against the claim   margin beyond the threshold: points; cosines, ratios × 100; distances × 50   for it →"
+    )
+    made, axes = figures.dots(marks, LOOKS, xlabel=words, limits=(-108, 108))
+    axis = axes[0, 0]
+    axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
+    axis.set_xscale("symlog", linthresh=10, linscale=0.7)
+    axis.set_xticks([*TICKS], [*TICKS.values()])
+    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "ha": "center", "size": 7.5}
+    axis.text(1.07, -1.5, "paper's own\nnumbers\nmeet it", **beside)
+    for height, line in enumerate(drawn.itertuples()):
+        axis.text(1.07, height, line.reported_meets.replace("not printed", "–"), **beside)
+        axis.text(0.5, height, shorten(line.missing, 76, placeholder=" …"), **{**beside, "size": 6.5})
+        axis.get_yticklabels()[height].set_color(LOOKS[line.verdict].color)
+    return figures.Picture(made, drawn, finding(judged))
