@@ -13,8 +13,8 @@ PACKAGE = "mule_lib"
 WITHOUT_RESULTS = frozenset(
     f"{PACKAGE}/{name}.py"
     for name in (
-        *("closure", "fingerprint", "run_folder", "paper_claims"),
-        *(f"report/{name}" for name in ("__init__", "names", "results", "tables", "figures")),
+        *("closure", "fingerprint", "run_folder"),
+        *(f"report/{name}" for name in ("__init__", "names", "results", "tables", "figures", "claims", "ledger")),
         "params",
     )
 )

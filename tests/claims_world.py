@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from mule_lib.paper import METRICS
+from mule_lib.report.claims import Estimate
 
 ITEMS, SEEDS = 400, 3
 # Points: forget, general, neighbor, asr, mmlu.
@@ -93,23 +94,20 @@ def _order(key, items):
     return np.random.default_rng(zlib.crc32(key.encode())).permutation(items)
 
 
-@dataclass
-class FakePilot:
+def study(changed=()):
     """A pilot study as claimed: orthogonal and far apart when raw, aligned and near when standardized."""
-
-    cosines: dict = field(default_factory=lambda: {"raw": (0.02, 0.0, 0.04), "standardized": (0.8, 0.75, 0.85)})
-    distances: dict = field(default_factory=lambda: {"raw": (1.9, 1.85, 1.95), "standardized": (0.8, 0.7, 0.9)})
-    changed: dict = field(default_factory=dict)
-
-    def cosine(self, benchmark, form, pair):
-        return self.changed.get(("cosine", benchmark, form, pair), self.cosines[form])
-
-    def gain(self, benchmark, pair):
-        after, before = (self.cosine(benchmark, form, pair) for form in ("standardized", "raw"))
-        return after[0] - before[0], after[1] - before[2], after[2] - before[1]
-
-    def distance(self, benchmark, form, pair):
-        return self.changed.get(("distance", benchmark, form, pair), self.distances[form])
+    plain = {
+        **{("cosine", "raw"): (0.02, 0.0, 0.04), ("cosine", "standardized"): (0.8, 0.75, 0.85)},
+        **{("distance", "raw"): (1.9, 1.85, 1.95), ("distance", "standardized"): (0.8, 0.7, 0.9)},
+    }
+    pilot = {}
+    for benchmark in ("books", "cyber"):
+        for pair in (("obj1", "obj2"), ("obj1", "obj3"), ("obj2", "obj3")):
+            ends = {key: dict(changed).get((key[0], benchmark, key[1], pair), plain[key]) for key in plain}
+            after, before = ends["cosine", "standardized"], ends["cosine", "raw"]
+            ends["gain", ""] = (after[0] - before[0], after[1] - before[2], after[2] - before[1])
+            pilot |= {(what, benchmark, form, frozenset(pair)): Estimate(*ends[what, form]) for what, form in ends}
+    return pilot
 
 
 # What makes a claim fail, and what makes it undecided, everything else being as claimed; read by `changes`.

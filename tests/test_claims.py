@@ -1,21 +1,40 @@
-"""The ledger on made-up results: for every claim a world where it must hold, must fail, must be undecided, must lack a
-run; and what the paper's own printed numbers say."""
+"""The claims ledger: for every claim a world where it holds, fails, is undecided, lacks a run; and its files."""
 
-import math
+import json
+import re
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from claims_world import BOOKS, ITEMS, OTHER_WAY, ROWS, SEEDS, FakePilot, World, changes
+import run_folders
+from claims_world import BOOKS, ITEMS, OTHER_WAY, ROWS, SEEDS, World, changes, study
 
-from mule_lib import claims, paper
-from mule_lib.claims_evidence import FABLE, Measured
-from mule_lib.claims_logic import leaves
-from mule_lib.claims_parts import NAMES
-from mule_lib.claims_tests import NOT_MEASURED, RIVALS, TESTS
-from mule_lib.paper import CLAIMS, METRICS
+from mule_lib import paper
+from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall
+from mule_lib.paper import METRICS, REPORTED
+from mule_lib.params import ParameterError, validate
+from mule_lib.report import ledger
+from mule_lib.report.claims import FABLE, Estimate, Measured, NotMeasuredError, PilotError, combine, judge, load_pilot
+from mule_lib.report.results import load_runs
+from mule_lib.run import run_notebook
 
+ROOT = Path(__file__).resolve().parent.parent
 RESAMPLES = 2000
-BY_ID = {claim.id: claim for claim in CLAIMS}
+BY_ID = {claim.id: claim for claim in ledger.CLAIMS}
+TESTED = [claim.id for claim in ledger.CLAIMS if claim.test]
+# Alternatives: one of several parts is enough.
+SOME_PARTS_SUFFICE = {"balanced_cyber", "naive_extension_fails"}
+PAIR = ("obj1", "obj2")
+
+
+def comparisons(claim):
+    return [one for part in BY_ID[claim].test for one in part]
+
+
+def rows_of(claim):
+    """The (benchmark, row) pairs that the comparisons of a claim read."""
+    return {(FABLE[one.table], row) for one in comparisons(claim) for row in one.arguments.values() if row in [*ROWS]}
 
 
 def judged(claim, change="", *, without=None, pilot=True, items=None, seeds=None):
@@ -24,175 +43,315 @@ def judged(claim, change="", *, without=None, pilot=True, items=None, seeds=None
     world = World(items=items or ITEMS, seeds=seeds or SEEDS)
     world.points.update(points)
     runs = [run for run in world.runs() if (run.benchmark, run.row) != without]
-    study = FakePilot(changed=studied) if pilot else None
-    return claims.judge(Measured(runs, pilot=study, resamples=RESAMPLES), claims=[BY_ID[claim]])[0]
+    return judge(BY_ID[claim], Measured(runs, study(studied) if pilot else {}, resamples=RESAMPLES))
 
 
-def test_every_claim_has_a_test_or_a_reason():
-    assert {*TESTS} | {*NOT_MEASURED} == {*BY_ID}
-    assert not {*TESTS} & {*NOT_MEASURED}
+def all_judged(runs, resamples=RESAMPLES):
+    evidence = Measured(runs, study(), resamples=resamples)
+    return [judge(claim, evidence) for claim in ledger.CLAIMS]
 
 
 @pytest.fixture(scope="module")
 def as_claimed():
-    return {one.claim.id: one for one in claims.judge(Measured(World().runs(), pilot=FakePilot(), resamples=RESAMPLES))}
+    return {one.claim.id: one for one in all_judged(World().runs())}
 
 
-@pytest.mark.parametrize("claim", TESTS)
+@pytest.fixture(scope="module")
+def mixed():
+    """Verdicts of all three kinds, some for want of a run."""
+    world = World()
+    for claim in ("best_overall_cyber", "lowest_prefill_asr", "efficient"):
+        world.points.update(changes(OTHER_WAY[claim][0])[0])
+    world.points.update(changes(OTHER_WAY["student_term_helps"][1])[0])
+    return all_judged(run for run in world.runs() if run.row != "mule_no_anchors")
+
+
+@pytest.mark.parametrize("claim", ledger.CLAIMS, ids=lambda claim: claim.id)
+def test_a_claim_has_a_test_or_a_reason_and_quotes_printed_numbers(claim):
+    """Every decimal that a claim quotes stands in the tables; the introduction's 16.0 does not (inconsistency 1)."""
+    assert re.fullmatch(r"[a-z][a-z_]*", claim.id) and claim.claim.endswith(".") and claim.where
+    assert bool(claim.test) != bool(claim.not_measured)
+    printed = {value for rows in REPORTED.values() for row in rows.values() for value in row.values()}
+    quoted = {float(number) for number in re.findall(r"\d+\.\d+(?!\d| %)", claim.reported)}
+    assert quoted - printed <= {16.0}
+
+
+def test_ids_are_unique_and_every_test_is_tried_both_ways():
+    assert len(BY_ID) == len(ledger.CLAIMS) == 30
+    assert {*OTHER_WAY} == {*TESTED}
+    assert all(len(threshold.reason) > 20 for threshold in ledger.THRESHOLDS.values())
+
+
+def test_inconsistencies_are_sentences_with_printed_numbers():
+    printed = {value for rows in REPORTED.values() for row in rows.values() for value in row.values()}
+    assert len(ledger.INCONSISTENCIES) == 19 and all(text.endswith(".") for text in ledger.INCONSISTENCIES)
+    quoted = {float(number) for text in ledger.INCONSISTENCIES for number in re.findall(r"(?<!Section )\d+\.\d+", text)}
+    # The introduction's ASR, and a loss of 1.0 that is a difference.
+    assert quoted - printed == {16.0, 1.0}
+
+
+@pytest.mark.parametrize("claim", TESTED)
 def test_it_holds_in_a_world_as_claimed(as_claimed, claim):
     one = as_claimed[claim]
     assert one.verdict == "holds", one.explanation
-    assert one.explanation.startswith("holds: ")
-    assert one.margin.low > 0
-    assert all(reading.verdict == "holds" for reading in one.ours.readings()) or claim in SOME_PARTS_SUFFICE
+    assert one.explanation.startswith("holds: ") and one.margin.low > 0
+    every = all(reading.margin.verdict == "holds" for part in one.readings for reading in part)
+    assert every or claim in SOME_PARTS_SUFFICE
 
 
-# Alternatives: one of several parts is enough.
-SOME_PARTS_SUFFICE = {"balanced_cyber", "naive_extension_fails"}
-
-
-def test_the_other_ways_cover_every_test():
-    assert {*OTHER_WAY} == {*TESTS}
-
-
-@pytest.mark.parametrize("claim", TESTS)
+@pytest.mark.parametrize("claim", TESTED)
 def test_it_fails_when_one_thing_is_otherwise(claim):
+    """The line shows the comparison that decides, and it alone fails too."""
     one = judged(claim, OTHER_WAY[claim][0])
     assert one.verdict == "fails", one.explanation
-    assert one.margin.high < 0
-    # The line shows the comparison that decides, and it alone fails too.
-    assert one.decisive.verdict == "fails"
+    assert one.margin.high < 0 and one.decisive.margin.verdict == "fails"
 
 
-@pytest.mark.parametrize("claim", TESTS)
+@pytest.mark.parametrize("claim", TESTED)
 def test_it_is_undecided_near_the_threshold(claim):
     one = judged(claim, OTHER_WAY[claim][1])
     assert one.verdict == "undecided", one.explanation
-    assert one.margin.low <= 0 <= one.margin.high
-    assert one.decisive.verdict == "undecided"
+    assert one.margin.low <= 0 <= one.margin.high and one.decisive.margin.verdict == "undecided"
 
 
-def rows_of(claim):
-    """The (benchmark, row) pairs that the comparisons of a claim read."""
-    return {(FABLE[leaf.table], row) for leaf in leaves(TESTS[claim]) for row in leaf.read.args if row in ROWS}
-
-
-@pytest.mark.parametrize("claim", [claim for claim in TESTS if rows_of(claim)])
+@pytest.mark.parametrize("claim", [claim for claim in TESTED if rows_of(claim)])
 def test_a_missing_run_is_named(claim):
     needed = sorted(rows_of(claim))[-1]
     one = judged(claim, without=needed)
-    assert one.verdict == "undecided"
+    assert one.verdict == "undecided" and one.decisive is None
     assert f"not run: {'/'.join(needed)}" in one.explanation
-    assert one.decisive is None
 
 
-@pytest.mark.parametrize("claim", [claim for claim in TESTS if "cosine" in str([*leaves(TESTS[claim])])])
+@pytest.mark.parametrize("claim", [c for c in TESTED if {one.measure for one in comparisons(c)} & {"cosine", "rise"}])
 def test_without_the_pilot_study_nothing_is_guessed(claim):
     one = judged(claim, pilot=False)
     assert one.verdict == "undecided"
-    assert "the pilot study (notebooks 01 and 02) was not run" in one.explanation
+    assert re.search(r"the pilot study \((gain in )?cosine between objectives\) was not run", one.explanation)
 
 
-@pytest.mark.parametrize("claim", NOT_MEASURED)
-def test_what_nothing_measures_is_undecided_with_the_reason(as_claimed, claim):
-    one = as_claimed[claim]
-    assert one.verdict == "undecided"
-    assert NOT_MEASURED[claim] in one.explanation
+def test_what_nothing_measures_is_undecided_with_the_reason(as_claimed):
+    for claim in {*BY_ID} - {*TESTED}:
+        assert as_claimed[claim].verdict == "undecided"
+        assert BY_ID[claim].not_measured in as_claimed[claim].explanation
 
 
 def test_a_sure_failure_is_still_undecided_while_a_run_is_missing():
     """No verdict depends on which rivals happened to be run."""
     one = judged("best_overall_books", OTHER_WAY["best_overall_books"][0], without=("books", "ga"))
     assert one.verdict == "undecided"
-    assert "not run: books/ga" in one.explanation
-    assert "1 fails" in one.explanation
+    assert "not run: books/ga" in one.explanation and "1 fails" in one.explanation
 
 
-def test_few_items_and_one_seed_are_said():
+def test_few_items_one_seed_and_an_ignorant_base_are_said():
     assert "20 items; 30 are needed" in judged("forgets_target", items=20).explanation
     assert "1 seed, so without the spread between seeds" in judged("best_overall_books", seeds=1).explanation
     assert "timed with 1 seeds; 3 are needed" in judged("efficient", seeds=1).explanation
-
-
-def test_a_base_that_knows_nothing_cannot_forget():
-    one = judged("forgets_target", "books/base forget=0")
-    assert one.verdict == "undecided"
-    assert "nothing to remove" in one.explanation
+    assert "nothing to remove" in judged("forgets_target", "books/base forget=0").explanation
 
 
 def test_the_papers_own_numbers_meet_its_claims_but_for_three(as_claimed):
     """Inconsistencies 1, 5 and 6: ASR is not the lowest, SFT is not secure, gradient editing keeps no utility."""
     meets = {claim: one.reported_meets for claim, one in as_claimed.items()}
     assert {claim for claim, word in meets.items() if word == "no"} == {
-        "lowest_prefill_asr",
-        "sft_collapses_cyber",
-        "gradient_editing_keeps_utility_cyber",
+        *("lowest_prefill_asr", "sft_collapses_cyber", "gradient_editing_keeps_utility_cyber")
     }
-    printed = {claim for claim, word in meets.items() if word != "not printed"}
-    assert printed == {claim.id for claim in CLAIMS if claim.cells} | {"cot_teacher_sets_boundary"}
+    assert {claim for claim, word in meets.items() if word == "not printed"} == {
+        *("baseline_gradients_orthogonal", "standardization_aligns_gradients", "standardization_tightens_bound"),
+        *("domain_gap_is_the_cause", "anchors_sharpen_boundary", "efficient"),
+        *("topk_spares_vocabulary", "extended_benchmarks"),
+    }
 
 
 def test_the_family_grows_the_interval():
     """More rivals, wider intervals: a claim's error rate does not grow with its comparisons."""
     widths = {}
     for claim in ("best_overall_books", "best_overall_cyber"):
-        one = judged(claim)
-        reading = one.decisive
-        low, high = reading.sample.interval(0.95)
-        widths[claim] = (reading.high - reading.low) / (high - low)
+        estimate = judged(claim).decisive.ours
+        alone = estimate.at(0.95)
+        widths[claim] = (estimate.high - estimate.low) / (alone.high - alone.low)
     assert 1.1 < widths["best_overall_cyber"] < widths["best_overall_books"] < 1.7
+
+
+def test_an_interval_alone_widens_as_a_normal():
+    """Numbers of the pilot study come with their 95 % ends and no resamples."""
+    estimate = Estimate(0.5, 0.4, 0.8)
+    assert estimate.at(0.95).ends == pytest.approx((0.5, 0.4, 0.8))
+    assert estimate.at(0.99).ends == pytest.approx(
+        (0.5, 0.5 - 0.1 * 2.5758 / 1.96, 0.5 + 0.3 * 2.5758 / 1.96), abs=1e-4
+    )
 
 
 def test_a_tie_is_seldom_called():
     """Two rows of the same true quality: few verdicts in many draws, whatever the seed of the world."""
-    rng = np.random.default_rng(0)
-    called = 0
+    rng, called = np.random.default_rng(0), 0
     for _ in range(40):
-        world = World(items=60, seeds=2)
-        runs = world.runs()
+        runs = World(items=60, seeds=2).runs()
         for run in runs:
             if run.row in ("mule", "mule_no_anchors"):
                 run.values["neighbor"] = (rng.random(60) < 0.7).astype(float).tolist()
-        one = claims.judge(Measured(runs, resamples=RESAMPLES), claims=[BY_ID["anchors_sharpen_boundary"]])[0]
-        called += one.verdict != "undecided"
+        called += (
+            judge(BY_ID["anchors_sharpen_boundary"], Measured(runs, {}, resamples=RESAMPLES)).verdict != "undecided"
+        )
     assert called <= 7
 
 
+def test_draws_agree_with_the_intervals_of_the_tables(tmp_path):
+    """The joint draws give the differences and overalls of `evaluate.intervals`, up to chance of the resampling."""
+    runs = load_runs(run_folders.write_runs(tmp_path, rows=("base", "mule", "sft"), benchmarks=("books",)))
+    values = {row: {m: [r.values[m] for r in runs if r.row == row] for m in METRICS} for row in ("base", "mule", "sft")}
+    evidence = Measured(runs, {}, resamples=20_000)
+    ours = evidence.gap("table1", "asr", "mule", "sft")
+    theirs = bootstrap_difference(values["mule"]["asr"], values["sft"]["asr"], resamples=20_000)
+    assert ours.value == pytest.approx(100 * theirs.estimate)
+    assert (ours.low, ours.high) == pytest.approx((100 * theirs.low, 100 * theirs.high), abs=0.7)
+    ours = evidence.value("table1", "overall", "mule")
+    theirs = bootstrap_overall({m: values["base"][m][0] for m in METRICS}, values["mule"], resamples=20_000)
+    assert ours.value == pytest.approx(theirs.estimate)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1.2)
+    assert (sum(ours.items.values()), ours.seeds) == (theirs.n, 3)
+
+
+def test_rows_that_tie_tie_in_every_draw():
+    """Sums of 0 and 1 are exact, so no rounding turns a tie into a win."""
+    runs = World(items=37, seeds=3).runs()
+    for run in runs:
+        run.values["asr"] = [0.0, 1.0] * 18 + [float(run.row == "duet")]
+    evidence = Measured(runs, {}, resamples=RESAMPLES)
+    assert evidence.gap("table3", "asr", "mule", "sft").draws.tolist() == [0.0] * RESAMPLES
+    assert combine(np.subtract, *[evidence.value("table3", "asr", "duet")] * 2).high == 0
+
+
+def test_rows_with_other_items_are_refused():
+    runs = World(items=40, seeds=1).runs()
+    runs[-1].values["asr"] = runs[-1].values["asr"][:-1]
+    with pytest.raises(ValueError, match=r"cyber/asr: rows should share their items.*upper_bound 39"):
+        Measured(runs, {}).points("table3", "asr", "mule")
+
+
+def write_pilot(suite):
+    """Files as notebooks 01 and 02 leave them: two steps, and views of the distances beside the main one."""
+    files = {"figures/figure2.csv": [], "02_gradient_cosine/changes.csv": [], "01_data/books/distances.csv": []}
+    for step, (a, b) in ((step, pair) for step in (0, 10) for pair in (("obj1", "obj1"), PAIR, PAIR[::-1])):
+        line = {"benchmark": "books", "step": step, "objective_a": a, "objective_b": b}
+        for form, c in (("raw", 0.0), ("standardized", 0.8)):
+            ends = {"cosine": c + step / 100, "low": c - 0.1, "high": c + 0.1 + step / 100}
+            files["figures/figure2.csv"].append({**line, "format": form, **ends})
+        files["02_gradient_cosine/changes.csv"].append({**line, "gain": 0.8, "low": 0.7 - step / 100, "high": 0.9})
+    for features, distance in (("hidden", 1.5), ("words", 0.1)):
+        view = {"features": features, "reads": "question", "roles": "all", "format": "raw", "benchmark": "books"}
+        ends = {"distance": distance, "low": distance - 0.1, "high": distance + 0.1}
+        files["01_data/books/distances.csv"].append({**view, "objective_a": PAIR[1], "objective_b": PAIR[0], **ends})
+    for name, lines in files.items():
+        (suite / name).parent.mkdir(parents=True, exist_ok=True)
+        pd.DataFrame(lines).to_csv(suite / name, index=False)
+
+
+def test_the_pilot_study_is_read_over_all_early_steps(tmp_path):
+    write_pilot(tmp_path)
+    evidence = Measured([], load_pilot(tmp_path))
+    assert evidence.cosine("table1", "standardized", PAIR).ends == pytest.approx((0.85, 0.7, 1.0))
+    assert evidence.rise("table1", PAIR[::-1]).ends == pytest.approx((0.8, 0.6, 0.9))
+    assert evidence.pilot["distance", "books", "raw", frozenset(PAIR)].ends == pytest.approx((1.5, 1.4, 1.6))
+    with pytest.raises(NotMeasuredError, match="not measured: cosine between objectives, cyber, raw"):
+        evidence.cosine("table3", "raw", PAIR)
+    with pytest.raises(NotMeasuredError, match="not measured: distance between objectives, books, standardized"):
+        evidence.fall("table1", PAIR)
+
+
+def test_a_pilot_that_was_not_run_or_is_broken_says_so(tmp_path):
+    with pytest.raises(NotMeasuredError, match=r"the pilot study \(cosine between objectives\) was not run"):
+        Measured([], load_pilot(tmp_path)).cosine("table1", "raw", PAIR)
+    (tmp_path / "figures").mkdir()
+    (tmp_path / "figures" / "figure2.csv").write_text("format,cosine\nraw,0.1\n")
+    with pytest.raises(PilotError, match=r"figure2.csv: lacks the columns benchmark, objective_a"):
+        load_pilot(tmp_path)
+
+
 def test_the_ledger_has_its_columns_and_its_numbers(as_claimed):
-    table = claims.ledger([*as_claimed.values()])
-    assert list(table.columns[:8]) == ["id", "claim", "where", "reported", "measured", "low", "high", "verdict"]
-    assert list(table["id"]) == [claim.id for claim in CLAIMS]
-    line = table.set_index("id").loc["best_overall_books"]
+    data = ledger.data([*as_claimed.values()])
+    assert list(data.columns[:8]) == ["id", "claim", "where", "reported", "measured", "low", "high", "verdict"]
+    assert list(data["id"]) == [*BY_ID]
+    data = data.set_index("id")
+    line = data.loc["best_overall_books"]
     rows = {row: dict(zip(METRICS, values, strict=True)) for row, values in BOOKS.items()}
-    overall = {row: paper.overall(rows["base"], rows[row]) for row in RIVALS["table1"]}
+    rivals = {one.arguments["rival"] for one in comparisons("best_overall_books")}
+    overall = {row: paper.overall(rows["base"], rows[row]) for row in rivals}
     best = max(overall, key=overall.get)
-    assert line["test"] == f"Overall, MULE minus {NAMES[best]}"
+    assert line["test"] == f"Overall, MULE minus {ledger.WORDS[best]}"
     assert line["measured"] == pytest.approx(paper.overall(rows["base"], rows["mule"]) - overall[best])
     assert line["low"] < line["measured"] < line["high"]
     assert (line["n"], line["seeds"], line["benchmark"]) == (5 * 400, 3, "books")
-    assert table.set_index("id").loc["forgets_target", "benchmark"] == "books+cyber"
-    assert math.isnan(table.set_index("id").loc["topk_spares_vocabulary", "measured"])
+    assert data.loc["forgets_target", "benchmark"] == "books+cyber"
+    assert np.isnan(data.loc["topk_spares_vocabulary", "measured"])
 
 
 def test_comparisons_show_reported_beside_measured(as_claimed):
-    table = claims.comparisons([*as_claimed.values()])
-    rows = table[table["id"] == "magnitudes_beat_rankings"].set_index("comparison")
-    assert rows.loc["Forget, MULE with the BiLD loss minus MULE", "reported"] == pytest.approx(1.2)
-    assert rows.loc["Forget, MULE with the BiLD loss minus MULE", "measured"] == pytest.approx(12)
-    assert (table.groupby("id").size() == [len([*leaves(TESTS[c])]) for c in sorted(TESTS)]).all()
-    assert table["reason"].str.len().min() > 20
+    data = ledger.comparisons([*as_claimed.values()])
+    line = data[data["comparison"] == "Forget, MULE with BiLD's loss minus MULE"].iloc[0]
+    assert (line["reported"], line["measured"]) == pytest.approx((1.2, 12))
+    assert (data.groupby("id").size() == [len(comparisons(claim)) for claim in sorted(TESTED)]).all()
 
 
 def test_the_same_runs_give_the_same_ledger_and_order_does_not_matter():
     runs = World(items=50, seeds=2).runs()
-    tables = [
-        claims.ledger(claims.judge(Measured(order, pilot=FakePilot(), resamples=RESAMPLES)))
-        for order in (runs, runs[::-1])
-    ]
-    assert tables[0].equals(tables[1])
+    assert ledger.data(all_judged(runs)).equals(ledger.data(all_judged(runs[::-1])))
 
 
-def test_the_finding_counts(as_claimed):
-    text = claims.finding([*as_claimed.values()])
+def test_all_forms_hold_the_same_verdicts_and_the_finding_counts(mixed, as_claimed, tmp_path):
+    ledger.table(mixed).write(tmp_path)
+    verdicts = [one.verdict for one in mixed]
+    assert list(pd.read_csv(tmp_path / "claims.csv")["verdict"]) == verdicts and len({*verdicts}) == 3
+    html, tex, md = ((tmp_path / f"claims.{form}").read_text() for form in ("html", "tex", "md"))
+    for verdict in {*verdicts}:
+        assert (
+            len(re.findall(rf'class="[^"]*\b{verdict}\b', html)) == md.count(f"| {verdict} ") == verdicts.count(verdict)
+        )
+        assert len(re.findall(rf"& [^&]*\b{verdict}\}}* &", tex)) == verdicts.count(verdict)
+    assert "not run: books/mule\\_no\\_anchors" in tex and tex.isascii()
+    text = ledger.finding([*as_claimed.values()])
     assert "Of 30 claims of the paper, 28 hold, 0 fail and 2 are undecided on Fable-Books and Fable-Cyber" in text
     assert "embedded model" in text
+
+
+def test_the_figure_shows_every_claim_once_and_what_is_missing(mixed):
+    picture = ledger.figure(mixed)
+    axis, data = picture.figure.axes[0], picture.data
+    assert [label.get_text() for label in axis.get_yticklabels()] == [ledger.title(name) for name in data["id"]]
+    words = [text.get_text() for text in axis.texts]
+    assert "not run: books/mule_no_anchors" in words and words.count("no") == 3
+    shown = data[data["missing"] == ""]
+    assert (shown.loc[shown["verdict"] == "holds", "low"] > 0).all()
+    assert (shown.loc[shown["verdict"] == "fails", "high"] < 0).all()
+    assert ledger.title("sft_collapses_cyber") == "SFT collapses cyber"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"benchmarks": ["cyber", "books"]}, "benchmarks = .*books or muse_books, then cyber or wmdp_cyber"),
+        ({"benchmarks": ["books"]}, "give two"),
+        ({"resamples": 100}, "resamples = 100: .*greater than or equal to 5000"),
+        ({"nam": "x"}, "unknown parameter 'nam'; did you mean 'name'"),
+    ],
+)
+def test_bad_parameters_are_refused(values, message):
+    with pytest.raises(ParameterError, match=message) as error:
+        validate("08_claims", values)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_the_notebook_judges_a_suite(tmp_path):
+    """Under papermill on made-up run folders: ledger, figure and provenance are there, and the text counts them."""
+    suite = run_folders.write_runs(tmp_path / "suite")
+    write_pilot(suite)
+    executed = tmp_path / "executed.ipynb"
+    run_notebook(ROOT / "notebooks" / "08_claims.ipynb", executed, overrides={"out_dir": str(suite)})
+    table = pd.read_csv(suite / "tables" / "claims.csv").set_index("id")
+    assert len(table) == 30 and set(table["verdict"]) <= {"holds", "fails", "undecided"}
+    assert table.loc["standardization_aligns_gradients", "verdict"] == "undecided"  # cyber has no cosines
+    for name in ("figures/claims.png", "figures/claims.pdf", "figures/claims.txt", "tables/inconsistencies.html"):
+        assert (suite / name).stat().st_size > 0
+    provenance = json.loads((suite / "08_claims" / "provenance.json").read_text())
+    assert len(provenance["runs"]) == len(load_runs(suite))
+    assert f"Of 30 claims of the paper, {(table['verdict'] == 'holds').sum()} hold" in executed.read_text()

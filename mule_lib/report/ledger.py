@@ -125,11 +125,9 @@ def table(judged: Sequence[Judged]) -> tables.Table:
         for one in judged
     )
     plain, colors = shown.map(lambda _: ""), {word: f"color: {look.color};" for word, look in LOOKS.items()}
-    dressed = {
-        "css": plain.assign(Verdict=shown["Verdict"].map(colors)),
-        "classes": plain.assign(Verdict=shown["Verdict"]),
-    }
-    return tables.Table("claims", data(judged), shown, CAPTION, **dressed, widths=(0.25, 0.2, 0.15, 0.105, 0.215))
+    css, classes = plain.assign(Verdict=shown["Verdict"].map(colors)), plain.assign(Verdict=shown["Verdict"])
+    widths = (0.25, 0.2, 0.15, 0.105, 0.215)
+    return tables.Table("claims", data(judged), shown, CAPTION, css=css, classes=classes, widths=widths)
 
 
 def title(identifier: str) -> str:
