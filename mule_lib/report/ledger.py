@@ -162,13 +162,18 @@ def figure(judged: Sequence[Judged]) -> figures.Picture:
         ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
         lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
     drawn = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
-    marks = drawn.assign(panel="", line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
+    legend = "   ".join(
+        f"{sign} {word} ({(drawn['verdict'] == word).sum()})" for sign, word in zip("●■✖", LOOKS, strict=True)
+    )
+    marks = drawn.assign(panel=legend, line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
     marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
     words = (
         "← against the claim   margin beyond the threshold: points; cosines, ratios × 100; distances × 50   for it →"
     )
     made, axes = figures.dots(marks, LOOKS, xlabel=words, limits=(-108, 108))
     axis = axes[0, 0]
+    for text in [*axis.texts]:  # "not run", where the text below says what is missing
+        text.remove()
     axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
     axis.set_xscale("symlog", linthresh=10, linscale=0.7)
     axis.set_xticks([*TICKS], [*TICKS.values()])

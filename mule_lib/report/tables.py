@@ -94,7 +94,8 @@ class Printed:
 
     def latex(self) -> str:
         """A `table*`, shrunk where the text is narrower; with `widths`, shares of the text width, a `longtable`."""
-        styler = self._styled(lambda text: INTERVAL.sub(r"\\\\{\\normalfont\\tiny \1}", _cell(text)))
+        below = r"\\\\{\\normalfont\\tiny \1}"
+        styler = self._styled(lambda text: text.translate(SIGNS) if self.widths else INTERVAL.sub(below, _cell(text)))
         caption, anchor = self.caption.translate(SIGNS), f"tab:{self.name}"
         if self.widths:
             columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:g}\textwidth}}" for share in self.widths)
