@@ -86,9 +86,16 @@ def one_by_one(model, prompt, steps):
     return ids[len(prompt) :]
 
 
-def test_greedy_equals_the_definition(model, tokenizer):
-    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=12, batch_size=4, stop_ids=[])
-    assert got == [one_by_one(model, prompt, 12) for prompt in PROMPTS]
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("batch_size", [1, 7, 32, 64])
+@pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
+def test_greedy_equals_the_definition(model, sequences, batch_size, side):
+    """Whatever the batch, a shared beginning, and the tokenizer's padding side, which is not asked."""
+    tokenizer = byte_tokenizer()
+    tokenizer.padding_side = side
+    got = generate.greedy(model, tokenizer, sequences, max_new_tokens=5, batch_size=batch_size, stop_ids=[])
+    assert got == [one_by_one(model, prompt, 5) for prompt in sequences]
+    assert tokenizer.padding_side == side
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])
@@ -99,15 +106,6 @@ def test_greedy_knows_no_batch_size_and_no_order(model, tokenizer, batch_size):
     got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
     back = generate.greedy(model, tokenizer, PROMPTS[::-1], max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
     assert got == back[::-1] == want
-
-
-@pytest.mark.parametrize("side", ["left", "right"])
-def test_the_tokenizers_padding_side_is_not_asked(model, side):
-    tokenizer = byte_tokenizer()
-    tokenizer.padding_side = side
-    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=5, batch_size=6, stop_ids=[])
-    assert got == [one_by_one(model, prompt, 5) for prompt in PROMPTS]
-    assert tokenizer.padding_side == side
 
 
 @pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
@@ -126,13 +124,9 @@ def test_every_stop_token_of_a_list_cuts(tokenizer):
     assert first not in free[:3]
     cut = generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1, stop_ids=[second, first])
     assert cut == [free[: min(3, free.index(second))]]
+    assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=4, batch_size=1, stop_ids=free[:1]) == [[]]
     model.generation_config.eos_token_id = [2, first]
     assert generate.greedy(model, tokenizer, [PROMPTS[2]], max_new_tokens=10, batch_size=1) == [free[:3]]
-
-
-def test_stopping_at_once_is_an_empty_answer(model, tokenizer):
-    first = one_by_one(model, PROMPTS[0], 1)[0]
-    assert generate.greedy(model, tokenizer, PROMPTS[:1], max_new_tokens=4, batch_size=1, stop_ids=[first]) == [[]]
 
 
 def test_the_models_sampling_settings_are_ignored_silently_and_come_back(tokenizer, capfd):
@@ -221,29 +215,18 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
-def test_option_scores_equal_the_definition(model, batch_size):
-    want = [[score_alone(model, p, o) for o in items] for p, items in zip(PROMPTS, OPTIONS, strict=True)]
-    got = generate.option_log_likelihoods(model, PROMPTS, OPTIONS, batch_size=batch_size)
-    back = generate.option_log_likelihoods(model, PROMPTS[::-1], OPTIONS[::-1], batch_size=batch_size)
-    for wanted, row, reverse in zip(want, got, back[::-1], strict=True):
-        assert row == pytest.approx(wanted, abs=1e-5)
-        assert reverse == pytest.approx(wanted, abs=1e-5)
+# Options of one to six ids: heads that end early and heads that go on.
+MORE = [[[5], [6, 7], [8, 9, 10], [11] * 6][: 2 + i % 3] for i in range(len(ALIKE))]
 
 
-@pytest.mark.parametrize("batch_size", [7, 32, 64])
-def test_a_shared_beginning_changes_no_answer(model, tokenizer, batch_size):
-    got = generate.greedy(model, tokenizer, ALIKE, max_new_tokens=5, batch_size=batch_size, stop_ids=[])
-    assert got == [one_by_one(model, prompt, 5) for prompt in ALIKE]
-
-
-@pytest.mark.parametrize("batch_size", [40, 200])
-def test_a_shared_beginning_changes_no_option_score(model, batch_size):
-    """Options of one to six ids: heads that end early and heads that go on."""
-    options = [[[5], [6, 7], [8, 9, 10], [11] * 6][: 2 + i % 3] for i in range(len(ALIKE))]
-    got = generate.option_log_likelihoods(model, ALIKE, options, batch_size=batch_size)
-    for prompt, row, candidates in zip(ALIKE, got, options, strict=True):
-        assert row == pytest.approx([score_alone(model, prompt, option) for option in candidates], abs=1e-4)
+@pytest.mark.parametrize("batch_size", [1, 2, 64, 200])
+@pytest.mark.parametrize(("sequences", "options"), [(PROMPTS, OPTIONS), (ALIKE, MORE)])
+def test_option_scores_equal_the_definition(model, sequences, options, batch_size):
+    got = generate.option_log_likelihoods(model, sequences, options, batch_size=batch_size)
+    back = generate.option_log_likelihoods(model, sequences[::-1], options[::-1], batch_size=batch_size)
+    for prompt, items, row, reverse in zip(sequences, options, got, back[::-1], strict=True):
+        wanted = [score_alone(model, prompt, option) for option in items]
+        assert row == pytest.approx(wanted, abs=1e-4) and reverse == pytest.approx(wanted, abs=1e-4)
 
 
 def test_the_teachers_states_are_the_same_with_and_without(monkeypatch, model):

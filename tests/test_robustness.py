@@ -20,7 +20,6 @@ from mule_lib.evaluate.robustness import (
     relearn,
     relearned_facts,
     rounded,
-    steps_to_recover,
     taught_again,
 )
 from mule_lib.prompts import steering
@@ -87,16 +86,6 @@ def test_every_attack_is_measured_and_the_model_is_left_alone(make):
     assert found["held_out_prefixes"]["details"]["attack"]["by_family"]["affirmation"]["n"] == 4
 
 
-def test_what_is_off_or_lacks_something_says_so():
-    """No number where nothing was measured, and a table without those lines."""
-    off = changed(QUICK, relearning=False, reteaching=False, quantization=False, held_out_prefixes=False)
-    found = robustness.run(tiny.model(), tiny.tokenizer(), evaluation_sets(), NONE, records=[], settings=off)
-    assert found["relearning"] == {"skipped": "relearning is off in the settings"}
-    assert found["reteaching"] == {"skipped": "reteaching is off in the settings"}
-    assert found["quantization"] == {"skipped": "quantization is off in the settings"}
-    assert found["held_out_prefixes"] == {"skipped": "held_out_prefixes is off in the settings"}
-
-
 def test_held_out_families_are_made_where_none_are_given():
     """The same questions with prefixes of families that the sets do not use; none left is said."""
     sets = evaluation_sets()
@@ -110,10 +99,8 @@ def test_held_out_families_are_made_where_none_are_given():
     assert {item.family for item in some.attack} == {HELD_OUT_FAMILIES[0]}
     full = replace(sets, attack=tuple(part))
     assert robustness.held_out_attacks(full) is None
-    off = changed(QUICK, relearning=False, reteaching=False, quantization=False)
-    for each, key in ((sets, "metrics"), (full, "skipped")):
-        found = robustness.run(tiny.model(), tiny.tokenizer(), each, NONE, records=[], settings=off)
-        assert key in found["held_out_prefixes"]
+    found = robustness.run(tiny.model(), tiny.tokenizer(), full, NONE, records=tiny.records(), settings=QUICK)
+    assert "use every held-out prefix family" in found["held_out_prefixes"]["skipped"]
 
 
 def test_relearning_learns_its_facts_and_repeats_itself():
@@ -150,20 +137,19 @@ def test_relearned_facts_are_none_that_is_evaluated():
         relearned_facts(sourced, same, count=2)
 
 
-def test_steps_to_recover_by_hand():
-    """The first measured step at the target; None where none is."""
-    curve = [{"step": s, "metrics": {"forget": f}} for s, f in ((0, 5.0), (2, 39.0), (4, 45.0), (8, 20.0))]
-    assert [steps_to_recover(curve, target) for target in (40, 5, 50)] == [4, 0, None]
-
-
-@pytest.mark.parametrize(
-    ("base", "target", "of"), [(None, 50.0, "perfect recall"), (60.0, 30.0, "the base model's Forget")]
-)
-def test_base_forget_sets_the_target(base, target, of):
-    """Recovery is a share of the base where it is given, else of perfect recall."""
-    settings = changed(QUICK, relearn_at=(0,), base_forget=base)
-    found = relearn(tiny.model(), tiny.tokenizer(), tiny.records()[:1], lambda m: {"metrics": {"forget": 0}}, settings)
-    assert (found["target"], found["target_of"]) == (target, of)
+def test_recovery_is_the_first_measured_step_at_half_of_perfect_recall():
+    """None where no measured step reaches it, whatever comes between."""
+    for points, step in (([5, 39, 50, 20], 2), ([50, 0, 0, 0], 0), ([5, 10, 49.9, 20], None)):
+        told = iter(points)
+        settings = changed(QUICK, relearn_at=(0, 1, 2, 3))
+        found = relearn(
+            tiny.model(),
+            tiny.tokenizer(),
+            tiny.records()[:1],
+            lambda _, t=told: {"metrics": {"forget": next(t)}},
+            settings,
+        )
+        assert (found["steps_to_recover"], found["target"]) == (step, 50)
 
 
 def again(kind, sets, **fields):
@@ -189,15 +175,6 @@ def test_same_fact_reteaching_states_the_answer_and_disjoint_does_not():
         again("same", sets, reteach_facts=9)
 
 
-def test_reteaching_keeps_braces():
-    """A fact with braces is no slot."""
-    sets = evaluation_sets()
-    braced = replace(sets, forget=tuple(replace(i, question=i.question + " {facts}") for i in sets.forget))
-    first = again("same", braced, reteach_template="Given: {facts} Now: {question}").forget[0]
-    question = sets.forget[0].question
-    assert first.question == f"Given: {question} {{facts}} red tower. Now: {question} {{facts}}"
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -205,12 +182,8 @@ def test_reteaching_keeps_braces():
         ("relearn_at", ()),
         ("relearn_at", (0, -1)),
         ("relearn_learning_rate", 0.0),
-        ("recover_share", 1.5),
-        ("base_forget", 0.0),
         ("reteach_facts", 0),
-        ("reteach_template", "{facts}"),
         ("quantized_bits", (8, 2)),
-        ("quantized_sets", ("forgot",)),
         ("group_size", 0),
         ("choice_style", "numbers"),
         ("relearn_itmes", 3),
@@ -282,18 +255,6 @@ def test_only_linear_layers_of_a_copy_are_rounded():
     assert report["weights"] == sum(before[name].numel() for name in changed)
     assert (report["bits"], report["group_size"]) == (4, 16)
     assert quantized(model, bits=8)[1]["group_size"] == 0
-
-
-def test_fewer_bits_change_the_output_more():
-    """Mean distance of the logits: 8 bits near, 4 bits further off, and smaller groups nearer."""
-    model, ids = tiny.model(), torch.arange(5, 40).reshape(1, -1)
-    with torch.no_grad():
-        want = model(ids).logits
-        errors = [
-            (quantized(model, bits=bits, group_size=size)[0](ids).logits - want).abs().mean()
-            for bits, size in ((8, 32), (4, 4), (4, 32))
-        ]
-    assert 0 < errors[0] < errors[1] < errors[2]
 
 
 def test_an_adapter_is_merged_first():

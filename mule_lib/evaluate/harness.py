@@ -2,14 +2,12 @@
 
 import difflib
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 MISSING = "full harness tasks need `pip install lm-eval==0.4.13` (the extra `harness`)"
@@ -40,7 +38,10 @@ def run_tasks(
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
 
-    with _random_states_kept():
+    # The harness seeds every global generator.
+    with ExitStack() as after, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        after.callback(random.setstate, random.getstate())
+        after.callback(np.random.set_state, np.random.get_state())
         found = simple_evaluate(
             model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
             tasks=list(tasks),
@@ -52,7 +53,11 @@ def run_tasks(
             task_manager=manager,
         )
     return {
-        "results": {task: _numbers(values) for task, values in found["results"].items()},
+        # Metrics are named "acc,none", with their filter; a standard error that was not computed is the text "N/A".
+        "results": {
+            task: {name: value for name, value in values.items() if "," in name and isinstance(value, int | float)}
+            for task, values in found["results"].items()
+        },
         "n": {task: count["effective"] for task, count in found["n-samples"].items()},
         "settings": {
             "lm_eval": version("lm_eval"),
@@ -83,31 +88,3 @@ def check(tasks: Sequence[str], *, include_path: str | Path | None = None):
         hint = f"did you mean {near[0]!r}?" if near else "`lm-eval ls tasks` lists those of the harness"
         raise ValueError(f"tasks: {name!r} is neither a harness task nor a YAML file; {hint}")
     return manager
-
-
-def table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """What `run_tasks` returns as lines of task, metric, value and number of items (of a group: its tasks')."""
-    lines = [
-        (task, metric, value, found["n"].get(task))
-        for task, numbers in found["results"].items()
-        for metric, value in numbers.items()
-    ]
-    return pd.DataFrame(lines, columns=["task", "metric", "value", "n"])
-
-
-def _numbers(values) -> dict[str, float]:
-    # Metrics are named "acc,none", with their filter; a standard error that was not computed is the text "N/A".
-    return {name: value for name, value in values.items() if "," in name and isinstance(value, int | float)}
-
-
-@contextmanager
-def _random_states_kept() -> Iterator[None]:
-    # The harness seeds every global generator.
-    states = random.getstate(), np.random.get_state()
-    devices = range(torch.cuda.device_count())
-    try:
-        with torch.random.fork_rng(devices=devices):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])

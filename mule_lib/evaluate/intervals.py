@@ -10,6 +10,8 @@ import numpy as np
 
 from mule_lib.paper import METRICS, overall
 
+Values = Mapping[str, Sequence]  # of items by metric, 0 to 1, each [items] or [seeds, items]
+
 
 class Interval(NamedTuple):
     """A mean with the ends of its bootstrap interval; `n` items, `seeds` training seeds."""
@@ -80,63 +82,48 @@ def bootstrap_difference(values, base, *, level: float = 0.95, resamples: int = 
 
 
 def bootstrap_overall(
-    base: Mapping[str, Sequence],
-    row: Mapping[str, Sequence],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    base: Values, row: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Return Overall Performance in the paper's points with its interval, from item values in 0 to 1 per metric.
+    """Return Overall Performance in the paper's points with its interval.
 
     Items of different metrics are different sets and drawn independently; within a metric, base and row share the
-    drawn items; seeds are drawn once for all metrics. Each value is [items] or [seeds, items].
+    drawn items; seeds are drawn once for all metrics.
     """
-    means, parts = _differences(base, row, resamples=resamples, seed=seed)
+    means, parts, sizes = _differences(base, row, resamples, seed)
     zero = dict.fromkeys(METRICS, 0.0)
     sign = {metric: overall(zero, {**zero, metric: 1.0}) for metric in METRICS}
     total = sum(100 * sign[metric] * drawn for metric, drawn in parts.items())
     estimate = overall(zero, {metric: 100 * mean for metric, mean in means.items()})
-    return Interval(estimate, *percentiles(total, level), *_sizes(row))
+    return Interval(estimate, *percentiles(total, level), *sizes)
 
 
 def bootstrap_gold_distance(
-    gold: Mapping[str, Sequence],
-    row: Mapping[str, Sequence],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
+    gold: Values, row: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
 ) -> Interval:
     """Return the mean over the five metrics of |row - gold| in points with its interval, paired as in the overall.
 
     A resampled distance cannot be negative, so near zero the interval lies above the estimate's truth: read it as
     "at most". The estimate is the same distance of the rows' means over seeds.
     """
-    means, parts = _differences(gold, row, resamples=resamples, seed=seed)
+    means, parts, sizes = _differences(gold, row, resamples, seed)
     total = sum(100 * np.abs(drawn) for drawn in parts.values()) / len(parts)
     estimate = 100 * sum(abs(mean) for mean in means.values()) / len(means)
-    return Interval(estimate, *percentiles(total, level), *_sizes(row))
+    return Interval(estimate, *percentiles(total, level), *sizes)
 
 
 def _differences(
-    base: Mapping[str, Sequence], row: Mapping[str, Sequence], *, resamples: int, seed: int
-) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """Per metric the mean of `row - base` and its resampled means; one draw of seeds for all metrics."""
+    base: Values, row: Values, resamples: int, seed: int
+) -> tuple[dict[str, float], dict[str, np.ndarray], tuple[int, int]]:
+    """Means of `row - base` and their resamples by metric, with the numbers of items and seeds."""
     tables = {m: _table(row[m]) - _table(base[m]) for m in METRICS}
     counts = {table.shape[0] for table in tables.values()}
     if len(counts) != 1:
         raise ValueError(f"metrics have different numbers of seeds: {sorted(counts)}")
-    (seeds,) = counts
     rng = np.random.default_rng(seed)
-    seed_shares = shares(rng, resamples, seeds)
+    seed_shares = shares(rng, resamples, *counts)
     means = {metric: float(table.mean()) for metric, table in tables.items()}
-    return means, {metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()}
-
-
-def _sizes(row: Mapping[str, Sequence]) -> tuple[int, int]:
-    tables = [_table(row[metric]) for metric in METRICS]
-    return sum(table.shape[1] for table in tables), tables[0].shape[0]
+    draws = {metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()}
+    return means, draws, (sum(table.shape[1] for table in tables.values()), *counts)
 
 
 def _table(values) -> np.ndarray:

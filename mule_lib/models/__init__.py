@@ -15,7 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
-from mule_lib.models.generate import ask, contexts, decode, greedy, option_log_likelihoods, thought_ends
+from mule_lib.models.generate import ask, contexts, decode, evaluating, greedy, option_log_likelihoods, thought_ends
 from mule_lib.params import EMBEDDED, repository_path
 
 __all__ = ["ask", "check_memory", "contexts", "decode", "frozen", "greedy", "load", "option_log_likelihoods"]
@@ -125,16 +125,13 @@ def frozen(model) -> Iterator[None]:
     Leaving `disable_adapter` alone would make adapter weights trainable that were frozen by hand.
     """
     trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    plain = model.disable_adapter() if isinstance(model, PeftModel) else nullcontext()
     try:
-        with model.disable_adapter() if isinstance(model, PeftModel) else nullcontext(), torch.no_grad():
+        with evaluating(model), plain, torch.no_grad():
             yield
     finally:
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
-        for module in training:
-            module.training = True
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def greedy(
         pad_token_id=pad_id,
     )
     answers: list[list[int]] = [[] for _ in prompts]
-    with _evaluating(model), _plain_generation(model):
+    with evaluating(model), torch.inference_mode(), _plain_generation(model):
         for rows in batches(prompts, batch_size):
             inputs, _ = _inputs(model, [prompts[i] for i in rows], pad_id)
             width = inputs["input_ids"].shape[1]
@@ -107,7 +107,7 @@ def option_log_likelihoods(
     scores = [[0.0] * len(candidates) for candidates in options]
     # A batch holds as many prompts as their options fit into it.
     most = max((len(each) for each in heads), default=1)
-    with _evaluating(model):
+    with evaluating(model), torch.inference_mode():
         for rows in batches(prompts, max(1, batch_size // most), more=longest):
             passes = sorted(((b, i, head) for b, i in enumerate(rows) for head in heads[i]), key=lambda p: -len(p[2]))
             inputs, shared = _inputs(model, [prompts[i] for i in rows], pad_id=0)
@@ -262,14 +262,15 @@ def _along(model, inputs: dict, passes: Sequence[tuple[int, Ids]]) -> Iterator[t
 
 
 @contextmanager
-def _evaluating(model) -> Iterator[None]:
-    # generate() in train mode with activation checkpointing returns wrong text; adapters may train while the base
-    # does not, so each module's own flag comes back.
+def evaluating(model) -> Iterator[None]:
+    """Evaluation mode within; on leaving, each module's own flag comes back.
+
+    Adapters may train while the base does not; generate() in train mode with checkpointing returns wrong text.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True
