@@ -6,6 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from mule_lib.evaluate.intervals import counts, percentiles
 from mule_lib.prompts import OBJECTIVES
 from mule_lib.report.names import BENCHMARKS
 
@@ -157,10 +158,7 @@ def _means(cosines: np.ndarray, *, seed: int) -> np.ndarray:
     if number < 3:
         raise ValueError(f"batches: {number} give no interval; measure at least 3")
     rng = np.random.default_rng(seed)
-    weights, by_seed = (
-        np.vstack([np.ones(size), rng.multinomial(size, np.full(size, 1 / size), RESAMPLES)])
-        for size in (number, seeds)
-    )
+    weights, by_seed = (np.vstack([np.ones(size), counts(rng, RESAMPLES, size)]) for size in (number, seeds))
     off = np.where(np.eye(number, dtype=bool), 0.0, cosines)
     total = weights.sum(1) ** 2 - np.square(weights).sum(1)
     sums = np.einsum("rs,kst,rt,rk->r", weights, off, weights, by_seed, optimize=True) / seeds
@@ -168,4 +166,4 @@ def _means(cosines: np.ndarray, *, seed: int) -> np.ndarray:
 
 
 def _summary(draws: np.ndarray) -> tuple[float, float, float]:
-    return float(draws[0]), *map(float, np.nanquantile(draws[1:], [0.025, 0.975]))
+    return float(draws[0]), *percentiles(draws[1:])

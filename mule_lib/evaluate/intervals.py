@@ -30,7 +30,7 @@ def shares(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
 
 
 def counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    """The same as whole numbers, by a stream of its own: sums of 0 and 1 stay exact, so rows that tie do in every draw."""
+    """Draws as `shares`, but whole numbers by a stream of their own: sums of 0 and 1 stay exact, and so do ties."""
     return rng.multinomial(n, np.full(n, 1 / n), resamples)
 
 
@@ -116,14 +116,14 @@ def _differences(
 ) -> tuple[dict[str, float], dict[str, np.ndarray], tuple[int, int]]:
     """Means of `row - base` and their resamples by metric, with the numbers of items and seeds."""
     tables = {m: _table(row[m]) - _table(base[m]) for m in METRICS}
-    counts = {table.shape[0] for table in tables.values()}
-    if len(counts) != 1:
-        raise ValueError(f"metrics have different numbers of seeds: {sorted(counts)}")
+    seeds = {table.shape[0] for table in tables.values()}
+    if len(seeds) != 1:
+        raise ValueError(f"metrics have different numbers of seeds: {sorted(seeds)}")
     rng = np.random.default_rng(seed)
-    seed_shares = shares(rng, resamples, *counts)
+    seed_shares = shares(rng, resamples, *seeds)
     means = {metric: float(table.mean()) for metric, table in tables.items()}
     draws = {metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()}
-    return means, draws, (sum(table.shape[1] for table in tables.values()), *counts)
+    return means, draws, (sum(table.shape[1] for table in tables.values()), *seeds)
 
 
 def _table(values) -> np.ndarray:
