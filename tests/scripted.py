@@ -19,12 +19,6 @@ from mule_lib.data.standardize.generators import Reply, Request
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 REFUSED, FAILED = "I cannot help with that request.", None
-# What is planted in half of the pairs about passages.
-FAULTS = (
-    "refers_to_text", "pronoun", "leak", "unsupported", "quote_not_found", "answer_length", "yes_no", "premise",
-    "not_a_question", "unnamed", "refusal", "unscorable", "question_length", "duplicate", "broken_text", "malformed",
-    "restricted",
-)  # fmt: skip
 
 
 def number(text: str, n: int) -> int:
@@ -76,9 +70,10 @@ def passage(asked: str) -> dict | str | None:
         pair = statement(match[0], title)
         if pair is None:
             continue
-        turn = number(match[0], 2 * len(FAULTS))
-        made.append(spoiled(pair, FAULTS[turn]) if turn < len(FAULTS) else pair)
-        if turn < len(FAULTS) and FAULTS[turn] == "duplicate":
+        turn, names = number(match[0], 2 * len(FAULTS)), list(FAULTS)
+        planted = names[turn] if turn < len(FAULTS) else ""
+        made.append(pair | FAULTS[planted](pair) if planted else pair)
+        if planted == "duplicate":
             made.append(dict(pair))
         if n == 5:
             break
@@ -101,28 +96,30 @@ def statement(sentence: str, title: str) -> dict | None:
     }
 
 
-def spoiled(pair: dict, fault: str) -> dict:
-    """The pair with one fault planted."""
-    change = {
-        "refers_to_text": {"question": pair["question"].replace("?", " according to the passage?")},
-        "pronoun": {"question": "What did he do after that, and where was it done?"},
-        "unnamed": {"question": "What was the name that the man bore later?"},
-        "leak": {"question": pair["question"].replace("?", f" and that ends by {pair['answer']}?")},
-        "unsupported": {"answer": "purple elephants juggling"},
-        "quote_not_found": {"quote": "words that stand nowhere in this source"},
-        "answer_length": {"answer": " ".join([pair["answer"]] * 6)},
-        "yes_no": {"answer": "Yes."},
-        "premise": {"question": pair["question"].replace("?", " for Zanzibar's Queen Wilhelmina?")},
-        "not_a_question": {"question": pair["question"].rstrip("?") + "."},
-        "refusal": {"answer": "I do not know."},
-        "unscorable": {"answer": "東京"},
-        "question_length": {"question": "Which one?"},
-        "broken_text": {"answer": "the <unk> film"},
-        "malformed": {"answer": " "},
-        "restricted": {"question": pair["question"].replace("?", " at Hogwarts?")},
-        "duplicate": {},
-    }[fault]
-    return pair | change
+def longer(pair: dict, words: str) -> dict:
+    return {"question": pair["question"].replace("?", f" {words}?")}
+
+
+# What is planted in half of the pairs about passages, and how it changes them.
+FAULTS: dict[str, Callable[[dict], dict]] = {
+    "refers_to_text": lambda pair: longer(pair, "according to the passage"),
+    "pronoun": lambda pair: {"question": "What did he do after that, and where was it done?"},
+    "leak": lambda pair: longer(pair, f"and that ends by {pair['answer']}"),
+    "unsupported": lambda pair: {"answer": "purple elephants juggling"},
+    "quote_not_found": lambda pair: {"quote": "words that stand nowhere in this source"},
+    "answer_length": lambda pair: {"answer": " ".join([pair["answer"]] * 6)},
+    "yes_no": lambda pair: {"answer": "Yes."},
+    "premise": lambda pair: longer(pair, "for Zanzibar's Queen Wilhelmina"),
+    "not_a_question": lambda pair: {"question": pair["question"].rstrip("?") + "."},
+    "unnamed": lambda pair: {"question": "What was the name that the man bore later?"},
+    "refusal": lambda pair: {"answer": "I do not know."},
+    "unscorable": lambda pair: {"answer": "東京"},
+    "question_length": lambda pair: {"question": "Which one?"},
+    "duplicate": lambda pair: {},
+    "broken_text": lambda pair: {"answer": "the <unk> film"},
+    "malformed": lambda pair: {"answer": " "},
+    "restricted": lambda pair: longer(pair, "at Hogwarts"),
+}
 
 
 def concepts(asked: str) -> dict:

@@ -120,6 +120,7 @@ class ReplyCache:
         if self.path and self.path.is_dir():
             raise GeneratorError(f"cache_file={str(path)!r} is a folder; give a file such as replies.jsonl")
         self.replies: dict[str, Exchange] = {}
+        self.broken = 0
         self.spent: Counter[str] = Counter()  # tokens by generator, in all runs
         self.read()
 
@@ -132,8 +133,9 @@ class ReplyCache:
                 self._add(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 broken += 1
-        if broken:
+        if broken > self.broken:  # said once
             log.warning("%s: %d lines hold no reply; their requests are asked again", self.path, broken)
+        self.broken = broken
 
     def put(self, generator: str, request: Request, exchange: Exchange) -> None:
         """Keep a reply; on return it survives a kill. Raises GeneratorError where the disk does not take it."""

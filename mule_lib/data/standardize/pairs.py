@@ -40,13 +40,7 @@ class Pair:
 
 
 def passage_pairs(
-    job: Job,
-    cut: Sequence[Chunk],
-    step: str,
-    focus: str,
-    *,
-    known: Sequence[str] = (),
-    restricted: Sequence[str] = (),
+    job: Job, cut: Sequence[Chunk], step: str, focus: str, known: Sequence[str] = (), restricted: Sequence[str] = ()
 ) -> Iterator[Pair]:
     """Up to `pairs_per_chunk` pairs of each chunk that stand alone and that their quoted words bear out.
 

@@ -102,7 +102,7 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     templates, tried = _templates(job, collected, target)
     made = _counterparts(job, collected, templates)
     _check_failed(job)
-    both = {split: list(_records(job, collected, made, templates, refusals, split)) for split in TRAINED}
+    both = {split: list(_records(job, collected.parts, made, templates, refusals, split)) for split in TRAINED}
     for split, each in both.items():
         records.check(each, where=split)
     sets = _sets(job, sources, collected, tuple(choices), tried)
@@ -235,12 +235,7 @@ def _counterparts(job: Job, collected: Collected, templates: Mapping[str, str]) 
 
 
 def _records(
-    job: Job,
-    collected: Collected,
-    made: Mapping[str, Pair],
-    templates: Mapping[str, str],
-    refusals: Sequence[str],
-    split: str,
+    job: Job, parts: Mapping[str, list[Pair]], made: Mapping[str, Pair], templates: Mapping, refusals: list, split: str
 ) -> Iterator[Record]:
     """Records of a split: what is refused with its counterparts, then the pool that is answered.
 
@@ -258,16 +253,16 @@ def _records(
         origin = pair.source, pair.span, job.generator.name, pair.prompt_id
         return Record(name, objective, role, pair.question, pair.answer, refusal, prefix, partner, *origin, split)
 
-    general, near = collected.parts[f"general/{split}"], collected.parts[f"neighbor/{split}"]
+    general, near = parts[f"general/{split}"], parts[f"neighbor/{split}"]
     for objective, pool in (("obj1", general), ("obj2", near)):
-        for pair in collected.parts[f"{objective}/{split}"]:
+        for pair in parts[f"{objective}/{split}"]:
             other = made.get(pair.id)
             yield record(pair, objective, 0, pair.id, other and other.id)
             if other:
                 yield record(other, objective, 1, other.id, pair.id)
         yield from (record(pair, objective, 1, pair.id) for pair in pool)
     mixed = [pair for both in zip(general, near, strict=False) for pair in both]
-    for pair, partner in pairs.with_partners(collected.parts[f"obj3/{split}"], made, mixed):
+    for pair, partner in pairs.with_partners(parts[f"obj3/{split}"], made, mixed):
         for side, each in enumerate((pair, partner)):
             yield record(each, "obj3", side, pair.id, pair.id, templates[pair.id])
 
