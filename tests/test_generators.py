@@ -447,11 +447,24 @@ def test_a_refused_key_an_unknown_model_and_a_spent_quota_end_the_batch_at_once(
     assert KEY not in str(error.value) and "\n" not in str(error.value) and len(server.asked) == 1
 
 
-def test_a_key_that_the_probe_sees_refused_costs_nothing(serve):
-    server = serve(lambda *_: answer("x"), models=status(401, "no"))
-    with pytest.raises(GeneratorError, match="refused the key"):
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        (status(401, "no"), "refused the key"),
+        (status(404), "no model 'scripted' .or OPENAI_BASE_URL lacks its /v1"),
+        (status(503, "loading"), "cannot be reached .*503.*loading"),
+    ],
+)
+def test_what_the_probe_sees_costs_nothing(serve, models, words):
+    server = serve(lambda *_: status(404), models=models)
+    with pytest.raises(GeneratorError, match=words):
         endpoint("scripted").check()
-    assert server.asked == []
+    assert all(body["messages"] == [] for body in server.asked)
+
+
+def test_a_server_need_not_list_its_models(serve):
+    serve(lambda body, _: answer(GOOD) if body["messages"] else status(400, "no messages"), models=status(404))
+    assert ask(endpoint("scripted"))[0].data.model_dump() == GOOD
 
 
 def test_the_key_reaches_the_server_and_nothing_else(serve, tmp_path, caplog, capfd):

@@ -350,16 +350,19 @@ class _Endpoint:
         """Connect. Raises GeneratorError for a bad environment, an endpoint that does not answer, a refused key."""
         self.url, self.key = credentials()
         self.client = openai.OpenAI(api_key=self.key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
+        asking = self.client.with_options(timeout=PROBE_SECONDS, max_retries=0)
         try:
-            page = self.client.with_options(timeout=PROBE_SECONDS, max_retries=0).models.list()
-            self.listed = [model.id for model in page.data]
-        except openai.APIConnectionError as error:
+            try:
+                self.listed = [model.id for model in asking.models.list().data]
+            except openai.NotFoundError:  # a server need not list its models; an empty request finds its chat
+                asking.chat.completions.create(model=self.model, messages=[], max_tokens=1)
+        except (openai.APIConnectionError, openai.InternalServerError) as error:
             reason = self._clean(error.__cause__ or error)
             raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
-        except openai.AuthenticationError as error:
+        except (openai.AuthenticationError, openai.NotFoundError) as error:
             raise self._meaning(error) from None
         except (openai.APIError, ValueError, TypeError, AttributeError):
-            self.listed = []  # a server need not list its models
+            pass  # it answers, in its own way
 
     def answer(self, requests: Sequence[Request]) -> list[Exchange]:
         """The answer to one request. Raises RequestError, or GeneratorError where no other would do better."""
