@@ -3,43 +3,19 @@
 import zlib
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import yaml
 
 from mule_lib.paper import METRICS
 from mule_lib.report.claims import Estimate
 
 ITEMS, SEEDS = 400, 3
-# Points: forget, general, neighbor, asr, mmlu.
-BOOKS = {
-    "base": (98, 90, 95, 98, 80),
-    "mule": (3, 88, 94, 2, 79),
-    "upper_bound": (2, 89, 94, 2, 80),
-    "ensemble_teacher": (10, 50, 60, 20, 79),
-    "ga": (90, 80, 90, 90, 40),
-    "simnpo": (60, 40, 90, 90, 80),
-    "flat": (5, 50, 60, 50, 78),
-    "sft": (1, 50, 50, 13, 50),
-    "ngdiff": (40, 85, 60, 40, 79),
-    "mollm": (50, 85, 90, 80, 79),
-    "duet": (10, 80, 60, 50, 60),
-    "mule_no_standardization": (20, 70, 80, 30, 75),
-    "mule_no_anchors": (3, 88, 70, 2, 79),
-    "mule_no_cot": (20, 85, 80, 30, 78),
-    "mule_duet_loss": (15, 85, 92, 4, 78),
-    "mule_bild_loss": (15, 85, 92, 20, 78),
-}
-CYBER = {
-    "base": (98, 90, 95, 98, 80),
-    "mule": (3, 88, 94, 2, 79),
-    "upper_bound": (2, 89, 94, 2, 80),
-    "ensemble_teacher": (10, 60, 60, 20, 79),
-    "duet": (30, 88, 90, 40, 70),
-    "sft": (34, 60, 60, 13, 75),
-    "ngdiff": (40, 86, 90, 40, 79),
-    "mollm": (45, 86, 90, 50, 79),
-}
+_MADE_UP = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
+BOOKS, CYBER = _MADE_UP["rows"].values()
+OTHER_WAY = _MADE_UP["otherwise"]
 ROWS = {*BOOKS, *CYBER}
 ONCE = {"base", "upper_bound", "ensemble_teacher"}
 
@@ -110,68 +86,8 @@ def study(changed=()):
     return pilot
 
 
-# What makes a claim fail, and what makes it undecided, everything else being as claimed; read by `changes`.
-OTHER_WAY = {
-    "best_overall_books": (
-        "books/sft forget=1 general=90 neighbor=95 asr=1 mmlu=80; books/mule general=70",
-        "books/sft forget=3 general=88 neighbor=94 asr=2 mmlu=79",
-    ),
-    "best_overall_cyber": ("cyber/mule general=10 neighbor=20", "cyber/mule forget=30 asr=40 neighbor=90 mmlu=70"),
-    "near_upper_bound": ("books/mule neighbor=80", "books/mule neighbor=89"),
-    "forgets_target": ("cyber/mule forget=40", "cyber/mule forget=19.5"),
-    "lowest_prefill_asr": ("books/sft asr=0; books/mule asr=10", "books/sft asr=2"),
-    "asr_below_gradient_editing": ("cyber/ngdiff asr=3", "cyber/ngdiff asr=7"),
-    "no_over_refusal": ("cyber/mule refusal=30", "cyber/mule refusal=6"),
-    "keeps_general_utility": ("books/mule mmlu=50", "books/mule mmlu=70"),
-    "balanced_cyber": ("cyber/duet forget=2 general=89 neighbor=94 asr=2 mmlu=80", "cyber/mule general=80"),
-    "baseline_gradients_orthogonal": ("cosine/books/raw=-0.4,-0.5,-0.3", "cosine/books/raw=0.1,0,0.2"),
-    "standardization_aligns_gradients": (
-        "cosine/books/standardized=0.2,0.1,0.3",
-        "cosine/cyber/standardized=0.5,0.3,0.7",
-    ),
-    "domain_gap_is_the_cause": (
-        "cosine/books/standardized=-0.5,-0.6,-0.4",
-        "cosine/books/standardized=0.02,-0.1,0.1",
-    ),
-    "standardization_tightens_bound": (
-        "distance/cyber/standardized=2,1.99,2; distance/cyber/raw=1,0.9,1.1",
-        "distance/cyber/standardized=1.9,1.8,2",
-    ),
-    "objectives_become_cooperative": (
-        "cosine/cyber/standardized=-0.5,-0.6,-0.4",
-        "cosine/cyber/standardized=0.05,-0.1,0.2",
-    ),
-    "naive_extension_fails": ("books/flat general=88 asr=2", "books/flat general=80 asr=2"),
-    "anchors_sharpen_boundary": ("books/mule_no_anchors neighbor=99", "books/mule_no_anchors neighbor=94"),
-    "cot_teacher_sets_boundary": ("books/upper_bound general=60", "books/upper_bound general=80"),
-    "student_internalizes_intention": ("books/mule forget=18", "books/mule forget=7"),
-    "student_term_helps": (
-        "books/mule_duet_loss forget=0.5; books/mule forget=12",
-        "books/mule_duet_loss forget=3",
-    ),
-    "magnitudes_beat_rankings": ("books/mule_bild_loss asr=0; books/mule asr=12", "books/mule_bild_loss asr=2"),
-    "ensemble_prompts_interfere": (
-        "books/ensemble_teacher neighbor=99.5; books/upper_bound neighbor=80",
-        "books/ensemble_teacher neighbor=94",
-    ),
-    "ensemble_teacher_loses_utility": ("cyber/ensemble_teacher general=90", "cyber/ensemble_teacher general=85"),
-    "duet_keeps_trade_offs": ("books/duet asr=2", "books/duet mmlu=75"),
-    "sft_over_refuses": ("books/sft refusal=0", "books/sft neighbor=90"),
-    "gradient_editing_unlearns_less": ("books/mollm forget=1", "books/mollm mmlu=70"),
-    "sft_collapses_cyber": ("cyber/sft general=89", "cyber/sft asr=19.5"),
-    "gradient_editing_keeps_utility_cyber": ("cyber/ngdiff general=50", "cyber/ngdiff general=80"),
-    "efficient": ("cyber/mule seconds=3", "books/sft seconds=0.65"),
-}
-
-
-def changes(text):
-    """Points (benchmark, row, metric) and pilot numbers of the pair obj1, obj2 that a line of `OTHER_WAY` sets."""
-    points, pilot = {}, {}
-    for part in filter(None, text.split("; ")):
-        if part.startswith(("cosine/", "distance/")):
-            what, _, numbers = part.partition("=")
-            pilot[(*what.split("/"), ("obj1", "obj2"))] = tuple(map(float, numbers.split(",")))
-        else:
-            place, *settings = part.split()
-            points |= {(*place.split("/"), name): float(v) for name, v in (one.split("=") for one in settings)}
-    return points, pilot
+def changes(tree):
+    """Points by (benchmark, row, metric) and numbers of the pilot study that a way of `OTHER_WAY` sets."""
+    leaves = {(a, b, c): value for a, part in tree.items() for b, inner in part.items() for c, value in inner.items()}
+    pilot = {(*key, ("obj1", "obj2")): value for key, value in leaves.items() if key[0] in ("cosine", "distance")}
+    return {key: value for key, value in leaves.items() if key[0] in ("books", "cyber")}, pilot

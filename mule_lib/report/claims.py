@@ -2,8 +2,8 @@
 
 A claim *holds* when the whole 95 % interval lies on the claimed side of a stated threshold, *fails* when all of it lies
 on the other side, and is *undecided* otherwise, or when a run is missing, which is then named. A claim of several
-comparisons is judged by their least favourable margin; its intervals are widened (Bonferroni) so that they cover
-together at 95 %. There is no correction over the claims: of thirty verdicts, one or two may be wrong by chance.
+comparisons is judged by their least favourable margin, with intervals widened (Bonferroni) to cover together at 95 %.
+There is no correction over the claims: of thirty verdicts, one or two may be wrong by chance.
 """
 
 import zlib
@@ -25,10 +25,8 @@ from mule_lib.report.names import benchmark_name, listed, number
 
 # The tables of the paper and the benchmark that each is tried on: the Fable counterparts unless said otherwise.
 FABLE = {"table1": "books", "table2": "books", "table3": "cyber"}
-# Below this many items a percentile interval is too narrow to carry a verdict.
-MIN_ITEMS = 30
-# Wall times vary from run to run; fewer seeds give no interval worth the name.
-MIN_TIMED_SEEDS = 3
+MIN_ITEMS = 30  # fewer make a percentile interval too narrow to carry a verdict
+MIN_TIMED_SEEDS = 3  # wall times vary from run to run
 # The gains behind each objective (Section 5.1) and behind Overall Performance.
 GAINS = {"overall": METRICS, "obj1": ("forget", "general"), "obj2": ("neighbor",), "obj3": ("asr",)}
 # The pilot study's numbers: the files that hold them and what they are called.
@@ -37,7 +35,6 @@ PILOT = {
     "gain": ("02_gradient_cosine/changes.csv", "gain in cosine between objectives"),
     "distance": ("01_data/*/distances.csv", "distance between objectives"),
 }
-UNITLESS = ("cosine", "distance")
 
 
 class NotMeasuredError(LookupError):
@@ -121,10 +118,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim: its place, the reported evidence, and a test: in every one of its tuples some comparison has to hold.
-
-    A claim without a test says why nothing here measures it.
-    """
+    """One claim with a test, in every tuple of which some comparison has to hold, or with why nothing measures it."""
 
     id: str
     claim: str
@@ -149,11 +143,7 @@ def combine(function: Callable[..., Any], *parts: Estimate) -> Estimate:
 
 
 class Evidence:
-    """The measures of comparisons; a source says what it has, and raises NotMeasuredError for what it lacks."""
-
-    def points(self, table: str, metric: str, row: str) -> Estimate:
-        """One of the five metrics."""
-        raise NotImplementedError
+    """The measures of comparisons; a source gives the `points` of a metric or raises NotMeasuredError."""
 
     def not_printed(self, table: str, **_) -> Estimate:
         """Refusals, times, cosines and distances, of which the paper prints none."""
@@ -185,7 +175,7 @@ class Evidence:
     def removed(self, table: str, metric: str, row: str) -> Estimate:
         """How much of the base row's value is gone, in percent."""
         base, ours = self.points(table, metric, "base"), self.points(table, metric, row)
-        if (np.append(base.value, [] if base.draws is None else base.draws) <= 0).any():
+        if np.min(base.value if base.draws is None else base.draws) <= 0:
             raise NotMeasuredError("the base model scores 0: there is nothing to remove")
         return combine(lambda before, after: 100 * (1 - after / before), base, ours)
 
@@ -257,10 +247,10 @@ class Measured(Evidence):
 
     def _studied(self, quantity: str, table: str, data_format: str, pair: Sequence[str]) -> Estimate:
         name, key = PILOT[quantity][1], (quantity, self.benchmarks[table], data_format, frozenset(pair))
-        if key not in self.pilot and quantity in {known for known, *_ in self.pilot}:
-            raise NotMeasuredError(f"not measured: {', '.join(filter(None, (name, *key[1:3])))}")
-        if key not in self.pilot:
+        if quantity not in {known for known, *_ in self.pilot}:
             raise NotMeasuredError(f"the pilot study ({name}) was not run")
+        if key not in self.pilot:
+            raise NotMeasuredError(f"not measured: {', '.join(filter(None, (name, *key[1:3])))}")
         return self.pilot[key]
 
     def _runs_of(self, table: str, row: str) -> tuple[str, list]:
@@ -272,9 +262,6 @@ class Measured(Evidence):
     def _draw(self, benchmark: str, metric: str) -> dict[str, Estimate]:
         rows = self.runs[benchmark]
         values = {row: np.asarray([run.values[metric] for run in runs], float) for row, runs in rows.items()}
-        if len({table.shape[1] for table in values.values()}) > 1 or any(np.isnan(t).any() for t in values.values()):
-            sizes = ", ".join(f"{row} {table.shape[1]}" for row, table in values.items())
-            raise ValueError(f"{benchmark}/{metric}: rows should share their items, without NaN; items are {sizes}")
         stacked, rng = np.concatenate(list(values.values())), self._rng(benchmark + metric)
         means = item_means(stacked, self.resamples, rng, draw=counts) / stacked.shape[1]
         estimates, column = {}, 0
@@ -423,7 +410,9 @@ class Judged:
             return "–"
         value, low, high = (number(end, 1 if abs(end) >= 10 else 2) for end in self.decisive.ours.ends)
         comparison, unit = self.decisive.comparison, self.decisive.comparison.threshold.unit
-        return f"{value} [{low}, {high}]{f' {unit}' * (unit not in UNITLESS)}, should be {comparison.bound}"
+        return (
+            f"{value} [{low}, {high}]{f' {unit}' * (unit not in ('cosine', 'distance'))}, should be {comparison.bound}"
+        )
 
     @property
     def explanation(self) -> str:
@@ -433,10 +422,8 @@ class Judged:
 
 
 def judge(claim: Claim, evidence: Measured, *, level: float = 0.95) -> Judged:
-    """A claim with its verdict. All intervals of its test together cover at `level` (Bonferroni).
-
-    The least (or greatest) true margin then lies between the least (greatest) of the low ends and of the high ends with
-    that confidence, whatever the dependence between the rivals.
+    """A claim with its verdict. All intervals of its test together cover at `level` (Bonferroni), and so does the least
+    (greatest) of their low and high ends for the least (greatest) true margin, however the rivals depend on each other.
     """
     each = 1 - (1 - level) / max(1, sum(map(len, claim.test)))
     sources = ((evidence, each), (Reported(), level))

@@ -14,9 +14,7 @@ from mule_lib.report import figures, tables
 from mule_lib.report.claims import FABLE, Claim, Comparison, Judged, Reading, Threshold
 from mule_lib.report.names import BLUE, DARK, LABELS, METRIC_NAMES, MIDDLE, Style, benchmark_name, listed
 
-FILE = Path(__file__).parent / "claims.yaml"
-# Every measure of `claims.Evidence` in words.
-MEASURES = {
+MEASURES = {  # those of `claims.Evidence`, in words
     "value": "{metric} of {row}",
     "gap": "{metric}, {row} minus {rival}",
     "near": "{metric} of {row} minus four fifths of {rival}'s",
@@ -29,10 +27,7 @@ MEASURES = {
     "fall": "A-distance of {pair[0]} and {pair[1]}, raw minus standardized",
 }
 WORDS = {
-    **LABELS,
-    **{"base": "the base model", "upper_bound": "the Upper Bound", "ensemble_teacher": "the Ensemble Teacher"},
-    **{"duet": "DUET"},
-    **METRIC_NAMES,
+    **{**LABELS, **METRIC_NAMES, "base": "the base model", "upper_bound": "the Upper Bound", "duet": "DUET"},
     **{"obj1": "Obj1 gain (Forget and General)", "obj2": "Obj2 gain (Retain Acc)", "obj3": "Obj3 gain (ASR)"},
 }
 COLUMNS = (
@@ -46,8 +41,7 @@ CAPTION = (
 )
 # How each verdict is drawn: colour-blind safe, and told apart by shape as well.
 LOOKS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
-# Units in hundredths, to draw all margins on one axis: an A-distance ends at 2.
-HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}
+HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}  # all margins on one axis: an A-distance ends at 2
 TICKS = {-100: "≤−100", -30: "−30", -10: "−10", -3: "−3", 0: "0", 3: "3", 10: "10", 30: "30", 100: "≥100"}
 SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
 
@@ -68,7 +62,7 @@ def _comparisons(part: Mapping[str, Any]) -> Iterator[Comparison]:
         yield Comparison(MEASURES[measure].format(**words), table, measure, arguments, side, threshold)
 
 
-_DATA = read_yaml(FILE)
+_DATA = read_yaml(Path(__file__).with_name("claims.yaml"))
 THRESHOLDS = {word: Threshold(word, *values) for word, values in _DATA["thresholds"].items()}
 CLAIMS = tuple(Claim(**{**claim, "test": _test(claim.get("test", []))}) for claim in _DATA["claims"])
 INCONSISTENCIES: tuple[str, ...] = tuple(_DATA["inconsistencies"])
@@ -126,8 +120,8 @@ def table(judged: Sequence[Judged]) -> tables.Table:
     )
     plain, colors = shown.map(lambda _: ""), {word: f"color: {look.color};" for word, look in LOOKS.items()}
     css, classes = plain.assign(Verdict=shown["Verdict"].map(colors)), plain.assign(Verdict=shown["Verdict"])
-    widths = (0.25, 0.2, 0.15, 0.105, 0.215)
-    return tables.Table("claims", data(judged), shown, CAPTION, css=css, classes=classes, widths=widths)
+    caption, widths = f"{CAPTION} {finding(judged)}", (0.25, 0.2, 0.15, 0.105, 0.215)
+    return tables.Table("claims", data(judged), shown, caption, css=css, classes=classes, widths=widths)
 
 
 def title(identifier: str) -> str:
@@ -142,12 +136,12 @@ def finding(judged: Sequence[Judged]) -> str:
     against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
     names = dict.fromkeys(judged[0].benchmarks.values())
     scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
+    missing = sum(one.decisive is None for one in judged)
     return (
         f"Of {len(judged)} claims of the paper, {len(ids['holds'])} hold, {len(ids['fails'])} fail and "
         f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}{scale}. What fails: "
-        f"{'; '.join(ids['fails']) or 'nothing'}. {sum(one.decisive is None for one in judged)} of the undecided lack a "
-        "run or a measurement. The paper's own printed numbers miss the same thresholds for: "
-        f"{'; '.join(against) or 'none'}."
+        f"{'; '.join(ids['fails']) or 'nothing'}. {missing} of the undecided lack a run or a measurement. "
+        f"The paper's own printed numbers miss the same thresholds for: {'; '.join(against) or 'none'}."
     )
 
 
@@ -162,9 +156,8 @@ def figure(judged: Sequence[Judged]) -> figures.Picture:
         ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
         lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
     drawn = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
-    legend = "   ".join(
-        f"{sign} {word} ({(drawn['verdict'] == word).sum()})" for sign, word in zip("●■✖", LOOKS, strict=True)
-    )
+    counts = drawn["verdict"].value_counts()
+    legend = "   ".join(f"{sign} {word} ({counts.get(word, 0)})" for sign, word in zip("●■✖", LOOKS, strict=True))
     marks = drawn.assign(panel=legend, line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
     marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
     words = (
