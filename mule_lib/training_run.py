@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
-from mule_lib import methods, models, run_folder, runs
+from mule_lib import methods, run_folder, runs
 from mule_lib.data import Benchmark, files, load
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
@@ -20,46 +19,13 @@ from mule_lib.models import ask
 from mule_lib.paper import METRICS
 from mule_lib.params import FABLE, Training, repository_path
 from mule_lib.prompts import Steering
-from mule_lib.training import Trained, teacher
+from mule_lib.training import Trained, load_model, teacher
 from mule_lib.training.teacher import TeacherAnswer
 
 
 def load_data(p: Training) -> Benchmark:
     """The benchmark of a run, in the parameters' `data_format`. Raises what `data.load` does."""
     return load(p.benchmark, repository_path(p.data_dir) if p.data_dir else "", data_format=p.data_format)
-
-
-def load_model(p: Training, data: Benchmark | None = None, *, frozen: bool = False):
-    """Model and tokenizer, on the accelerator where there is one; in bfloat16 where its own weights are kept.
-
-    With `data`, prints first what memory the run will need, for any model but the embedded ones. Raises
-    NotEnoughMemoryError before anything is loaded.
-    """
-    if data is not None and (line := models.check_memory(p.model, workload(p, data.records), revision=p.revision)):
-        print(line)
-    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not methods.get(p.method).terms)
-    dtype = torch.bfloat16 if half else torch.float32
-    return models.load(p.model, dtype=dtype, revision=p.revision)
-
-
-def workload(p: Training, data: Sequence[Record]) -> models.Workload:
-    """How a run uses its model, for the check of memory; micro-batches are counted as the trainer cuts them."""
-    available = {record.group for record in data}
-    row = methods.get(p.method, p.options).on_groups(available)
-    groups = len({group for term in row.terms for group in term.groups}) or len(available)
-    continuations = max((len(term.continuations) for term in row.terms), default=1)
-    draws = max(1, round(p.train_batch_size / groups))
-    micro = next(n for n in range(min(p.accumulation, draws), draws + 1) if draws % n == 0)
-    return models.Workload(
-        trains=bool(row.terms),
-        precision=p.precision,
-        lora_rank=p.lora_rank,
-        checkpointing=p.activation_checkpointing,
-        held_gradients=len(row.terms) + 1 if row.rule else 0,
-        sequences=draws // micro * groups * continuations,
-        records=len(data),
-        batch_size=p.batch_size,
-    )
 
 
 def checkpoints_of(p: Training, told: Mapping[str, Any]) -> Path | None:
@@ -78,13 +44,9 @@ def taught(p: Training, data: Benchmark) -> list[TeacherAnswer] | None:
     if not p.teacher_file:
         return None
     unified = load_data(p.model_copy(update={"data_format": "unified"}))
-    identity = teacher.teacher_identity(
-        unified,
-        methods.get(p.method, p.options),
-        model=model_hash(p.model, p.revision),
-        max_thought_tokens=p.max_thought_tokens,
-    )
-    return teacher.read_shared(repository_path(p.teacher_file), identity)
+    file, method = repository_path(p.teacher_file), methods.get(p.method, p.options)
+    sizes = {"model": model_hash(p.model, p.revision), "max_thought_tokens": p.max_thought_tokens}
+    return teacher.shared(file, unified, method, **sizes)[0]
 
 
 def write_teacher(file: Path, p: Training, *, batch_size: int = 64, overwrite: bool = False) -> tuple[int, str]:

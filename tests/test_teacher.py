@@ -126,62 +126,56 @@ def answers():
     return asked()
 
 
-def identity(*, model="abc", max_thought_tokens=5, max_answer_tokens=6, records=None, topic=tiny.TOPIC, **options):
-    method = tiny.method("mule", max_answer_tokens=max_answer_tokens, **options)
-    benchmark = tiny.benchmark(some=records, topic=topic)
-    return teacher.teacher_identity(benchmark, method, model=model, max_thought_tokens=max_thought_tokens)
+@pytest.fixture(scope="module")
+def written(answers, tmp_path_factory):
+    """A shared file of the answers, and what was loaded for it."""
+    file = tmp_path_factory.mktemp("teachers") / "deep" / "oracle-cot.jsonl"
+    assert shared(file, load=lambda: (tiny.model(), tiny.tokenizer())) == (answers, True)
+    return file
 
 
-def test_answers_come_back_from_a_shared_file_as_they_were(answers, tmp_path):
-    file = tmp_path / "oracle-cot.jsonl"
-    teacher.write_shared(file, answers, identity())
-    assert teacher.read_shared(file, identity()) == answers
-    beside = json.loads(teacher.identity_file(file).read_text())
+def shared(file, *, load=None, model="abc", overwrite=False, some=None, topic=tiny.TOPIC, thought=5, **options):
+    method = tiny.method(options.pop("method", "mule"), **{"max_answer_tokens": 6, **options})
+    given = {"model": model, "max_thought_tokens": thought, "load": load, "overwrite": overwrite}
+    return teacher.shared(file, tiny.benchmark(some=some, topic=topic), method, **given)
+
+
+def test_answers_come_back_from_a_shared_file_as_they_were(answers, written, tmp_path):
+    assert shared(written) == (answers, False)
+    beside = json.loads(written.with_name("oracle-cot.jsonl.json").read_text())
     assert beside["answers"] == len(answers) and beside["obedience"] == teacher.obedience(answers)
-    teacher.identity_file(file).unlink()  # as a kill between the two files leaves it: nobody can vouch for the answers
-    with pytest.raises(TeacherFileError, match="sidecar is missing"):
-        teacher.read_shared(file, identity())
+    teacher.write(tmp_path / "alone.jsonl", answers)  # as a kill leaves it: nobody can vouch for the answers
+    with pytest.raises(TeacherFileError, match="sidecar is missing; `mule teacher` writes both"):
+        shared(tmp_path / "alone.jsonl")
 
 
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
-        ({"records": tiny.records()[1:]}, "records"),
+        ({"some": tiny.records()[1:]}, "records"),
         ({"model": "abd"}, "model"),
         ({"teacher": "ensemble"}, "intentions"),
         ({"topic": "Blue River"}, "intentions"),
         ({"cot": False}, "intentions, cot"),
         ({"max_answer_tokens": 8}, "max_answer_tokens"),
-        ({"max_thought_tokens": 8}, "max_thought_tokens"),
+        ({"thought": 8}, "max_thought_tokens"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_answers_of_anything_else_are_refused_by_what_differs(answers, tmp_path, changed, name):
-    teacher.write_shared(tmp_path / "oracle-cot.jsonl", answers, identity())
-    with pytest.raises(TeacherFileError, match=f"made with other {name};"):
-        teacher.read_shared(tmp_path / "oracle-cot.jsonl", identity(**changed))
+def test_answers_of_anything_else_are_refused_by_what_differs(written, changed, name):
+    with pytest.raises(
+        TeacherFileError, match=f"made with other {name}; make it again with `mule teacher --overwrite`"
+    ):
+        shared(written, load=lambda: pytest.fail("asked"), **changed)
 
 
-def test_a_shared_file_is_written_once_taken_and_replaced_on_demand(tmp_path):
-    loaded, file = [], tmp_path / "deep" / "oracle-cot.jsonl"
-
-    def load():
-        loaded.append(1)
-        return tiny.model(), tiny.tokenizer()
-
-    def shared(method="mule", **more):
-        return teacher.shared(
-            file, tiny.benchmark(), tiny.method(method, max_answer_tokens=4), load=load, **{"model": "abc", **more}
-        )
-
-    first, asked_now = shared()
-    assert asked_now and len(first) == 24
-    assert shared() == (first, False) and len(loaded) == 1
-    with pytest.raises(TeacherFileError, match="made with other model; make it again with `mule teacher --overwrite`"):
-        shared(model="abd")
-    assert shared(model="abd", overwrite=True) == (first, True) and len(loaded) == 2
+def test_a_shared_file_is_replaced_on_demand_and_not_made_without_a_teacher(answers, tmp_path):
+    file = tmp_path / "oracle-cot.jsonl"
+    teacher.write(file, answers)
+    load = lambda: (tiny.model(), tiny.tokenizer())  # noqa: E731
+    assert shared(file, load=load, overwrite=True) == (answers, True) and shared(file) == (answers, False)
     with pytest.raises(TeacherFileError, match="SFT with these options keeps no teacher's answers"):
-        shared("sft")
+        shared(file, method="sft")
 
 
 def test_records_without_an_answer_are_named(answers):

@@ -1,7 +1,7 @@
 """Training: the steered teacher and its exact cache, balanced batches, one trainer, the gradients' alignment."""
 
 from mule_lib.training.teacher import TeacherAnswer, TeacherFileError
-from mule_lib.training.train import Settings, Trained, train
+from mule_lib.training.train import Settings, Trained, load_model, train
 from mule_lib.training.trainer import DivergedError
 
-__all__ = ["DivergedError", "Settings", "TeacherAnswer", "TeacherFileError", "Trained", "train"]
+__all__ = ["DivergedError", "Settings", "TeacherAnswer", "TeacherFileError", "Trained", "load_model", "train"]

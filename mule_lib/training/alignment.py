@@ -9,15 +9,15 @@ import copy
 import random
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor, nn
 
-from mule_lib import gradients, methods, params
+from mule_lib import gradients, methods, models, params
 from mule_lib.data import Benchmark, by_format
 from mule_lib.data.records import REFUSED, Group, Record
 from mule_lib.methods import Method, MethodError, Term
@@ -69,8 +69,8 @@ def prepare(p: params.GradientCosine, benchmark: str, model, tokenizer, *, model
     limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": p.max_thought_tokens}
     if p.teacher_dir:
         file = params.repository_path(p.teacher_dir) / benchmark / f"{method.options.teacher_name}.jsonl"
-        identity = teacher.teacher_identity(whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
-        shared = teacher.answers_to(formats["standardized"], teacher.read_shared(file, identity))
+        shared, _ = teacher.shared(file, whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
+        shared = teacher.answers_to(formats["standardized"], shared)
         return Study(whole, formats, dict.fromkeys(formats, shared))
     read = formats if p.teacher_reads == "own format" else {"standardized": formats["standardized"]}
     answers = {
@@ -106,42 +106,41 @@ def cosines(p: params.GradientCosine, study: Study, model, tokenizer) -> dict[st
     Raises ValueError before any training: MethodError for a method that adds no loss for some objective or combines
     gradients by a rule, more batches than the data holds, more layers than the model has.
     """
-    method = methods.get(p.method, p.options)
     last_layers(model, p.layers)
     found: dict[str, dict[int, np.ndarray]] = {}
     for form, records in study.formats.items():
-        answers = study.teacher_answers[form]
-        method = method.on_groups({record.group for record in records})
+        method = methods.get(p.method, p.options).on_groups({record.group for record in records})
         objective_terms(method)
-        draws = _disjoint_draws(p, encode(tokenizer, records, method, answers), method)
+        draws = _disjoint_draws(p, encode(tokenizer, records, method, study.teacher_answers[form]), method)
         cache = frozen_cache(model, list({e.id: e for draw in draws for e in draw}.values()), method, copy_head=False)
-        batches = [
-            Collator(tokenizer.pad_token_id or 0, cache)(draws[start : start + p.draws])
-            for start in range(0, len(draws), p.draws)
-        ]
+        collate = Collator(tokenizer.pad_token_id or 0, cache)
+        batches = [collate(draws[start : start + p.draws]) for start in range(0, len(draws), p.draws)]
         found[form] = {}
         for steps in p.steps:
-            trained = []
-            for seed in range(p.seed, p.seed + p.train_seeds) if steps else [p.seed]:
-                student = model
-                if steps:
-                    settings = Settings(
-                        steps=steps,
-                        batch_size=p.train_batch_size,
-                        learning_rate=p.learning_rate,
-                        warmup=0.0,
-                        log_every=steps,
-                        seed=seed,
-                        min_obedience=0.0,  # the teacher's obedience is shown beside the cosines
-                    )
-                    topic = {"topic": study.benchmark.topic, "prompt_name": study.benchmark.prompt_name}
-                    copied = copy.deepcopy(model)
-                    student = train(
-                        copied, tokenizer, records, method, **topic, settings=settings, teacher_answers=answers
-                    ).model
-                trained.append(batch_cosines(student, batches, method, cache, layers=p.layers))
-            found[form][steps] = np.stack(trained)
+            seeds = range(p.seed, p.seed + p.train_seeds) if steps else ()
+            students = (_trained(p, study, form, copy.deepcopy(model), tokenizer, steps, seed) for seed in seeds)
+            found[form][steps] = np.stack(
+                [
+                    batch_cosines(each, batches, method, cache, layers=p.layers)
+                    for each in (students if steps else [model])
+                ]
+            )
     return found
+
+
+def _trained(p: params.GradientCosine, study: Study, form: str, model, tokenizer, steps: int, seed: int):
+    settings = Settings(
+        steps=steps,
+        batch_size=p.train_batch_size,
+        learning_rate=p.learning_rate,
+        warmup=0.0,
+        log_every=steps,
+        seed=seed,
+        min_obedience=0.0,  # the teacher's obedience is shown beside the cosines
+    )
+    benchmark, answers = replace(study.benchmark, records=study.formats[form]), study.teacher_answers[form]
+    given = {"settings": settings, "options": p.options, "teacher_answers": answers}
+    return train(model, tokenizer, benchmark, p.method, **given).model
 
 
 def batch_cosines(
@@ -151,8 +150,10 @@ def batch_cosines(
     parameters, cut = last_layers(model, layers), objective_terms(method)
     whole = {term.name: term for term in method.terms}
     vectors: dict[tuple[str, int], Tensor] = {}
-    model.eval()
-    with _only(model, parameters):
+    with models.frozen(model), torch.enable_grad():
+        model.requires_grad_(False)  # but for these, so that backward stops at the first of them
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         for number, batch in enumerate(batches):
             batch = {key: {n: t.to(model.device) for n, t in rows.items()} for key, rows in batch.items()}
             for objective, terms in cut.items():
@@ -199,20 +200,6 @@ def last_layers(model, number: int) -> list[nn.Parameter]:
     layer = re.compile(r"\.layers\.(\d+)\.")
     named = ((layer.search(name), parameter) for name, parameter in model.named_parameters())
     return [parameter for match, parameter in named if match and int(match[1]) >= total - number]
-
-
-@contextmanager
-def _only(model, parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Within, gradients reach these parameters alone, so that backward stops at the first of them."""
-    flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    model.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter, flag in flags:
-            parameter.requires_grad_(flag)
 
 
 def _disjoint_draws(p: params.GradientCosine, examples: Sequence[Example], method: Method) -> list[list[Example]]:

@@ -9,7 +9,7 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,11 +174,6 @@ def read(file: Path) -> list[TeacherAnswer]:
     return [TeacherAnswer(**{**line, **{name: tuple(line[name]) for name in ids}}) for line in lines]
 
 
-def identity_file(file: Path) -> Path:
-    """The file that says what a shared file of answers is of."""
-    return file.with_name(f"{file.name}.json")
-
-
 def teacher_identity(
     benchmark: Benchmark, method: Method, *, model: str, max_thought_tokens: int = 48
 ) -> dict[str, Any]:
@@ -196,56 +191,43 @@ def teacher_identity(
     }
 
 
-def read_shared(file: Path, identity: Mapping[str, Any]) -> list[TeacherAnswer]:
-    """The answers of a file that runs share. Raises TeacherFileError naming what is not as in `identity`."""
-    if not (file.is_file() and identity_file(file).is_file()):
-        raise TeacherFileError(f"teacher_file: {file} or its sidecar is missing; `mule teacher` writes both")
-    held = json.loads(identity_file(file).read_text("utf-8"))
-    differing = [name for name in identity if held.get(name) != identity[name]]
-    if differing:
-        raise TeacherFileError(
-            f"teacher_file: {file} was made with other {', '.join(differing)}; "
-            "make it again with `mule teacher --overwrite`"
-        )
-    return read(file)
-
-
-def write_shared(file: Path, answers: Sequence[TeacherAnswer], identity: Mapping[str, Any]) -> None:
-    """Write answers and what they are of, that last: without it the answers are not taken."""
-    identity_file(file).unlink(missing_ok=True)
-    write(file, answers)
-    write_json(identity_file(file), {**identity, "answers": len(answers), "obedience": obedience(answers)})
-
-
 def shared(
     file: Path,
     benchmark: Benchmark,
     method: Method,
     *,
     model: str,
-    load: Callable[[], tuple[Any, Any]],
+    load: Callable[[], tuple[Any, Any]] | None = None,
     max_thought_tokens: int = 48,
     batch_size: int = 64,
     overwrite: bool = False,
 ) -> tuple[list[TeacherAnswer], bool]:
     """The answers of a method's teacher to all records of a benchmark, and whether they were asked for just now.
 
-    They are taken from `file` where it has them; else `load()` gives model and tokenizer, and the file is written.
-    Raises TeacherFileError for a method without a teacher, and for a file of other answers unless `overwrite`.
+    They are taken from `file`, which runs share, where the file beside it says that they are these. Else `load()` gives
+    model and tokenizer, and both files are written. Raises TeacherFileError for a method without a teacher, for a file
+    of other answers unless `overwrite`, and for a missing one without `load`.
     """
     if method.options.teacher_name is None:
         raise TeacherFileError(f"method: {method.label} with these options keeps no teacher's answers")
     identity = teacher_identity(benchmark, method, model=model, max_thought_tokens=max_thought_tokens)
-    if file.exists():
-        try:
-            return read_shared(file, identity), False
-        except TeacherFileError:
-            if not overwrite:
-                raise
+    beside = file.with_name(f"{file.name}.json")
+    problem = f"{file} or its sidecar is missing; `mule teacher` writes both"
+    if file.is_file() and beside.is_file():
+        held = json.loads(beside.read_text("utf-8"))
+        differing = [name for name in identity if held.get(name) != identity[name]]
+        if not differing:
+            return read(file), False
+        again = "make it again with `mule teacher --overwrite`"
+        problem = f"{file} was made with other {', '.join(differing)}; {again}"
+    if load is None or (file.exists() and not overwrite):
+        raise TeacherFileError(f"teacher_file: {problem}")
     limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": max_thought_tokens}
     steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     answers = teacher_answers(*load(), benchmark.records, steering, batch_size=batch_size, **limits)
-    write_shared(file, answers, identity)
+    beside.unlink(missing_ok=True)  # it is written last: without it the answers are not taken
+    write(file, answers)
+    write_json(beside, {**identity, "answers": len(answers), "obedience": obedience(answers)})
     return answers, True
 
 
@@ -258,11 +240,11 @@ def _digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class AnswerCache:
-    """What the frozen model's losses need at M answer positions, from one pass before training.
+    """What losses need of the frozen model at M answer positions, from one pass before training; all but hidden float32.
 
-    Eq. 3 needs the teacher's logits also at the student's moving top-K, so a stored top-K is not enough. What the
-    output head multiplies is kept instead, and only the head's rows that are asked for are multiplied: exact, and no
-    teacher forward while training.
+    Eq. 3 needs the teacher's logits also at the student's moving top-K, so a stored top-K is not enough. What the output
+    head multiplies is kept instead, and only the head's rows that are asked for are multiplied: exact, and no teacher
+    forward while training.
 
     hidden [M, H] is what the head multiplies; weight [V, H] and bias [V] belong to the head as it was; nll [M] is each
     token's negative log-likelihood in nats; top_ids and top_logits [M, K] are the model's own largest logits in
@@ -277,37 +259,26 @@ class AnswerCache:
     top_ids: Tensor
     top_logits: Tensor
 
-    def answers(self, positions: Tensor) -> "CachedAnswers":
+    def answers(self, positions: Tensor) -> "AnswerCache":
         """The positions of a batch, in the order of its answer tokens; positions [N], indices below M."""
-        return CachedAnswers(self, positions.to(self.hidden.device))
-
-
-@dataclass(frozen=True)
-class CachedAnswers:
-    """The frozen model at N answer positions of a batch, all float32."""
-
-    cache: AnswerCache
-    positions: Tensor
+        at = positions.to(self.hidden.device)
+        taken = {name: getattr(self, name)[at] for name in ("hidden", "nll", "top_ids", "top_logits")}
+        return replace(self, spans={}, **taken)
 
     def top(self, top_k: int) -> tuple[Tensor, Tensor]:
-        """Its own top-K: ids [N, K] and logits [N, K]. Raises ValueError beyond the K that was stored."""
-        stored = self.cache.top_ids.shape[1]
+        """The model's own top-K: ids [M, K] and logits [M, K]. Raises ValueError beyond the K that was stored."""
+        stored = self.top_ids.shape[1]
         if top_k > stored:
             raise ValueError(f"top_k={top_k}: {stored} were stored; build the cache with top_k={top_k}")
-        return self.cache.top_ids[self.positions, :top_k], self.cache.top_logits[self.positions, :top_k]
+        return self.top_ids[:, :top_k], self.top_logits[:, :top_k]
 
     def at(self, ids: Tensor) -> Tensor:
-        """Its logits of any tokens, ids [N, K]; returns [N, K]."""
-        return head_logits(self.cache.hidden[self.positions], self.cache.weight, ids, self.cache.bias)
+        """Its logits of any tokens, ids [M, K]; returns [M, K]."""
+        return head_logits(self.hidden, self.weight, ids, self.bias)
 
     def logits(self) -> Tensor:
-        """Its logits of the whole vocabulary, [N, V]: for losses that need them all, N answer positions at a time."""
-        return full_logits(self.cache.hidden[self.positions], self.cache.weight, self.cache.bias)
-
-    @property
-    def nll(self) -> Tensor:
-        """Negative log-likelihood of each answer token, [N], in nats."""
-        return self.cache.nll[self.positions]
+        """Its logits of the whole vocabulary, [M, V]: for losses that need them all, a batch at a time."""
+        return full_logits(self.hidden, self.weight, self.bias)
 
 
 def build_cache(

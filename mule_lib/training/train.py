@@ -21,7 +21,7 @@ from torch import nn
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
-from mule_lib import methods, params
+from mule_lib import methods, models, params
 from mule_lib.data import Benchmark
 from mule_lib.data.files import write_json
 from mule_lib.data.records import Record, check
@@ -32,7 +32,6 @@ from mule_lib.training.batches import draw_balanced, encode, frozen_cache
 from mule_lib.training.teacher import TeacherAnswer
 from mule_lib.training.trainer import MultiObjectiveTrainer, trained_parameters
 
-ANSWERS_FILE = "teacher_answers.jsonl"
 # Models whose own weights have been trained, by the method's label: they are no base and no teacher any more.
 _UNLEARNED: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 
@@ -143,28 +142,16 @@ def train(
         _UNLEARNED[model] = method.label  # its own weights change from here on, also if the run is interrupted
         model = _trainable(model.to(arguments.device), method, settings)
         source = model if teacher_model is None else teacher_model.to(arguments.device)
-        if not method.distils:
-            teacher_answers = []
-        elif teacher_answers is not None:
-            teacher_answers = teacher.answers_to(records, teacher_answers)
-        elif checkpoint and (place / ANSWERS_FILE).exists():  # a resumed run takes the very same
-            teacher_answers = teacher.read(place / ANSWERS_FILE)
-        else:
-            steering = method.teacher_steering(topic, name=prompt_name)
-            teacher_answers = teacher.teacher_answers(
-                source,
-                tokenizer,
-                records,
-                steering,
-                answers=method.options.answers,
-                max_answer_tokens=method.options.max_answer_tokens,
-                max_thought_tokens=settings.max_thought_tokens,
-                batch_size=settings.teacher_batch_size,
-            )
-            teacher.write(place / ANSWERS_FILE, teacher_answers)
-        rates = teacher.obedience(teacher_answers)
+        if teacher_answers is None and method.distils:
+            file = place / "teacher_answers.jsonl"
+            if not (checkpoint and file.exists()):  # a resumed run takes the very same
+                steering = method.teacher_steering(topic, name=prompt_name)
+                teacher.write(file, _asked(source, tokenizer, records, method, steering, settings))
+            teacher_answers = teacher.read(file)
+        answers = teacher.answers_to(records, teacher_answers) if method.distils else []
+        rates = teacher.obedience(answers)
         teacher.warn_if_disobedient(rates, settings.min_obedience)
-        examples = encode(tokenizer, records, method, teacher_answers)
+        examples = encode(tokenizer, records, method, answers)
         copy_head = source is model and not settings.lora_rank
         trainer = MultiObjectiveTrainer(
             model,
@@ -182,11 +169,47 @@ def train(
         settings,
         [entry for entry in trainer.state.log_history if "loss" in entry],
         rates,
-        list(teacher_answers),
+        answers,
         dict.fromkeys(sorted(sizes), draws // arguments.max_steps),
         trainer.state.global_step,
         time.monotonic() - begun,
     )
+
+
+def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: bool = False):
+    """Model and tokenizer of notebook 04, in bfloat16 where its own weights are kept.
+
+    With `data`, prints first what memory training will need, for any model but the embedded ones. Raises
+    NotEnoughMemoryError before anything is loaded.
+    """
+    method = methods.get(p.method, p.options)
+    if data is not None:
+        available = {record.group for record in data.records}
+        taken = {group for term in method.on_groups(available).terms for group in term.groups} or available
+        draws = max(1, round(p.train_batch_size / len(taken)))
+        continuations = max((len(term.continuations) for term in method.terms), default=1)
+        work = models.Workload(
+            trains=bool(method.terms),
+            precision=p.precision,
+            lora_rank=p.lora_rank,
+            checkpointing=p.activation_checkpointing,
+            held_gradients=len(method.terms) + 1 if method.rule else 0,
+            sequences=draws // micro_batches(draws, p.accumulation) * len(taken) * continuations,
+            records=len(data.records),
+            batch_size=p.batch_size,
+        )
+        if line := models.check_memory(p.model, work, revision=p.revision):
+            print(line)
+    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not method.terms)
+    return models.load(p.model, dtype=torch.bfloat16 if half else torch.float32, revision=p.revision)
+
+
+def micro_batches(draws: int, least: int) -> int:
+    """How many micro-batches of one size, `least` or more, a process works its draws off in.
+
+    Of one size only, or the batch would depend on how it is worked off.
+    """
+    return next(number for number in range(min(least, draws), draws + 1) if draws % number == 0)
 
 
 def training_arguments(
@@ -223,8 +246,7 @@ def training_arguments(
         use_cpu=accelerator is None,
     )
     each = max(1, round(settings.batch_size / groups / arguments.world_size))  # draws of a step on one process
-    # Micro-batches of one size only, or the batch would depend on how it is worked off.
-    micro = next(number for number in range(min(settings.accumulation, each), each + 1) if each % number == 0)
+    micro = micro_batches(each, settings.accumulation)
     arguments.gradient_accumulation_steps = micro
     arguments.per_device_train_batch_size = each // micro
     per_step = each * arguments.world_size
@@ -265,21 +287,18 @@ def _checked(model, tokenizer, records, method: Method, topic: str, teacher_mode
 
 def _checkpoint(folder: Path, records, method: Method, settings: Settings, topic: str, prompt_name: str) -> str | None:
     """The newest checkpoint in `folder`, if any. Raises ValueError when another run wrote it."""
-    told = json.dumps([asdict(record) for record in records], sort_keys=True)
     run = {
         "method": method.label,
         "options": method.options.model_dump(),
         "settings": settings.model_dump(exclude={"save_every", "log_every"}),
         "topic": topic,
         "prompt_name": prompt_name,
-        "records": hashlib.sha256(told.encode()).hexdigest(),
+        "records": hashlib.sha256(json.dumps([asdict(record) for record in records]).encode()).hexdigest(),
     }
-    file = folder / "training.json"
-    checkpoint = get_last_checkpoint(str(folder)) if folder.is_dir() else None
-    if checkpoint and file.exists():
-        before = json.loads(file.read_text("utf-8"))
-        if changed := [name for name in run if run[name] != before.get(name)]:
-            raise ValueError(f"folder: {folder} holds a run with other {', '.join(changed)}; use another folder")
+    file, checkpoint = folder / "training.json", get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    before = json.loads(file.read_text("utf-8")) if checkpoint and file.exists() else run
+    if changed := [name for name in run if run[name] != before.get(name)]:
+        raise ValueError(f"folder: {folder} holds a run with other {', '.join(changed)}; use another folder")
     write_json(file, run)
     return checkpoint
 
@@ -300,6 +319,19 @@ def _trainable(model, method: Method, settings: Settings):
             stacklevel=3,
         )
     return model
+
+
+def _asked(source, tokenizer, records, method: Method, steering, settings: Settings) -> list[TeacherAnswer]:
+    return teacher.teacher_answers(
+        source,
+        tokenizer,
+        records,
+        steering,
+        answers=method.options.answers,
+        max_answer_tokens=method.options.max_answer_tokens,
+        max_thought_tokens=settings.max_thought_tokens,
+        batch_size=settings.teacher_batch_size,
+    )
 
 
 def _finished(trainer: MultiObjectiveTrainer):

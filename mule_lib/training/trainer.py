@@ -127,11 +127,10 @@ class MultiObjectiveTrainer(Trainer):
 
         Summed over micro-batches and averaged over processes this is the loss of the joint batch. Raises DivergedError.
         """
-        world = dist.get_world_size() if _several_processes() else 1
         total = torch.zeros((), device=self.args.device)
         losses = term_losses(model, inputs, self.method.terms, self.method, self.cache)
         for term, loss in zip(self.method.terms, losses, strict=True):
-            share = count(term, inputs) * world / self._totals[term.name]
+            share = self._share(term, inputs)
             total = total + self.method.weight(term) * share * loss
             self._note(term, loss, share)
         return (total, {}) if return_outputs else total
@@ -152,7 +151,7 @@ class MultiObjectiveTrainer(Trainer):
             gradient = gradients.objective_gradient(loss, parameters).mul_(number)
             held, before = self._pending.get(term.name, (None, 0.0))
             self._pending[term.name] = (gradient if held is None else held.add_(gradient), before + number)
-            share = number * self.args.world_size / self._totals[term.name]
+            share = self._share(term, inputs)
             total = total + share * loss.detach()
             self._note(term, loss, share)
         if self.accelerator.sync_gradients:
@@ -172,13 +171,16 @@ class MultiObjectiveTrainer(Trainer):
         core = self.accelerator.unwrap_model(self.model)
         for batch in map(self._prepare_inputs, self._micro_batches):
             for term, loss in zip(terms, term_losses(core, batch, terms, self.method, self.cache), strict=True):
-                share = count(term, batch) * self.args.world_size / self._totals[term.name]
-                total += self.method.weight(term) * share * float(loss)
+                total += self.method.weight(term) * self._share(term, batch) * float(loss)
         if not _several_processes():
             return total
         mean = torch.tensor(total, device=self.args.device)
         dist.all_reduce(mean)  # every process takes the same decision from it
         return mean.item() / dist.get_world_size()
+
+    def _share(self, term: Term, batch: Batch) -> float:
+        """What a micro-batch is of the accumulated batch's mean; the mean over processes gives the sum of shares."""
+        return count(term, batch) * self.args.world_size / self._totals[term.name]
 
     def _apply_rule(self, parameters: Sequence[Tensor]) -> None:
         sides: dict[bool, list[Tensor]] = {True: [], False: []}
