@@ -240,11 +240,11 @@ def _digest(value: Any) -> str:
 
 @dataclass(frozen=True)
 class AnswerCache:
-    """What losses need of the frozen model at M answer positions, from one pass before training; all but hidden float32.
+    """What losses need of the frozen model at M answer positions, from one pass before training.
 
-    Eq. 3 needs the teacher's logits also at the student's moving top-K, so a stored top-K is not enough. What the output
-    head multiplies is kept instead, and only the head's rows that are asked for are multiplied: exact, and no teacher
-    forward while training.
+    Eq. 3 needs the teacher's logits also at the student's moving top-K, so a stored top-K is not enough. What the
+    output head multiplies is kept instead, and only the head's rows that are asked for are multiplied: exact, and no
+    teacher forward while training.
 
     hidden [M, H] is what the head multiplies; weight [V, H] and bias [V] belong to the head as it was; nll [M] is each
     token's negative log-likelihood in nats; top_ids and top_logits [M, K] are the model's own largest logits in
