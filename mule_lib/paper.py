@@ -30,15 +30,8 @@ LABELS = {
 }
 
 
-def _row(forget: float, general: float, neighbor: float, asr: float, mmlu: float, overall: float) -> dict[str, float]:
-    return {
-        "forget": forget,
-        "general": general,
-        "neighbor": neighbor,
-        "asr": asr,
-        "mmlu": mmlu,
-        "overall": overall,
-    }
+def _row(*points: float) -> dict[str, float]:
+    return dict(zip((*METRICS, "overall"), points, strict=True))
 
 
 REPORTED: dict[str, dict[str, dict[str, float]]] = {

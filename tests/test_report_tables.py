@@ -13,7 +13,7 @@ from run_folders import ITEMS, POINTS, made_beyond, write_run, write_runs
 
 from mule_lib.paper import METRICS, REPORTED
 from mule_lib.params import METHOD_OPTIONS, TrainedOptions
-from mule_lib.report import results, tables
+from mule_lib.report import beyond, results, tables
 from mule_lib.report.names import STYLES, number, style_of
 
 ROWS = ("base", "gold", "mule", "sft", "ga", "duet", "mule_duet_loss", "mule_no_cot", "mule_k1", "graddiff")
@@ -191,7 +191,7 @@ def test_findings_say_what_the_tables_hold(table1, table2, runs):
 
 def test_rates_are_means_over_seeds(runs):
     """Rates in percent, averaged over a row's seeds; the readable table keeps the order asked for."""
-    table = tables.rates_table(runs, "books", order=["sft", "mule", "flat"])
+    table = beyond.rates_table(runs, "books", order=["sft", "mule", "flat"])
     mule = [run.details["neighbor"]["refusal"] for run in runs if (run.benchmark, run.row) == ("books", "mule")]
     line = table.data.query("row == 'mule' and rate == 'Refusal chosen, neighbours ↓'").iloc[0]
     assert line["value"] == pytest.approx(100 * np.mean(mule), abs=0.01) and line["seeds"] == 2
@@ -200,7 +200,7 @@ def test_rates_are_means_over_seeds(runs):
 
 def test_attacks_are_compared_with_the_run_itself(runs):
     """The run's own metrics come first; skipped attacks are "not measured" where others were."""
-    table = tables.beyond_table(runs, "cyber")
+    table = beyond.attacks_table(runs, "cyber")
     mule = table.data.query("row == 'mule' and metric == 'forget'")
     assert list(mule["condition"])[:3] == ["as trained", "relearning, step 0", "relearning, step 1"]
     run = next(run for run in runs if (run.benchmark, run.row) == ("cyber", "mule"))
@@ -213,8 +213,8 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     assert "Retrained reference" in table.finding and not (shown == "not measured").any(axis=None)
     skipped = run.model_copy(update={"beyond": {**made_beyond(5), "relearning": {"skipped": "off"}}})
     kept = [skipped if run.row == "mule" else run for run in runs]
-    assert (tables.beyond_table(kept, "cyber").shown.set_index("Attack")["MULE"] == "not measured").sum() == 6
-    assert tables.beyond_table(runs, "books").data.empty
+    assert (beyond.attacks_table(kept, "cyber").shown.set_index("Attack")["MULE"] == "not measured").sum() == 6
+    assert beyond.attacks_table(runs, "books").data.empty
 
 
 # Directions -----------------------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def _verdicts(name, **means):
         metric: [np.arange(200) < 200 * means[metric]] * 3 if metric in means else [base] * 3
         for metric, base in BASE.items()
     }
-    return tables.directions({name: values}, BASE).set_index("metric")
+    return beyond.directions({name: values}, BASE).set_index("metric")
 
 
 def test_directions_are_judged_by_their_whole_interval():
@@ -242,17 +242,17 @@ def test_directions_are_judged_by_their_whole_interval():
 
 
 def test_every_trained_method_has_an_expectation():
-    assert set(tables.EXPECTED) == {name for name, kind in METHOD_OPTIONS.items() if issubclass(kind, TrainedOptions)}
+    assert set(beyond.EXPECTED) == {name for name, kind in METHOD_OPTIONS.items() if issubclass(kind, TrainedOptions)}
 
 
 def test_the_table_of_directions_marks_what_is_not_as_claimed(runs):
-    table = tables.directions_table(runs, "books")
-    trained = {run.row for run in runs if run.benchmark == "books"} & set(tables.EXPECTED)
+    table = beyond.directions_table(runs, "books")
+    trained = {run.row for run in runs if run.benchmark == "books"} & set(beyond.EXPECTED)
     assert set(table.data["row"]) == trained and len(table.shown) == len(trained)
     marks = table.shown.map(lambda cell: "not as claimed" in cell).to_numpy().sum()
     assert marks == (table.data["verdict"] == "not as claimed").sum()
     assert f"of {len(table.data)} directions" in table.finding
-    assert tables.directions_table([run for run in runs if run.row != "base"], "books").data.empty
+    assert beyond.directions_table([run for run in runs if run.row != "base"], "books").data.empty
 
 
 # LaTeX ----------------------------------------------------------------------------------------------------------------
@@ -271,10 +271,8 @@ def test_text_is_printed_as_it_stands():
 def test_tables_compile_and_fit_the_page(runs, table1, table2, tmp_path):
     """In a plain article: no error, no lost sign, nothing beyond the margins, plain ASCII; a long table too."""
     texts = table2.shown[["Row", "Forget ↓"]].rename(columns={"Forget ↓": "Test ≤ 5 %"})
-    long = tables.Table(
-        "long", texts, pd.concat([texts] * 5, ignore_index=True), "A & more.", widths=(0.3, 0.6)
-    )
-    made = [table1, table2, tables.directions_table(runs, "books"), tables.beyond_table(runs, "cyber"), long]
+    long = tables.Table("long", texts, pd.concat([texts] * 5, ignore_index=True), "A & more.", widths=(0.3, 0.6))
+    made = [table1, table2, beyond.directions_table(runs, "books"), beyond.attacks_table(runs, "cyber"), long]
     made += [tables.reported_table(name) for name in ("table3",)]
     for table in made:
         table.write(tmp_path)

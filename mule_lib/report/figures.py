@@ -22,7 +22,7 @@ from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import LOWER_IS_BETTER, METRICS
 from mule_lib.params import method_options
 from mule_lib.prompts import OBJECTIVES
-from mule_lib.report import tables
+from mule_lib.report import beyond
 from mule_lib.report.names import (
     DARK,
     DASHES,
@@ -38,7 +38,7 @@ from mule_lib.report.names import (
     style_of,
 )
 from mule_lib.report.results import params, per_seed
-from mule_lib.report.tables import ResultTable, paper_source
+from mule_lib.report.tables import ResultTable, Table, paper_source
 
 WIDTH = 6.9  # inches: a full text column of the paper
 COLORS = sns.color_palette("colorblind").as_hex()
@@ -178,26 +178,25 @@ def overall(table: ResultTable, runs: Iterable[RunResult] = ()) -> Picture:
         drawn, looks, xlabel="Overall: points over base → (bar: 95 % interval; strokes: seeds)", share=False
     )
     single = per_seed(run for run in runs if run.benchmark == table.benchmark)
-    for line in single[single["row"].isin(looks)].itertuples():
-        at = list(looks).index(line.row)
-        axes[0, 0].plot(line.overall, at, "|", color=looks[line.row].color, ms=7, mew=0.8, alpha=0.6)
+    single = single.pivot(index="row", columns="seed", values="overall").add_prefix("seed_").round(4)
+    data = data.merge(single, left_on="row", right_index=True, how="left")
+    for at, (row, *values) in enumerate(data[["row", *single]].itertuples(index=False)):
+        axes[0, 0].plot(values, [at] * len(values), "|", color=looks[row].color, ms=7, mew=0.8, alpha=0.6)
     for tick, row in zip(axes[0, 0].get_yticklabels(), looks, strict=True):
         tick.set(color=MIDDLE if row in REFERENCES else DARK, fontweight="bold" if row == "mule" else "normal")
     for axis in axes.flat:
         axis.axvline(0, color="0.3", lw=0.9, zorder=0)
-    return Picture(figure, data, _overall_finding(table, sources))
-
-
-def _overall_finding(table: ResultTable, sources: Mapping[str, str]) -> str:
-    parts, columns = [], {column: table.trained("overall", column) for column, source in sources.items() if source}
-    for column, values in columns.items():
-        first = [f"{table.labels[row]} {number(values[row])}" for row in sorted(values, key=values.get, reverse=True)]
-        parts.append(f"{column.capitalize()} ({sources[column]}), the best trained rows are {listed(first[:3])}.")
-    both = pd.DataFrame(columns).dropna()
-    if len(columns) == 2 and len(both) > 3:
-        agreement = both["measured"].rank().corr(both["reported"].rank())
-        parts.append(f"The two orders of {len(both)} trained rows correlate by {number(agreement, 2)} (Spearman).")
-    return " ".join(parts)
+    parts = []
+    for column in sources:
+        best = sorted(table.trained("overall", column).items(), key=lambda item: -item[1])[:3]
+        if best:
+            names = [f"{table.labels[row]} {number(value)}" for row, value in best]
+            parts.append(f"{column.capitalize()} ({sources[column]}), the best trained rows are {listed(names)}.")
+    both = data[~data["row"].isin(REFERENCES)].dropna(subset=["measured", "reported"])
+    if len(both) > 3:
+        agreement = number(both["measured"].rank().corr(both["reported"].rank()), 2)
+        parts.append(f"The two orders of {len(both)} trained rows correlate by {agreement} (Spearman).")
+    return Picture(figure, data, " ".join(parts))
 
 
 def ablation(table: ResultTable) -> Picture:
@@ -207,16 +206,14 @@ def ablation(table: ResultTable) -> Picture:
     # Differences with the sign of Forget and ASR turned, so that right is better everywhere.
     sign = np.where(lines["metric"].isin(LOWER_IS_BETTER), -1, 1)
     ends = np.sort([sign * lines["difference_low"], sign * lines["difference_high"]], axis=0)
-    data = lines.assign(
-        label=lines["row"].map(table.labels), gain=sign * lines["difference"], low=ends[0], high=ends[1]
-    )
+    gain, labels = sign * lines["difference"], lines["row"].map(table.labels)
+    data = lines.assign(label=labels, gain=gain, low=ends[0], high=ends[1])
     data = data[["benchmark", "row", "label", "metric", "gain", "low", "high", "n", "seeds"]].round(4)
     drawn = _drawn(data, panel="metric", line="label", series="row", value="gain")
     drawn["hollow"] = (drawn["low"] <= 0) & (drawn["high"] >= 0)
     turned = {m: METRIC_NAMES[m] + (" (reversed)" if m in LOWER_IS_BETTER else "") for m in order}
-    drawn = drawn.assign(panel=drawn["panel"].map(turned)).sort_values(
-        "panel", key=lambda panel: panel.map(list(turned.values()).index), kind="stable"
-    )
+    drawn = drawn.sort_values("panel", key=lambda panel: panel.map(order.index), kind="stable")
+    drawn["panel"] = drawn["panel"].map(turned)
     looks = {row: style_of(row, list(data["row"])) for row in dict.fromkeys(data["row"])}
     words = "← worse than MULE     points, paired; filled: 95 % interval excludes 0     better →"
     figure, axes = dots(drawn, looks, xlabel=words, columns=3, share=False)
@@ -240,17 +237,14 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
     Rows that lack a metric drop out of their panel.
     """
     data = table.data[table.data["row"].isin(rows) & table.data["metric"].isin(METRICS)]
-    sources = {"reported": paper_source(table.name), "measured": table.source}
-    parts = [
-        data.assign(panel=panel, source=source, value=data[panel], **({"low": None, "high": None} if i == 0 else {}))
-        for i, (panel, source) in enumerate(sources.items())
-        if source
-    ]
-    data = pd.concat([part.groupby("row").filter(lambda lines: lines["value"].notna().all()) for part in parts])
-    data["outside"] = data["value"].where(~data["metric"].isin(LOWER_IS_BETTER), 100 - data["value"])
-    data = data.sort_values("row", key=lambda row: row.map(list(rows).index), kind="stable").sort_values(
-        "panel", ascending=False, kind="stable"
+    data = data.sort_values("row", key=lambda row: row.map(list(rows).index), kind="stable")
+    reported = data.assign(
+        panel="reported", source=paper_source(table.name), value=data["reported"], low=None, high=None
     )
+    measured = data.assign(panel="measured", source=table.source, value=data["measured"])
+    data = pd.concat([reported, measured] if table.source else [reported])
+    data = data.groupby(["panel", "row"]).filter(lambda lines: lines["value"].notna().all())
+    data["outside"] = data["value"].where(~data["metric"].isin(LOWER_IS_BETTER), 100 - data["value"])
     data = data[["panel", "source", "row", "metric", "value", "outside", "low", "high"]].round(4).reset_index(drop=True)
     kinds = list(dict.fromkeys(data["panel"]))
     size = (WIDTH if len(kinds) > 1 else WIDTH / 2, 4.4)
@@ -264,9 +258,8 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
                       label=label(row), clip_on=False, zorder=4 if row == "mule" else 3)  # fmt: skip
             if row == "mule":
                 axis.fill([*ANGLES, 0], values, color=look.color, alpha=0.12, zorder=2)
-        axis.set_title(
-            "\n".join([panel.capitalize(), *wrap(part["source"].iloc[0], 34)]), size=8.5, loc="center", pad=34
-        )
+        title = "\n".join([panel.capitalize(), *wrap(part["source"].iloc[0], 34)])
+        axis.set_title(title, size=8.5, loc="center", pad=34)
     _legend(figure, axes.flat, map(label, rows), handlelength=3.2)
     return Picture(figure, data, _radar_finding(data))
 
@@ -291,9 +284,7 @@ def _radar_finding(data: pd.DataFrame) -> str:
     """Where each kind of numbers puts MULE against the Upper Bound and its best rival, metric by metric."""
     parts = ["Outside is better on every axis, Forget and ASR are turned over."]
     for (panel, source), part in data.groupby(["panel", "source"], sort=False):
-        outside = part.pivot(index="row", columns="metric", values="outside")[list(METRICS)].rename(
-            columns=METRIC_NAMES
-        )
+        outside = part.pivot(index="row", columns="metric", values="outside")[[*METRICS]].rename(columns=METRIC_NAMES)
         if not {"mule", "upper_bound"} <= set(outside.index):
             continue
         rivals = outside.drop(index=[row for row in outside.index if row in REFERENCES or row == "mule"]).max()
@@ -323,9 +314,7 @@ def training(runs: Iterable[RunResult], benchmark: str, *, order: Sequence[str] 
     rows = sorted(dict.fromkeys(data["row"]), key=lambda row: order.index(row) if row in order else len(order))
     lines = -(-len(rows) // 4)
     figure, axes = panels(lines, min(4, len(rows)), 0.5 + 1.25 * lines)
-    ends = (
-        data.groupby(["label", "seed"], sort=False)["loss"].agg(["first", "last"]).groupby("label", sort=False).mean()
-    )
+    ends = data.groupby(["label", "seed"], sort=False)["loss"].agg(["first", "last"]).groupby("label").mean()
     for axis, row in zip(axes.flat, rows, strict=False):
         part = data[data["row"] == row]
         for _, curve in part.groupby("seed"):
@@ -338,8 +327,8 @@ def training(runs: Iterable[RunResult], benchmark: str, *, order: Sequence[str] 
     figure.supxlabel("optimizer step", size=8.5)
     figure.supylabel("loss, each in its own unit", size=8.5)
     rose = list(ends.index[ends["last"] >= ends["first"]])
-    finding = f"From its first to its last step the loss falls for {len(ends) - len(rose)} of {len(ends)} rows"
-    return Picture(figure, data, f"{finding}; not for {listed(rose)}." if rose else f"{finding}.")
+    fell = f"the loss falls for {len(ends) - len(rose)} of {len(ends)} rows"
+    return Picture(figure, data, f"From its first to its last step {fell}; it rises for: {listed(rose)}.")
 
 
 def training_curve(log: Sequence[Mapping[str, float]], *, title: str) -> Picture:
@@ -404,63 +393,91 @@ def obedience(runs: Iterable[RunResult]) -> Picture:
     ]
     worst = drawn.loc[drawn.groupby(["panel", "series"], sort=False)["value"].idxmin()]
     parts = [f"{w.panel}, {TEACHERS[w.series]}: {number(w.value, 0)} % at {w.line}" for w in worst.itertuples()]
-    looks = _looks(TEACHERS.values())
     drawn = drawn.assign(series=drawn["series"].map(TEACHERS)).sort_values("line", kind="stable")
-    looks = {name: look for name, look in looks.items() if name in set(drawn["series"])}
+    looks = {name: look for name, look in _looks(TEACHERS.values()).items() if name in set(drawn["series"])}
     figure, _ = dots(drawn, looks, xlabel="answers as the intention asks, %; right is better", limits=(-3, 103))
     return Picture(figure, data, f"Where each teacher obeys its intention least: {'; '.join(parts)}.")
 
 
-def robustness(data: pd.DataFrame) -> Picture:
-    """Forget and ASR under later attacks: a line per condition, a mark per row of `tables.beyond_data`."""
-    if data.empty:
-        return Picture(None, data, "No row was attacked beyond the paper's metrics.")
-    means = tables.beyond_means(data)
-    looks = {label(row): style_of(row) for row in dict.fromkeys(means["row"])}
-    drawn = means.assign(panel=benchmark_name(data["benchmark"].iloc[0]), series=means["row"].map(label))
-    figure, _ = dots(
-        drawn.rename(columns={"measured": "value"}), looks, xlabel="points; left is better", limits=(-3, 103)
-    )
-    return Picture(figure, data, tables.beyond_finding(means, data["benchmark"].iloc[0]))
+def robustness(table: Table) -> Picture:
+    """Forget and ASR under later attacks, a line per condition and a mark per row of `beyond.attacks_table`."""
+    if table.data.empty:
+        return Picture(None, table.data, table.finding)
+    drawn = beyond.means(table.data).rename(columns={"measured": "value"})
+    looks = {label(row): style_of(row) for row in drawn["row"].unique()}
+    drawn = drawn.assign(panel=benchmark_name(table.data["benchmark"].iloc[0]), series=drawn["row"].map(label))
+    figure, _ = dots(drawn, looks, xlabel="points; left is better", limits=(-3, 103))
+    return Picture(figure, table.data, table.finding)
 
 
 # Between the objectives -----------------------------------------------------------------------------------------------
 
 FORMATS = {"raw": "Baseline (raw formats)", "standardized": "Ours (standardized)"}
+# What a number means, what its diagonal is, its range and colours; pale at both ends, so that cells can be read.
+HEATMAPS = {
+    "cosine": (
+        "cosine between gradients, higher is more aligned",
+        "disjoint batches of the same objective (the ceiling)",
+        *(-1, 1, sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)),
+    ),
+    "distance": (  # 0: not told apart, 2: always told apart
+        "proxy A-distance, lower is closer",
+        "halves of the same objective (the floor)",
+        *(0, 2, sns.color_palette("rocket_r", as_cmap=True)),
+    ),
+}
 
 
-def cosine_heatmaps(data: pd.DataFrame, *, finding: str) -> Picture:
-    """Figure 2: one matrix of cosines per benchmark (rows), number of steps and format (columns), value over interval.
+def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
+    """Figure 2: one matrix per benchmark (rows), number of steps and format (columns), each value over its interval.
 
-    `data` has the columns format, objective_a, objective_b, cosine, low, high, and benchmark and step where there are
-    several. The diagonal is the same-objective ceiling and is framed.
+    `value` is a key of `HEATMAPS`; `data` has the columns format, objective_a, objective_b, `value`, low, high, and
+    benchmark and step where there are several. The diagonal, an objective against itself, is framed.
     """
-    # Pale at both ends, so that small dark figures can be read on every cell.
-    palette = sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)
-    words = "framed: disjoint batches of the same objective (the ceiling); small: 95 % intervals"
-    label = "cosine between gradients, higher is more aligned"
-    return Picture(_matrices(data, "cosine", label, (-1, 1), palette, words), data, finding)
-
-
-def distance_heatmaps(data: pd.DataFrame, *, finding: str) -> Picture:
-    """Proxy A-distances in the same layout: 0 (not told apart) to 2 (always told apart); the diagonal is the floor."""
-    words = "framed: halves of the same objective (the floor); small: 95 % intervals"
-    palette = sns.color_palette("rocket_r", as_cmap=True)
-    return Picture(
-        _matrices(data, "distance", "proxy A-distance, lower is closer", (0, 2), palette, words), data, finding
-    )
+    label, words, low, high, palette = HEATMAPS[value]
+    steps = "step" in data
+    filled = data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
+    benchmarks = list(dict.fromkeys(filled["benchmark"]))
+    columns = list(product(dict.fromkeys(filled["step"]), dict.fromkeys(filled["format"])))
+    width = min(WIDTH, 1.1 + 1.9 * len(columns))
+    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
+    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
+    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
+    names = [name.capitalize() for name in OBJECTIVES]
+    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
+        axis, part = axes[i, j], filled.set_index(["benchmark", "step", "format"]).loc[(benchmark, step, form)]
+        part = part.set_index(["objective_a", "objective_b"])
+        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
+        image = axis.imshow(grid, cmap=palette, vmin=low, vmax=high)
+        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
+            if (a, b) in part.index:
+                line, ink = part.loc[(a, b)], _ink(palette((grid[y, x] - low) / (high - low)))
+                ends = f"{number(line['low'], 2)} to {number(line['high'], 2)}"
+                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
+                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
+            if a == b:
+                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
+        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
+        axis.set_yticks(range(len(names)), names if j == 0 else [])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        if i == 0:
+            axis.set_title(FORMATS.get(form, form) + f",\n{_steps(step)}" * steps, fontsize=8)
+    for axis, benchmark in zip(axes[:, 0], benchmarks, strict=True):
+        axis.set_ylabel(benchmark_name(benchmark))
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01).set_label(label, fontsize=8)
+    figure.supxlabel(f"framed: {words}; small: 95 % intervals", fontsize=7)
+    return Picture(figure, data, finding)
 
 
 def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
-    """Each pair's cosine in raw and in standardized format, `data` as in `cosine_heatmaps` with benchmark and step.
+    """Each pair's cosine in raw and in standardized format, `data` as in `heatmaps` with benchmark and step.
 
     The band spans the same-objective cosines of the standardized format. Further right is more aligned.
     """
     titles = [f"{benchmark_name(line.benchmark)}, {_steps(line.step)}" for line in data.itertuples()]
     drawn = data.assign(panel=titles, series=data["format"].map(FORMATS), value=data["cosine"])
-    drawn["line"] = [
-        f"{a.capitalize()} · {b.capitalize()}" for a, b in zip(data["objective_a"], data["objective_b"], strict=True)
-    ]
+    drawn["line"] = data["objective_a"].str.capitalize() + " · " + data["objective_b"].str.capitalize()
     looks = _looks(FORMATS.values())
     pairs = drawn[drawn["objective_a"] < drawn["objective_b"]]
     limits = (min(-0.05, data["low"].min() - 0.05), 1)
@@ -472,42 +489,6 @@ def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
         axis.axvspan(same.min(), same.max(), color="0.85", lw=0, zorder=0)
         axis.axvline(0, color="0.6", lw=0.8)
     return Picture(figure, data, finding)
-
-
-def _matrices(data: pd.DataFrame, value: str, label: str, limits: tuple, palette, diagonal: str) -> Figure:
-    source, data = data, data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
-    benchmarks = list(dict.fromkeys(data["benchmark"]))
-    columns = list(product(dict.fromkeys(data["step"]), dict.fromkeys(data["format"])))
-    width = min(WIDTH, 1.1 + 1.9 * len(columns))
-    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
-    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
-    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
-    names = [name.capitalize() for name in OBJECTIVES]
-    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
-        axis = axes[i, j]
-        part = data[(data["benchmark"] == benchmark) & (data["step"] == step) & (data["format"] == form)]
-        part = part.set_index(["objective_a", "objective_b"])
-        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
-        image = axis.imshow(grid, cmap=palette, vmin=limits[0], vmax=limits[1])
-        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
-            if (a, b) in part.index:
-                line, ink = part.loc[(a, b)], _ink(palette((grid[y, x] - limits[0]) / (limits[1] - limits[0])))
-                ends = f"{number(line['low'], 2)} to {number(line['high'], 2)}"
-                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
-                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
-            if a == b:
-                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
-        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
-        axis.set_yticks(range(len(names)), names if j == 0 else [])
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        if i == 0:
-            axis.set_title(FORMATS.get(form, form) + (f",\n{_steps(step)}" if "step" in source else ""), fontsize=8)
-        if j == 0:
-            axis.set_ylabel(benchmark_name(benchmark))
-    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01, drawedges=False).set_label(label, fontsize=8)
-    figure.supxlabel(diagonal, fontsize=7)
-    return figure
 
 
 def _ink(color: Sequence[float]) -> str:

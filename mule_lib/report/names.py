@@ -151,9 +151,10 @@ def number(value: float, digits: int = 1, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign and value else ''}.{digits}f}".replace("-", "−")
 
 
-def spread(value: float, low: float, high: float, *, sign: bool = False) -> str:
-    """A number with its interval, as "1.7 [0.0, 4.4]"; "" for none."""
-    return f"{number(value, sign=sign)} [{number(low)}, {number(high)}]" if value == value else ""
+def spread(value: float, low: float | None = None, high: float | None = None, *, sign: bool = False) -> str:
+    """A number with its interval, if it has one, as "1.7 [0.0, 4.4]"; "" for none."""
+    ends = "" if low is None or value != value else f" [{number(low)}, {number(high)}]"
+    return number(value, sign=sign) + ends
 
 
 def listed(parts: Sequence[str]) -> str:

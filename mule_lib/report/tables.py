@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
 from pandas.io.formats.style import Styler
 
 from mule_lib.data.files import write_text
-from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_interval
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import BENCHMARKS, METRICS, REPORTED
 from mule_lib.report import results
@@ -24,7 +23,6 @@ from mule_lib.report.names import (
     BASE,
     EMBEDDED,
     GOLD,
-    LABELS,
     METRIC_NAMES,
     PAPER_MODEL,
     REFERENCES,
@@ -55,17 +53,7 @@ SIGNS = str.maketrans(
 
 
 class Printed:
-    """What every table can do. `shown` holds texts; `css` and `classes`, where there are any, dress its cells."""
-
-    name: str
-    data: pd.DataFrame
-    shown: pd.DataFrame
-    caption: str
-    finding: str
-    notes: Sequence[str]
-    css: pd.DataFrame | None
-    classes: pd.DataFrame | None
-    widths: Sequence[float]
+    """What every table can do with the fields of `Table`."""
 
     def csv(self) -> str:
         """The tidy data."""
@@ -78,10 +66,8 @@ class Printed:
         cells = self.shown.map(lambda text: text.replace("|", r"\|"))
         dressed = cells.where(cells == "", marks + cells + marks)
         body = dressed.to_markdown(index=False, disable_numparse=True)
-        return (
-            "\n\n".join([self.caption, body, *(["\n".join(f"- {note}" for note in self.notes)] if self.notes else [])])
-            + "\n"
-        )
+        notes = [f"- {note}" for note in self.notes]
+        return "\n\n".join([self.caption, body, *notes]) + "\n"
 
     def html(self) -> str:
         """A table element with its caption; each cell has its kind as a class, for the style sheet of the page."""
@@ -136,7 +122,10 @@ class Printed:
 
 @dataclass(frozen=True)
 class Table(Printed):
-    """A table whose texts are given, one column per head."""
+    """A table: `data` is tidy, `shown` holds its texts, one column per head.
+
+    `css` and `classes`, where there are any, dress the cells of `shown`; `widths` are shares of LaTeX's text width.
+    """
 
     name: str
     data: pd.DataFrame
@@ -152,12 +141,11 @@ class Table(Printed):
 # Tables 1 to 3 --------------------------------------------------------------------------------------------------------
 
 COLUMNS = ("benchmark", "row", "metric", "reported", "measured", "low", "high", "n", "seeds")
-TITLES = {"table1": "Main results", "table2": "Ablation", "table3": "Results on the second benchmark"}
 # Points are ranked as they are shown: measured ones with one digit, the paper's as it prints them.
 DIGITS = {"measured": 1, "reported": 2}
 # Zero whatever is measured: a row against itself.
 BY_DEFINITION = {(BASE, "overall"), (GOLD, "gold_distance")}
-STYLES = {"heading": "font-style: italic;", "reported": "font-style: italic;"}
+ITALIC, BOLD = "font-style: italic;", "font-weight: bold;"
 
 
 @dataclass(frozen=True)
@@ -237,13 +225,12 @@ class ResultTable(Printed):
 
     @property
     def css(self) -> pd.DataFrame:
-        kinds = self.lines["kind"].map(lambda kind: STYLES.get(kind, ""))
-        css = {}
-        for column in self.shown:
-            css[column] = kinds + ["font-weight: bold;" if column in bold else "" for bold in self.lines["bold"]]
+        kinds = self.lines["kind"].map({"heading": ITALIC, "reported": ITALIC}).fillna("")
+        bold = {name: [BOLD * (name in names) for names in self.lines["bold"]] for name in self.shown}
+        css = pd.DataFrame(bold).apply(lambda column: kinds + column)
         # A heading spans the line: in LaTeX it is as wide as nothing.
         css["Row"] = kinds.where(self.lines["kind"] != "heading", "rlap: --rwrap--latex;" + kinds)
-        return pd.DataFrame(css)
+        return css
 
     @property
     def classes(self) -> pd.DataFrame:
@@ -254,16 +241,12 @@ class ResultTable(Printed):
         """Kind, source, texts and seeds of what was measured, its difference and what is reported, as far as any is."""
         seeds = max(int(cell["seeds"]) for cell in cells.values())
         if self.source:
-            texts = [
-                number(cell["measured"])
-                if (row, metric) in BY_DEFINITION
-                else spread(cell["measured"], cell["low"], cell["high"])
-                for metric, cell in cells.items()
-            ]
+            ends = [["measured"] if (row, m) in BY_DEFINITION else ["measured", "low", "high"] for m in cells]
+            texts = [spread(*cell[names]) for names, cell in zip(ends, cells.values(), strict=True)]
             yield "measured", "measured", texts if seeds else ["not run", *("–" for _ in texts[1:])], str(seeds)
-        if "difference" in self.data and cells["overall"].notna()["difference"]:
-            names = ("difference", "difference_low", "difference_high")
-            yield "difference", "minus MULE", [spread(*cell[[*names]], sign=True) for cell in cells.values()], ""
+        if "difference" in self.data and pd.notna(cells["overall"]["difference"]):
+            names = ["difference", "difference_low", "difference_high"]
+            yield "difference", "minus MULE", [spread(*cell[names], sign=True) for cell in cells.values()], ""
         if row in REPORTED[self.name]:
             yield "reported", "reported", [as_printed(cell["reported"]) for cell in cells.values()], ""
 
@@ -374,40 +357,42 @@ def results_finding(table: ResultTable) -> str:
     """Table 1 or 3: what MULE moves and where it stands, here and in the paper."""
     parts = []
     for column, source in (("measured", table.source), ("reported", paper_source(table.name))):
-        values = table.trained("overall", column)
-        if "mule" not in values or BASE not in table.rows():
+        values, points = (
+            table.trained("overall", column),
+            table.data.pivot(index="row", columns="metric", values=column),
+        )
+        if "mule" not in values or BASE not in points.index:
             continue
         moves = [
-            f"{METRIC_NAMES[metric]} from {number(table.cell(BASE, metric)[column])} to "
-            + number(table.cell("mule", metric)[column])
+            f"{METRIC_NAMES[metric]} from {number(points.loc[BASE, metric])} to {number(points.loc['mule', metric])}"
             for metric in METRICS
         ]
         rank = 1 + sum(value > values["mule"] for value in values.values())
+        bound = points["overall"].get("upper_bound", np.nan)
         parts.append(
             f"{column.capitalize()} on {source}: MULE moves {listed(moves)}; its Overall of {number(values['mule'])} "
-            f"is number {rank} of {len(values)} trained rows, Upper Bound has "
-            f"{number(table.cell('upper_bound', 'overall')[column]) or 'none'}."
+            f"is number {rank} of {len(values)} trained rows, Upper Bound has {number(bound) or 'none'}."
         )
     return " ".join([*parts, *_further(table)])
 
 
 def ablation_finding(table: ResultTable) -> str:
     """Table 2: which variants differ from MULE in Overall beyond their paired interval, and which do not."""
-    worse, gains, level = [], [], []
-    for row in table.rows():
-        cell = table.cell(row, "overall")
-        low, high = cell["difference_low"], cell["difference_high"]
-        if pd.notna(low):
-            text = f"{table.labels[row]} ({spread(cell['difference'], low, high, sign=True)})"
-            (worse if high < 0 else gains if low > 0 else level).append(text)
-    printed = {
-        row: values["overall"] - REPORTED["table2"]["mule"]["overall"] for row, values in REPORTED["table2"].items()
-    }
-    reported = [f"{number(gain, sign=True)} for {label(row)}" for row, gain in printed.items() if row != "mule"]
+    found = table.data[(table.data["metric"] == "overall") & table.data["difference"].notna()]
+    names = [
+        f"{table.labels[line.row]} ({spread(line.difference, line.difference_low, line.difference_high, sign=True)})"
+        for line in found.itertuples()
+    ]
+    sides = np.sign(found["difference_low"]) + np.sign(found["difference_high"])
+    lost, gained, level = (
+        listed([name for name, side in zip(names, sides, strict=True) if side in wanted])
+        for wanted in ((-2,), (2,), (-1, 0, 1))
+    )
+    printed = {row: values["overall"] for row, values in REPORTED["table2"].items()}
+    gains = [f"{number(value - printed['mule'], sign=True)} for {label(row)}" for row, value in printed.items()]
     text = (
         f"Overall against MULE on {benchmark_name(table.benchmark)}, paired over items and seeds: beyond their 95 % "
-        f"interval {listed(worse)} lose points and {listed(gains)} gain; not told apart: {listed(level)}. The paper "
-        f"reports {listed(reported)}."
+        f"interval {lost} lose points and {gained} gain; not told apart: {level}. The paper says {listed(gains[1:])}."
     )
     return " ".join([text, *_further(table)])
 
@@ -424,167 +409,6 @@ def runs_summary(runs: Sequence[RunResult]) -> str:
     return (
         f"{len(runs)} runs of {len({run.row for run in runs})} rows on {listed(benchmarks)}, up to "
         f"{len({run.seed for run in runs})} seeds; {seconds / 60:.0f} minutes of training and evaluation."
-    )
-
-
-# Behind and beyond the metrics ----------------------------------------------------------------------------------------
-
-# The rates behind the metrics: name, set, keys of the set's details, which add up.
-RATES = (
-    ("Refused, to forget ↑", "forget", ("refusal_rate",)),
-    ("Refused, general ↓", "general", ("refusal_rate",)),
-    ("Refusal chosen, neighbours ↓", "neighbor", ("refusal",)),
-    ("Wrong option, neighbours ↓", "neighbor", ("distractor",)),
-    ("Benign controls answered ↑", "controls", ("disclosed",)),
-    ("Empty or garbled, to forget ↓", "forget", ("empty_rate", "garbled_rate")),
-)
-# What a later attack is compared with: the run's own metric without it.
-PLAIN = "as trained"
-CONDITIONS = {
-    "int8": "8-bit weights",
-    "int4": "4-bit weights",
-    "disjoint": "other facts in the prompt",
-    "same": "the same facts in the prompt",
-    "held_out_prefixes": "unseen prefix families",
-}
-
-
-def rates_table(runs: Iterable[RunResult], benchmark: str, *, order: Iterable[str], name: str = "rates") -> Table:
-    """How rows come to their metrics: percent per row and rate, means over seeds."""
-    mine = [run for run in runs if run.benchmark == benchmark]
-    lines = [
-        (benchmark, run.row, rate, 100 * sum(run.details[where].get(key, 0) for key in keys))
-        for run in mine
-        for rate, where, keys in RATES
-        if keys[0] in run.details.get(where, {})
-    ]
-    data = pd.DataFrame(lines, columns=["benchmark", "row", "rate", "value"])
-    data = data.groupby(["benchmark", "row", "rate"], sort=False)["value"].agg(value="mean", seeds="size").reset_index()
-    wide = data.pivot(index="row", columns="rate", values="value").reindex(columns=[rate for rate, *_ in RATES])
-    wide = wide.loc[[row for row in order if row in wide.index]].map(number)
-    wide.insert(0, "Row", [label(row, {run.row: run.label for run in mine}) for row in wide.index])
-    caption = f"Rates behind the metrics, {measured_source(benchmark, mine)}: percent, means over seeds."
-    return Table(name, data.round(2), wide.reset_index(drop=True), caption)
-
-
-def beyond_data(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
-    """One line per attacked run, attack, condition and metric: points with a bootstrap 95 % interval over items.
-
-    Columns: benchmark, row, seed, attack, condition, metric, measured, low, high, n. A run's own metrics come first,
-    with the attack "none"; runs that were not attacked are left out.
-    """
-    order, lines = list(LABELS), []
-    attacked = [run for run in runs if run.beyond]
-    for run in sorted(attacked, key=lambda run: (run.benchmark, order.index(run.row) if run.row in order else 99)):
-        for attack, condition, one in [("none", PLAIN, {"values": run.values}), *measurements(run.beyond)]:
-            for metric, values in one["values"].items():
-                interval = bootstrap_interval(values, seed=seed)
-                points = (round(100 * value, 2) for value in interval[:3])
-                lines.append((run.benchmark, run.row, run.seed, attack, condition, metric, *points, interval.n))
-    columns = ["benchmark", "row", "seed", "attack", "condition", "metric", "measured", "low", "high", "n"]
-    return pd.DataFrame(lines, columns=columns)
-
-
-def measurements(beyond: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
-    """Every measurement with item values in a run's `beyond`: attack, condition in words, measurement."""
-    for attack, found in beyond.items():
-        if not isinstance(found, Mapping):
-            continue
-        points = {f"relearning, step {point['step']}": point for point in found.get("curve", [])}
-        for condition, one in {attack: found, **points, **found}.items():
-            if isinstance(one, Mapping) and "values" in one:
-                yield attack, CONDITIONS.get(condition, condition), one
-
-
-def beyond_means(data: pd.DataFrame) -> pd.DataFrame:
-    """Forget and ASR under each condition, means over seeds: line, row, measured, low, high, in the order of `data`."""
-    data = data[data["metric"].isin(["forget", "asr"])]
-    data = data.assign(line=[f"{heading(m)} {c}" for m, c in zip(data["metric"], data["condition"], strict=True)])
-    data = data.sort_values("metric", key=lambda metric: metric == "asr", kind="stable")
-    return data.groupby(["line", "row"], sort=False)[["measured", "low", "high"]].mean().reset_index()
-
-
-def beyond_table(runs: Iterable[RunResult], benchmark: str, *, seed: int = 0) -> Table:
-    """What is left under later attacks: a line per condition, a column per attacked row."""
-    mine = [run for run in runs if run.benchmark == benchmark and run.beyond]
-    data = beyond_data(mine, seed=seed)
-    means = beyond_means(data)
-    means = means.assign(text=[spread(*line) for line in means[["measured", "low", "high"]].to_numpy()])
-    rows, lines = dict.fromkeys(means["row"]), dict.fromkeys(means["line"])
-    shown = means.pivot(index="line", columns="row", values="text").reindex(index=lines, columns=rows)
-    shown = shown.fillna("not measured").rename(columns=label).rename_axis(columns=None).reset_index(names="Attack")
-    seeds = len({run.seed for run in mine})
-    caption = f"Later attacks, {measured_source(benchmark, mine)}: points, 95 % intervals over items; seeds: {seeds}."
-    return Table("beyond", data, shown, caption, beyond_finding(means, benchmark))
-
-
-def beyond_finding(means: pd.DataFrame, benchmark: str) -> str:
-    """Where later attacks bring most back, row by row."""
-    worst = means.loc[means.groupby("row", sort=False)["measured"].idxmax()] if len(means) else means
-    parts = [f"{label(line.row)} {number(line.measured, 0)} ({line.line})" for line in worst.itertuples()]
-    return f"Highest Forget or ASR under later attacks on {benchmark_name(benchmark)}: {listed(parts)}."
-
-
-# Does each row move the way its own paper says it does? ---------------------------------------------------------------
-
-# Points that a row which claims to keep a metric may lose: what its papers call "comparable" is never zero.
-KEPT_WITHIN = 5.0
-FALLS, KEPT = "falls", f"loses at most {KEPT_WITHIN:g}"
-_KEEPS, _KEEPS_NEAR = ("general", "mmlu"), ("general", "neighbor", "mmlu")
-# row: (metrics that must fall, metrics that must be kept). Rows trained on prefilled records claim to resist attacks;
-# GA and FLAT see no data to keep, and only FLAT's authors claim that none is needed.
-EXPECTED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ga": (("forget",), ()),
-    **dict.fromkeys(("graddiff", "npo", "simnpo", "idk_dpo", "flat"), (("forget",), _KEEPS)),
-    "sft": (("forget", "asr"), ()),
-    **dict.fromkeys(("ngdiff", "mollm"), (("forget", "asr"), _KEEPS_NEAR)),
-    "duet": (("forget",), _KEEPS),
-    **dict.fromkeys(("mule", "mule_duet_loss", "mule_bild_loss"), (("forget", "asr"), _KEEPS_NEAR)),
-}
-
-
-def directions(values: Mapping[str, Mapping], base: Mapping[str, Sequence], *, seed: int = 0) -> pd.DataFrame:
-    """The verdict on every claimed direction: row, metric, claimed, change, low, high (points), verdict.
-
-    `values[row][metric]` is [items] or [seeds, items] in 0 to 1, `base[metric]` is [items], the same items. A fall is
-    *as claimed* when the whole interval lies below zero, a kept metric when it lies above minus `KEPT_WITHIN` points;
-    *not as claimed* when the whole interval lies on the other side, *undecided* between.
-    """
-    lines = []
-    for row, (falling, kept) in EXPECTED.items():
-        for metric in (*falling, *kept) if row in values else ():
-            change = bootstrap_difference(values[row][metric], base[metric], seed=seed)
-            middle, low, high = (100 * value for value in change[:3])
-            ends = (-high, -low) if metric in falling else (low + KEPT_WITHIN, high + KEPT_WITHIN)
-            verdict = {2: "as claimed", 1: "undecided", 0: "not as claimed"}[sum(end > 0 for end in ends)]
-            lines.append((row, metric, FALLS if metric in falling else KEPT, middle, low, high, verdict))
-    return pd.DataFrame(lines, columns=["row", "metric", "claimed", "change", "low", "high", "verdict"])
-
-
-def directions_table(runs: Iterable[RunResult], benchmark: str, *, seed: int = 0, name: str = "directions") -> Table:
-    """The directions of all rows of a benchmark that were run; empty without its base row."""
-    groups = {row: group for (where, row), group in results.by_row(runs).items() if where == benchmark}
-    values = {row: {m: [run.values[m] for run in group] for m in METRICS} for row, group in groups.items()}
-    data = directions(values if BASE in groups else {}, groups[BASE][0].values if BASE in groups else {}, seed=seed)
-    heads = [f"{METRIC_NAMES[metric]} {FALLS if metric in ('forget', 'asr') else KEPT}" for metric in METRICS]
-    shown: dict[str, dict[str, str]] = {}
-    for line in data.itertuples():
-        mark = "" if line.verdict == "as claimed" else f" ({line.verdict})"
-        text = spread(line.change, line.low, line.high, sign=True) + mark
-        shown.setdefault(line.row, {"Row": label(line.row)})[f"{METRIC_NAMES[line.metric]} {line.claimed}"] = text
-    broken = [
-        f"{label(line.row)} {METRIC_NAMES[line.metric]} ({number(line.change, sign=True)})"
-        for line in data[data["verdict"] == "not as claimed"].itertuples()
-    ]
-    mine = [run for group in groups.values() for run in group]
-    return Table(
-        name,
-        data,
-        pd.DataFrame(list(shown.values()), columns=["Row", *heads]).fillna(""),
-        f"Change against the base model, {measured_source(benchmark, mine)}: points, 95 % intervals. Empty: nothing is "
-        "claimed.",
-        f"{(data['verdict'] == 'as claimed').sum()} of {len(data)} directions are as the methods' own papers claim, "
-        f"{(data['verdict'] == 'undecided').sum()} are undecided. Not as claimed: {listed(broken)}.",
     )
 
 
