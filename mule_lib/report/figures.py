@@ -67,16 +67,9 @@ class Picture:
             return png.getvalue(), {"alt": self.finding, "width": int(100 * self.figure.get_figwidth())}
 
 
-def style() -> None:
-    """Set the look of every figure."""
-    sns.set_theme(
-        context="paper", style="ticks", palette="colorblind", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"}
-    )
-
-
 def panels(rows: int, columns: int, height: float, **more) -> tuple[Figure, np.ndarray]:
     """A figure in the suite's look with `rows` x `columns` axes, `height` inches high."""
-    style()
+    sns.set_theme(context="paper", style="ticks", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"})
     more = {"squeeze": False, "layout": "constrained", "figsize": (WIDTH, height), **more}
     figure, axes = plt.subplots(rows, columns, **more)
     if "subplot_kw" not in more:  # a polar axis has no sides
@@ -452,7 +445,7 @@ def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
         for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
             if (a, b) in part.index:
                 line, ink = part.loc[(a, b)], _ink(palette((grid[y, x] - low) / (high - low)))
-                ends = f"{number(line['low'], 2)} to {number(line['high'], 2)}"
+                ends = f"{number(line['low'], 2)}{'–' if line['low'] >= 0 else ' to '}{number(line['high'], 2)}"
                 axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
                 axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
             if a == b:
