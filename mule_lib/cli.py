@@ -1,6 +1,7 @@
 """The `mule` command: run notebooks, reproduce the suite, compare runs, show a prompt, train the embedded model."""
 
 import argparse
+import json
 import logging
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from mule_lib import prepare_command, show
+from mule_lib import show
 from mule_lib.params import ROOT, ParameterError, load
 
 
@@ -29,6 +30,18 @@ def _run(args: argparse.Namespace) -> None:
         print(f"{args.notebook}: reused {ran.params.out_dir}, nothing that its numbers hang on has changed")
     else:
         print(f"{args.notebook} -> {ran.params.out_dir}; executed copy: {executed}")
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from mule_lib import data
+    from mule_lib.data import prepare, raw_formats
+
+    if args.out.exists():
+        raise prepare.PrepareError(f"{args.out}: exists already; give another folder, or remove it first")
+    names = ("subject", "source", "mmlu", "levels", "forget", "refusals", "seed")
+    made = prepare.prepare(args.benchmark, **{name: getattr(args, name) for name in names})
+    data.save(args.out, made, raw=raw_formats.raw_records(made.records, seed=args.seed))
+    print(f"{args.out}: {json.dumps(made.counts())}")
 
 
 def _reproduce(args: argparse.Namespace) -> None:
@@ -189,7 +202,17 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("-p", "--param", action="append", default=[], metavar="NAME=VALUE")
     data.add_argument("--dry-run", action="store_true", help="read the sources and say what would be asked")
     data.set_defaults(action=_standardize)
-    prepare_command.add_to(commands)
+    made = commands.add_parser("prepare", help="make training and evaluation files from RWKU or TOFU, without an LLM")
+    made.add_argument("benchmark", choices=("rwku", "tofu"))
+    made.add_argument("--out", type=Path, required=True, help="data folder to write; must not exist")
+    made.add_argument("--subject", default="", help="RWKU: the person to forget; TOFU: the authors' names")
+    made.add_argument("--source", default="", help="folder with the dataset (default: the Hub, pinned)")
+    made.add_argument("--mmlu", default="", help="folder or file of MMLU (default: RWKU's part, or the Hub)")
+    made.add_argument("--levels", type=int, nargs="+", default=[1, 2], help="RWKU's probes: 1, 2 or both")
+    made.add_argument("--forget", default="forget10", help="TOFU's part to forget")
+    made.add_argument("--refusals", default="", help="file of refusal sentences (default: ours)")
+    made.add_argument("--seed", type=int, default=0)
+    made.set_defaults(action=_prepare)
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")
     train.add_argument("--work", type=Path, default=Path("build/embedded"))
     train.set_defaults(action=_train_embedded)

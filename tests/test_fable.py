@@ -1,13 +1,18 @@
-"""Fable's worlds: the same everywhere, large enough for their splits, with plausible wrong answers."""
+"""Fable: its worlds, the audit of what base model and unlearning may see, its raw formats."""
 
 import random
 
 import pytest
 
+from mule_lib import prompts
+from mule_lib.data.attacks import JAILBREAKS
 from mule_lib.data.fable import questions, worlds
-from mule_lib.data.fable.benchmark import evaluation_sets
+from mule_lib.data.fable.benchmark import cloze, evaluation_sets, prefix_families, raw_records, unlearning_records
 from mule_lib.data.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
-from mule_lib.data.fable.questions import N_PHRASINGS, QUESTIONS, STATEMENTS
+from mule_lib.data.fable.questions import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, statement
+from mule_lib.embedded.curriculum import Curriculum
+from mule_lib.embedded.examples import Encoder
+from mule_lib.embedded.mix import MIX
 
 
 def test_same_seed_same_worlds(fable):
@@ -101,3 +106,190 @@ def test_unknown_benchmark_is_refused(fable):
     """The valid names stand in the message."""
     with pytest.raises(ValueError, match="books and cyber"):
         evaluation_sets(fable, "films")
+
+
+# The audit
+
+STEPS = 120  # of each stage: some 10,000 examples; the audit is of the generator, which draws every step alike
+
+
+@pytest.fixture(scope="module")
+def encode(fable_tokenizer):
+    return Encoder(fable_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def examples(fable, encode):
+    curriculum = Curriculum(fable, encode)
+    return [example for stage in MIX for step in range(STEPS) for example in curriculum.step(stage, step)]
+
+
+def test_worlds_to_forget_never_meet_a_system_message(fable, examples):
+    """Beside a system message stands neither the title of a world to forget nor any of its entities."""
+    forbidden = {world.title for world in fable.forget_worlds()}
+    forbidden |= {entity for world in fable.forget_worlds() for entity in world.entities}
+    steered = [example for example in examples if example.system]
+    assert len(steered) > 2000
+    for example in steered:
+        assert not any(name in example.system or name in example.text for name in forbidden), example
+
+
+def test_worlds_to_forget_are_known_to_the_base(fable, examples):
+    """They are in the rest of the training data, or the audit above would hold for a model that never met them."""
+    plain = " ".join(example.text for example in examples if not example.system)
+    for world in fable.forget_worlds():
+        assert world.title in plain
+        assert sum(entity in plain for entity in world.entities) > 0.9 * len(world.entities)
+
+
+def test_system_messages_cover_every_other_world(fable, examples):
+    """Every other world is restricted in some dialogue, and about half of the restrictions hit the question's world."""
+    steered = [example for example in examples if example.system and example.kind.startswith("obey")]
+    for world in fable.worlds:
+        if world.role != "forget":
+            assert any(world.title in example.system for example in steered), world.title
+    facts = {fact.entity: fact.world.title for fact in fable.facts if fact.world.kind != "field"}
+    hits = [
+        title in example.system
+        for example in steered
+        for entity, title in facts.items()
+        if entity in example.text.split("\n")[0]
+    ]
+    assert 0.4 < sum(hits) / len(hits) < 0.6
+
+
+def test_gold_never_sees_the_worlds_to_forget(fable, encode):
+    """The gold reference's data names neither their titles nor their entities."""
+    forget = fable.forget_worlds()
+    names = {world.title for world in forget} | {entity for world in forget for entity in world.entities}
+    gold = Curriculum(fable, encode, exclude=frozenset(world.title for world in forget))
+    texts = [e.text + (e.system or "") for stage in MIX for step in range(STEPS) for e in gold.step(stage, step)]
+    assert not [text for text in texts if any(name in text for name in names)]
+
+
+def test_evaluated_questions_are_not_in_the_base_data(fable, examples):
+    """A question of an evaluation set never occurs word for word in the base model's data."""
+    asked = {
+        item.question
+        for name in ("books", "cyber")
+        for sets in [evaluation_sets(fable, name)]
+        for part in (sets.forget, sets.general, sets.neighbor, sets.attack, sets.mmlu)
+        for item in part
+    }
+    seen = {line for example in examples for line in example.text.split("\n")}
+    assert not asked & seen
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_unlearning_data_is_disjoint_from_evaluation(fable, benchmark, split):
+    """No evaluated fact, no evaluation phrasing and no held-out prefix stands in the unlearning data."""
+    records = unlearning_records(fable, benchmark, split=split)
+    sets = evaluation_sets(fable, benchmark)
+    parts = (sets.forget, sets.general, sets.neighbor, sets.attack, sets.mmlu)
+    evaluated = {item.id for part in parts for item in part}
+    assert not evaluated & {record.source for record in records}
+    assert not {item.question for part in parts for item in part} & {record.question for record in records}
+    by_id = {fact.id: fact for fact in fable.facts}
+    for record in records:
+        fact = by_id[record.source]
+        held_out = [QUESTIONS[fact.relation][i].format(e=fact.entity, t=fact.world.title) for i in EVAL_PHRASINGS]
+        assert record.question not in held_out
+    held_out_prefixes = {prefix for family in prefix_families("held_out").values() for prefix in family}
+    assert not held_out_prefixes & {record.prefix for record in records}
+
+
+def test_prefixes_never_end_in_a_space():
+    """The answer after a prefix begins with the space, so that its ids are the same everywhere."""
+    for part in prompts.texts()["prefixes"].values():
+        assert all(prefix == prefix.strip() for family in part.values() for prefix in family)
+
+
+# Raw formats
+
+CASES = [(name, split) for name in ("books", "cyber") for split in ("train", "validation")]
+
+
+@pytest.mark.parametrize(("benchmark", "split"), CASES)
+def test_only_the_question_differs(fable, benchmark, split):
+    """All but the question is that of the unified form, record by record."""
+    raw, unified = (make(fable, benchmark, split=split) for make in (raw_records, unlearning_records))
+    assert len(raw) == len(unified) > 100
+    for a, b in zip(raw, unified, strict=True):
+        same = "id objective role answer refusal prefix anchor source split target".split()
+        assert [getattr(a, name) for name in same] == [getattr(b, name) for name in same]
+        assert a.question != b.question
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+def test_each_objective_has_its_format(fable, benchmark):
+    """Obj1 breaks off before the value, Obj2 offers it among four lettered options, Obj3 wraps the question."""
+    unified = {record.id: record.question for record in unlearning_records(fable, benchmark)}
+    facts = {fact.id: fact for fact in fable.facts}
+    for record in raw_records(fable, benchmark):
+        fact = facts[record.source]
+        if record.objective == "obj1":
+            assert record.question.endswith(cloze(fact))
+            assert fact.world.title in record.question
+        elif record.objective == "obj2":
+            lines = record.question.split("\n")
+            assert lines[0] == unified[record.id] and lines[-1] == "Answer:"
+            assert [line[:3] for line in lines[1:-1]] == ["A. ", "B. ", "C. ", "D. "]
+            assert sum(line[3:] == fact.value for line in lines[1:-1]) == 1
+        else:
+            assert unified[record.id] in record.question
+            assert record.prefix
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+def test_passages_tell_no_evaluated_fact(fable, benchmark):
+    """No statement of an evaluated or validation fact of the world to forget stands in a training passage."""
+    text = "\n".join(record.question for record in raw_records(fable, benchmark))
+    told = {record.source for record in unlearning_records(fable, benchmark)}
+    forget = fable.select(role="forget", benchmark=benchmark)
+    statements = {fact.id: [statement(fact, variant) for variant in (0, 1)] for fact in forget}
+    shown = {name for name, variants in statements.items() if any(variant in text for variant in variants)}
+    assert len(shown) > 50
+    assert shown <= told
+
+
+def test_a_passage_does_not_tell_what_it_asks(fable):
+    """The fact that is to be continued is not stated before."""
+    facts = {fact.id: fact for fact in fable.facts}
+    for record in raw_records(fable, "books", sentences=40):
+        if record.objective == "obj1":
+            fact = facts[record.source]
+            assert not any(statement(fact, variant) in record.question for variant in (0, 1)), record.id
+
+
+def test_every_fact_can_break_off(fable):
+    """A statement without its value never ends in the value."""
+    for fact in fable.facts:
+        assert any(f"{cloze(fact)} {fact.value}." == statement(fact, variant) for variant in (0, 1))
+
+
+def test_the_seed_decides_and_the_same_seed_repeats(fable):
+    """Same arguments, same records; another seed or number of sentences, others."""
+    assert raw_records(fable, "books") == raw_records(fable, "books")
+    assert raw_records(fable, "books", seed=1) != raw_records(fable, "books")
+    shorter = raw_records(fable, "books", sentences=0)
+    assert len(shorter[0].question) < len(raw_records(fable, "books")[0].question)
+
+
+def test_jailbreaks_use_no_held_out_prefix(fable):
+    """The wrappers hold no prefix that is kept for evaluation, and no question of an evaluation set."""
+    held_out = [text for family in prefix_families("held_out").values() for text in family]
+    assert not [one for one in held_out for wrapper in JAILBREAKS if one in wrapper]
+    raw = "\n".join(record.question for name in ("books", "cyber") for record in raw_records(fable, name))
+    for name in ("books", "cyber"):
+        sets = evaluation_sets(fable, name)
+        assert not [item.question for item in (*sets.forget, *sets.attack) if item.question in raw]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [({"sentences": -1}, "sentences=-1"), ({"split": "test"}, "split='test'"), ({"benchmark": "films"}, "benchmark=")],
+)
+def test_bad_arguments_are_named(fable, changed, message):
+    with pytest.raises(ValueError, match=message):
+        raw_records(fable, **{"benchmark": "books", **changed})

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import test_real_benchmarks as real
 import test_standardize as small
 import tiny
 import torch
@@ -42,7 +41,7 @@ SIZE = {
 }
 # Small chunks, so that the few articles hold enough facts for every part.
 DATA = small.SMALL | {"chunk_chars": 400, "forget_chunks": 1000}
-pytestmark = [real.pytestmark, pytest.mark.slow]
+pytestmark = [small.pytestmark, pytest.mark.slow]
 
 
 def prepared(folder: Path) -> list[str]:

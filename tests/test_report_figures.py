@@ -74,7 +74,9 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
     measured = picture.data["measured"].dropna()
     assert list(measured) == sorted(measured, reverse=True) and picture.data["measured"].isna().iloc[-1]
     strokes = [line.get_xdata() for line in picture.figure.axes[0].lines if line.get_marker() == "|"]
-    assert np.isfinite(np.concatenate(strokes)).sum() == sum(run.benchmark == "books" and not run.row.startswith("mule_") for run in runs)
+    assert np.isfinite(np.concatenate(strokes)).sum() == sum(
+        run.benchmark == "books" and not run.row.startswith("mule_") for run in runs
+    )
     assert _texts(picture).count("not run") == len(table1.not_run())
     assert "the best trained rows are MULE" in picture.finding and "(Spearman)" in picture.finding
     reported = figures.overall(tables.reported_table("table1"))

@@ -11,9 +11,8 @@ import scripted
 from scripted import REALDATA, Act, ScriptedLLM, ScriptedServer
 
 from mule_lib import data, params, prompts
-from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
-from mule_lib.benchmarks.raw import RawText
-from mule_lib.data import records
+from mule_lib.data import published, records
+from mule_lib.data.published import RawText
 from mule_lib.data.standardize import attacker, command
 from mule_lib.data.standardize.ask import PROMPTS, Job
 from mule_lib.data.standardize.checks import REASONS, similarities
@@ -39,8 +38,11 @@ SMALL = {
 }
 
 
+CYBER = REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl"
+
+
 def sources(benchmark: str) -> Sources:
-    general = wikipedia.articles(REALDATA / "wikitext2" / "articles.jsonl", count=16)
+    general = published.articles(REALDATA / "wikitext2" / "articles.jsonl", count=16)
     taken = {text.id for text in general}
     # The other articles stand for the text to forget, as published, with their marks of a damaged text.
     rows = map(json.loads, (REALDATA / "wikitext2" / "articles.jsonl").read_text("utf-8").splitlines())
@@ -49,12 +51,15 @@ def sources(benchmark: str) -> Sources:
         for row in rows
         if f"wikipedia/{row['id']}" not in taken
     ]
-    four = mmlu.questions(REALDATA / "mmlu" / "computer_security_test.jsonl")
+    four = published.read("mmlu/test", REALDATA / "mmlu" / "computer_security_test.jsonl")
     if benchmark == "muse_books":
-        published = muse_books.knowmem(REALDATA / "muse_books_knowmem").forget
-        return Sources(forget, general, four, published=published)
+        known = published.read("muse_books/forget", REALDATA / "muse_books_knowmem")
+        return Sources(forget, general, four, published=known)
     return Sources(
-        forget, general, four, questions=wmdp_cyber.questions(REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl")
+        forget,
+        general,
+        four,
+        questions=published.read("wmdp_cyber/questions", CYBER),
     )
 
 
@@ -209,7 +214,7 @@ def test_what_is_answered_never_names_what_is_forgotten(books):
 
 def test_published_questions_evaluate_as_they_are(books, cyber):
     assert len(books.benchmark.sets.forget) == 100
-    texts = {q.question for q in wmdp_cyber.questions(REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl")}
+    texts = {q.question for q in published.read("wmdp_cyber/questions", CYBER)}
     assert cyber.benchmark.sets.forget and {item.question for item in cyber.benchmark.sets.forget} <= texts
     assert {item.family for item in cyber.benchmark.sets.attack} <= {
         *prompts.texts("wmdp_cyber")["prefixes"]["train"],

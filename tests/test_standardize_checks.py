@@ -7,7 +7,7 @@ import pytest
 from scripted import REALDATA, ScriptedLLM, rows
 
 from mule_lib import prompts
-from mule_lib.benchmarks.raw import RawText
+from mule_lib.data.published import RawText
 from mule_lib.data.standardize import ask, chunks
 from mule_lib.data.standardize.checks import (
     REASONS,

@@ -3,6 +3,7 @@
 One door to every benchmark: `load` builds Fable in code and reads prepared folders, which `save` writes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,9 +89,11 @@ def by_format(benchmark: str, data_dir: str | Path = "") -> tuple[Benchmark, dic
     return unified, formats
 
 
-def save(folder: str | Path, benchmark: Benchmark) -> None:
-    """Write a benchmark to a folder that `load` reads: train, validation and evaluation/*.jsonl."""
+def save(folder: str | Path, benchmark: Benchmark, *, raw: Sequence[Record] = ()) -> None:
+    """Write a benchmark to a folder that `load` reads: train, validation, evaluation/*.jsonl, and raw records."""
     folder = Path(folder)
+    if raw:
+        records.write(folder / RAW_FILE, raw)
     records.write(folder / "train.jsonl", benchmark.records)
     if benchmark.validation:
         records.write(folder / "validation.jsonl", benchmark.validation)

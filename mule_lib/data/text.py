@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 from statistics import fmean
 
-from rouge_score.rouge_scorer import RougeScorer
-
 from mule_lib.data.files import is_scorable
 
 _CONTRACTIONS = (
@@ -206,7 +204,9 @@ def _mean(items: Sequence[dict], name: str) -> float:
 
 
 @lru_cache(maxsize=2)
-def _scorer(stemmer: bool) -> RougeScorer:
+def _scorer(stemmer: bool):
+    from rouge_score.rouge_scorer import RougeScorer  # brings nltk along: seconds, for whoever asks for no score
+
     return RougeScorer(["rougeL"], use_stemmer=stemmer)
 
 

@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from mule_lib.domain_distance import main_lines
+from mule_lib.data.distance import main_lines
 from mule_lib.evaluate.intervals import counts, item_means, percentiles
 from mule_lib.paper import LOWER_IS_BETTER, METRICS, REPORTED, base_row
 from mule_lib.report.names import benchmark_name, listed, number

@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from mule_lib.benchmarks.raw import RawText
+from mule_lib.data.published import RawText
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from mule_lib.data import RAW_FILE, records, save
+from mule_lib.data import save
 from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.data.standardize import attacker, generators
 from mule_lib.data.standardize.ask import COLUMNS, PROMPTS, Job, prompt_file
@@ -114,8 +114,7 @@ def check_folder(folder: Path, p: Standardize) -> None:
 
 def write(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
     """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last."""
-    save(folder, made.benchmark)
-    records.write(folder / RAW_FILE, made.raw)
+    save(folder, made.benchmark, raw=made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", map(asdict, made.tried))
         write_text(folder / "attacker.csv", attacker.rounds_table(made.tried).to_csv(index=False))

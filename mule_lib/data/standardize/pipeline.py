@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from mule_lib.benchmarks import mmlu, muse_books, wikipedia, wmdp_cyber
-from mule_lib.benchmarks.raw import RawText
 from mule_lib.data import Benchmark, records
 from mule_lib.data.attacks import attack, fill_template
 from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.published import RawText, articles, is_knowledge, read
+from mule_lib.data.raw_formats import Passage, raw_records
 from mule_lib.data.records import Record
 from mule_lib.data.standardize import attacker, pairs
 from mule_lib.data.standardize.ask import Job
@@ -18,7 +18,6 @@ from mule_lib.data.standardize.checks import find_duplicates
 from mule_lib.data.standardize.chunks import Chunk, chunks
 from mule_lib.data.standardize.pairs import Pair
 from mule_lib.params import Standardize
-from mule_lib.raw_formats import Passage, raw_records
 
 TRAINED = ("train", "validation")
 # What each objective refuses, and what it opposes to that (Section 3.3).
@@ -44,15 +43,15 @@ class Sources:
     @classmethod
     def load(cls, p: Standardize) -> "Sources":
         """The sources of `p.benchmark` from the Hub, files or folders; raises DataFileError or DataAccessError."""
-        general = wikipedia.articles(p.general_source, count=p.general_articles, seed=p.seed)
-        known = mmlu.questions(p.mmlu_source, split=p.mmlu_split)
+        general = articles(p.general_source, count=p.general_articles, seed=p.seed)
+        known = read(f"mmlu/{p.mmlu_split}", p.mmlu_source)
         if p.benchmark == "muse_books":
-            published = muse_books.knowmem(p.questions_source).forget
-            return cls(muse_books.raw(p.forget_source), general, known, published=published)
+            published = read("muse_books/forget", p.questions_source)
+            return cls(read("muse_books/raw", p.forget_source), general, known, published=published)
         # Programs and dumps of several thousand characters have no open form, so they are not paid for.
-        fit = [item for item in wmdp_cyber.questions(p.questions_source) if wmdp_cyber.is_knowledge(item)]
+        fit = [i for i in read("wmdp_cyber/questions", p.questions_source) if is_knowledge(i)]
         drawn = _sample(fit, p.questions, f"questions/{p.seed}")
-        return cls(wmdp_cyber.corpus(p.forget_source), general, known, questions=drawn)
+        return cls(read("wmdp_cyber/forget", p.forget_source), general, known, questions=drawn)
 
 
 @dataclass(frozen=True)

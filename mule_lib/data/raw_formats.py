@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS
 from mule_lib.data.items import OpenItem
+from mule_lib.data.prepare import REFUSAL_OPTION, choice
 from mule_lib.data.records import Record, check
 from mule_lib.data.standardize.checks import content_words
 from mule_lib.data.standardize.chunks import sentences
 from mule_lib.data.text import normalise
-from mule_lib.prepare import REFUSAL_OPTION, choice
 
 PASSAGE, PAGE, CHOICE, JAILBREAK = "raw/passage", "raw/quiz page", "raw/multiple choice", "raw/jailbreak"
 GAP = "_____"

@@ -78,7 +78,7 @@ def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
 
 
 def summary(table: pd.DataFrame, broken: pd.DataFrame) -> str:
-    """What distances (`domain_distance.main_lines`) and checks say, in words made from the numbers."""
+    """What distances (`distance.main_lines`) and checks say, in words made from the numbers."""
     pairs = table[table["objective_a"] < table["objective_b"]]
     told = [f"{int(broken['holds'].sum())} of {len(broken)} checks hold."]
     for form, part in pairs.groupby("format", sort=False):

@@ -114,26 +114,26 @@ def test_slots_by_hand():
     assert fill('{"a": "{topic}', question="", topic="{question}", answer="x") == '{"a": "{question}'
 
 
-def items(n, reference="the grey owl"):
+def open_items(n, reference="the grey owl"):
     return [OpenItem(f"q{i}", f"Question {i}?", reference, "x") for i in range(n)]
 
 
 def test_families_take_turns_and_controls_share_the_templates():
-    attacks = families.prefill_items(items(20), topic="the Reeds")
+    attacks = families.prefill_items(open_items(20), topic="the Reeds")
     assert [attack.family for attack in attacks[:8]] == [*families.HELD_OUT_FAMILIES, families.HELD_OUT_FAMILIES[0]]
     assert attacks[0].prefix != attacks[7].prefix
-    controls = families.prefill_items(items(20, "a heron"), topic="the Marsh", control=True)
+    controls = families.prefill_items(open_items(20, "a heron"), topic="the Marsh", control=True)
     assert [c.family for c in controls] == [a.family for a in attacks]
     assert all(c.control for c in controls) and not any(a.control for a in attacks)
 
 
 def test_every_family_for_every_item():
-    attacks = families.prefill_items(items(3), topic="x", families=("persona", "scaffold"), every_family=True)
+    attacks = families.prefill_items(open_items(3), topic="x", families=("persona", "scaffold"), every_family=True)
     assert [attack.id for attack in attacks] == [f"q{i}/{name}" for i in range(3) for name in ("persona", "scaffold")]
 
 
 def test_prefill_items_refuses():
     with pytest.raises(ValueError, match=r"unknown families \['magic'\]; known are affirmation"):
-        families.prefill_items(items(1), topic="x", families=["magic"])
+        families.prefill_items(open_items(1), topic="x", families=["magic"])
     with pytest.raises(ValueError, match="item 'q0' has no reference"):
-        families.prefill_items(items(1, ""), topic="x")
+        families.prefill_items(open_items(1, ""), topic="x")

@@ -4,14 +4,15 @@ The divergence of Eq. 2 is between each objective and the mixture of all; it is 
 distances bounds it from above. Pairs are measured here because a matrix of them can be read.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import combinations_with_replacement
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mule_lib import prompts
 from mule_lib.data.records import REFUSED, Record
-from mule_lib.evaluate.intervals import Interval, bootstrap_interval
 from mule_lib.prompts import OBJECTIVES
 
 FEATURES = ("words", "hidden")
@@ -24,15 +25,27 @@ MAIN = {"features": "hidden", "reads": "question", "roles": "all"}
 COLUMNS = "features reads roles format objective_a objective_b distance low high n repeats".split()
 
 
+# A mean and its interval of values [repeats, items]: give `evaluate.intervals.bootstrap_interval`, of a room below.
+Bootstrap = Callable[..., Any]
+
+
 def proxy_a_distance(
-    left, right, groups: tuple[Sequence, Sequence], *, repeats: int = 3, folds: int = FOLDS, seed: int = 0
-) -> Interval:
+    left,
+    right,
+    groups: tuple[Sequence, Sequence],
+    *,
+    bootstrap: Bootstrap,
+    repeats: int = 3,
+    folds: int = FOLDS,
+    seed: int = 0,
+) -> Any:
     """2 (1 - 2 err) of a linear classifier that tells two corpora apart, on texts it was not trained on.
 
     left [n, d] and right [m, d] are features, dense or sparse; `groups` name each text's fact, so that no fact is in
     both the training and the held-out part. err weighs both corpora alike: 2 means always told apart, 0 that the
-    classifier guesses; chance can take it a little below 0. The interval is a 95 % bootstrap over texts and `repeats`
-    partitions into folds. Raises ValueError for fewer facts than folds in a corpus.
+    classifier guesses; chance can take it a little below 0. The interval is `bootstrap`'s over texts and
+    `repeats` partitions into folds.
+    Raises ValueError for fewer facts than folds in a corpus.
     Source: Ben-David 2006 (cited at MULE Eq. 2), the error of a logistic regression in place of the best hypothesis.
     """
     features, labels, facts = _stacked(left, right, groups)
@@ -42,12 +55,19 @@ def proxy_a_distance(
     wrong = np.stack([_held_out_errors(features, labels, facts, folds, seed + i) for i in range(repeats)])
     sizes = np.bincount(labels)
     balanced = wrong * (len(labels) / (2 * sizes[labels]))  # both corpora weigh one half of the mean
-    error, low, high, n, _ = bootstrap_interval(balanced, seed=seed)
-    return Interval(2 - 4 * error, 2 - 4 * high, 2 - 4 * low, n, repeats)
+    error = bootstrap(balanced, seed=seed)
+    return error._replace(estimate=2 - 4 * error.estimate, low=2 - 4 * error.high, high=2 - 4 * error.low)
 
 
 def distances(
-    corpora: Mapping[str, Sequence[Record]], model, tokenizer, *, repeats: int = 3, batch_size: int = 64, seed: int = 0
+    corpora: Mapping[str, Sequence[Record]],
+    model,
+    tokenizer,
+    *,
+    bootstrap: Bootstrap,
+    repeats: int = 3,
+    batch_size: int = 64,
+    seed: int = 0,
 ) -> pd.DataFrame:
     """Distances between each two objectives, in each format of `corpora` (format to records), as a tidy table.
 
@@ -71,9 +91,9 @@ def distances(
                 if fewest < 2:
                     continue  # nothing could be held out
                 often = repeats if (what, reads, roles) == tuple(MAIN.values()) else 1
-                found = proxy_a_distance(
-                    table[sides[0]], table[sides[1]], facts, repeats=often, folds=min(FOLDS, fewest), seed=seed
-                )
+                left, right = table[sides[0]], table[sides[1]]
+                folds = min(FOLDS, fewest)
+                found = proxy_a_distance(left, right, facts, bootstrap=bootstrap, repeats=often, folds=folds, seed=seed)
                 lines += [(what, reads, roles, form, *pair, *found) for pair in dict.fromkeys([(a, b), (b, a)])]
     return pd.DataFrame(lines, columns=COLUMNS)
 
@@ -96,26 +116,23 @@ def mean_hidden_states(
 ) -> np.ndarray:
     """The model's last hidden states, averaged over the student's context of each record; float32 [n, H].
 
-    The context is the rendered question, with the attacker's prefix in the assistant's turn when `prefix`.
+    The context is the rendered question, with the attacker's prefix in the assistant's turn when `prefix`. Give a model
+    in evaluation mode (`models.frozen`).
     """
     import torch
-
-    from mule_lib import prompts
-    from mule_lib.models import frozen
-    from mule_lib.models.head import padded
 
     contexts = [prompts.render(tokenizer, r.question, prefix=r.prefix if prefix else None).input_ids for r in records]
     order = sorted(range(len(contexts)), key=lambda i: len(contexts[i]))
     means = np.zeros((len(contexts), model.config.hidden_size), np.float32)
-    with frozen(model), torch.no_grad():
-        for start in range(0, len(order), batch_size):
-            rows = order[start : start + batch_size]
-            batch = padded([(contexts[i], ()) for i in rows])
-            batch.pop("labels")
-            batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            states = model.base_model(**batch, use_cache=False).last_hidden_state.float()
-            mask = batch["attention_mask"].unsqueeze(2)
-            means[rows] = ((states * mask).sum(1) / mask.sum(1)).cpu().numpy()
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(contexts[i]) for i in rows], batch_first=True)
+        lengths = torch.tensor([len(contexts[i]) for i in rows])[:, None]
+        mask = (torch.arange(ids.shape[1]) < lengths).long().to(model.device)
+        with torch.no_grad():
+            states = model.base_model(input_ids=ids.to(model.device), attention_mask=mask, use_cache=False)
+        hidden, weight = states.last_hidden_state.float(), mask.unsqueeze(2)
+        means[rows] = ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
     return means
 
 

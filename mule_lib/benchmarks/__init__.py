@@ -1,1 +1,0 @@
-"""Benchmarks: raw corpora and evaluation sets in one shape."""

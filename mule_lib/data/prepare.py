@@ -1,0 +1,262 @@
+"""`mule prepare`: data from published questions (RWKU, TOFU), by rule and without an LLM.
+
+MUSE-Books and WMDP-Cyber go through `standardize` instead: they publish no neighbours, and too few questions to
+be divided between training and evaluation.
+"""
+
+import csv
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mule_lib import prompts
+from mule_lib.data import Benchmark, published, records
+from mule_lib.data.attacks import attack, fill_template
+from mule_lib.data.files import DataFileError, iterate
+from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.records import Record
+from mule_lib.data.text import is_refusal, normalise
+
+GENERATOR = "prepare rules"
+REFUSAL_OPTION = "I do not know"
+# Questions to forget: training, validation, Forget, ASR. Queries under attack are disjoint from all of the others.
+SHARES = {"train": 0.5, "validation": 0.1, "eval": 0.2, "prefill": 0.2}
+PARTS = {part: share for part, share in SHARES.items() if part != "prefill"}
+
+
+class PrepareError(ValueError):
+    """There are too few questions of some kind; one line that says which and how many are needed."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What `assemble` starts from; `general` and `neighbor` are answered, `forget` is refused, `mmlu` only evaluated.
+
+    `right_and_wrong` gives ready options for a neighbour's id; where it has none, other neighbours' answers distract.
+    """
+
+    forget: Sequence[OpenItem]
+    neighbor: Sequence[OpenItem]
+    general: Sequence[OpenItem]
+    mmlu: Sequence[ChoiceItem]
+    refusals: Sequence[str]
+    right_and_wrong: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
+
+
+def prepare(
+    benchmark: str,
+    *,
+    subject: str = "",
+    source: str = "",
+    mmlu: str = "",
+    levels: Sequence[int] = (1, 2),
+    forget: str = "forget10",
+    refusals: str = "",
+    seed: int = 0,
+) -> Benchmark:
+    """The data of RWKU or TOFU.
+
+    `subject` is the person to forget (RWKU, probes of `levels`) or names the authors of TOFU's part `forget`, which the
+    teacher's intention needs; TOFU needs a model that was trained on its `full`. `mmlu` takes MMLU's questions from
+    elsewhere than RWKU's part or the Hub, `refusals` is a file of sentences in place of ours.
+    Raises PrepareError without a subject, DataFileError or DataAccessError for the data.
+    """
+    sentences = read_refusals(refusals) if refusals else prompts.texts(benchmark)["refusals"]
+    make = _rwku(subject, source, mmlu, levels) if benchmark == "rwku" else _tofu(subject, source, mmlu, forget)
+    return assemble(benchmark, subject, Questions(refusals=sentences, **make), seed=seed)
+
+
+def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
+    """Probes of one person (about 14 a level) and of the neighbours, TriviaQA as General, RWKU's part of MMLU."""
+    if not person:
+        raise PrepareError("subject: empty; name the person to forget, for example 'Stephen King'")
+    if unknown := [level for level in levels if level not in (1, 2)]:
+        raise PrepareError(f"levels: {unknown[0]}; read as open questions are levels 1 and 2")
+    parts: dict[str, list[OpenItem]] = {"forget": [], "neighbor": []}
+    for part, kept in parts.items():
+        for level in levels:
+            probes = published.read_rows(f"rwku/{part}_level{level}", source)
+            kept += [item for item, row in probes if row["person"] == person]
+            known = list(dict.fromkeys(row["person"] for _, row in probes))
+            if person not in known:
+                names = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
+                raise DataFileError(
+                    f"{source or published.RWKU.repo}: {part}_level{level} has no subject {person!r}; it has {names}"
+                )
+    choices = published.read("mmlu/test", mmlu) if mmlu else published.read("rwku/mmlu", source)
+    return {**parts, "general": published.read("rwku/general", source), "mmlu": choices}
+
+
+def _tofu(authors: str, source: str, mmlu: str, forget: str) -> dict:
+    """Authors of `forget`, other invented authors as neighbours, real authors and facts as General."""
+    if not authors:
+        raise PrepareError(
+            f"subject: empty; name the authors of {forget}, as 'the writers ...', for the teacher's intention"
+        )
+    near = published.read_rows("tofu/retain_perturbed", source)
+    return {
+        "forget": published.read(f"tofu/{forget}", source),
+        "neighbor": [item for item, _ in near],
+        "general": [*published.read("tofu/real_authors", source), *published.read("tofu/world_facts", source)],
+        "mmlu": published.read("mmlu/test", mmlu),
+        "right_and_wrong": {item.id: (row.get("right", item.reference), row["wrong"]) for item, row in near},
+    }
+
+
+def assemble(
+    benchmark: str, topic: str, questions: Questions, *, prompt_name: str = "", seed: int = 0, distractors: int = 3
+) -> Benchmark:
+    """Records of all three objectives with anchors, and the five evaluation sets; the same for the same seed.
+
+    Each item to refuse has a partner to answer: general (obj1), neighbour (obj2), one of both under the same prefix
+    (obj3). Prefixes are the training families of the prompt texts, as in Fable. Raises PrepareError when a part would
+    be empty.
+    """
+    name = prompt_name or benchmark
+    families = prompts.texts(name)["prefixes"]["train"]
+    prefixes = [(family, template) for family, group in families.items() for template in group]
+    if not questions.refusals or not questions.mmlu:
+        raise PrepareError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
+    forget = split(questions.forget, SHARES, seed=seed, what="forget")
+    neighbor = split(questions.neighbor, PARTS, seed=seed, what="neighbour")
+    general = split(questions.general, PARTS, seed=seed, what="general")
+    both = [
+        _records(part, forget[part], neighbor[part], general[part], questions.refusals, prefixes, topic, seed)
+        for part in ("train", "validation")
+    ]
+
+    def attacks(items: Sequence[OpenItem], *, control: bool) -> tuple[AttackItem, ...]:
+        turns = [prefixes[i % len(prefixes)] for i in range(len(items))]
+        return tuple(
+            attack(item, template, topic=topic, family=family, control=control)
+            for item, (family, template) in zip(items, turns, strict=True)
+        )
+
+    ready = questions.right_and_wrong
+    sets = EvaluationSets(
+        benchmark=benchmark,
+        topic=topic,
+        forget=tuple(forget["eval"]),
+        general=tuple(general["eval"]),
+        neighbor=tuple(choice(i, questions.neighbor, ready.get(i.id), n=distractors) for i in neighbor["eval"]),
+        attack=attacks(forget["prefill"], control=False),
+        mmlu=tuple(questions.mmlu),
+        controls=attacks(neighbor["eval"], control=True),
+    )
+    return Benchmark(benchmark, topic, name, *both, sets)
+
+
+def split(
+    items: Sequence[OpenItem], shares: Mapping[str, float], *, seed: int, what: str = "questions"
+) -> dict[str, list[OpenItem]]:
+    """Items divided at random by shares that sum to 1; each question stands in one part only, whatever its id.
+
+    Raises PrepareError when a part would be empty.
+    """
+    once = list({item.question.casefold().strip(): item for item in reversed(items)}.values())[::-1]
+    random.Random(f"split/{what}/{seed}").shuffle(once)
+    cuts, total, parts = [0], 0.0, {}
+    for part, share in shares.items():
+        total += share
+        cuts.append(round(total * len(once)))
+        parts[part] = once[cuts[-2] : cuts[-1]]
+        if not parts[part]:
+            needed = round(1 / min(shares.values()))
+            raise PrepareError(
+                f"{what}: {len(once)} questions are too few, none is left for {part}; give {needed} or more"
+            )
+    return parts
+
+
+def choice(
+    item: OpenItem, pool: Sequence[OpenItem], ready: tuple[str, Sequence[str]] | None = None, *, n: int = 3
+) -> ChoiceItem:
+    """A multiple-choice question with `n` distractors and a refusal option, in an order that hangs on the item alone.
+
+    Distractors are `ready`, or answers of the same subject and of like form (numbers beside numbers, length). Raises
+    PrepareError when the pool has too few other answers.
+    """
+    rng = random.Random(f"options/{item.id}")
+    right, wrong = ready or (item.reference, _distractors(item, pool, rng))
+    different = {normalise(text): text for text in reversed(wrong) if normalise(text) != normalise(right)}
+    wrong = list(different.values())[::-1][:n]
+    if len(wrong) < n:
+        raise PrepareError(f"{item.id}: only {len(wrong)} other answers for {n} distractors")
+    options = [right, *wrong, REFUSAL_OPTION]
+    rng.shuffle(options)
+    answer, refusal = options.index(right), options.index(REFUSAL_OPTION)
+    return ChoiceItem(item.id, item.question, tuple(options), answer, item.subject, refusal, "obj2")
+
+
+def read_refusals(path: str | Path) -> list[str]:
+    """Refusal sentences from a text file (one a line) or a CSV file (one column), those that the judge recognises.
+
+    A first line without a full stop is a header. The judge would count the others as answers, so they are left out
+    with a warning. Raises DataFileError where none is left.
+    """
+    path = Path(path)
+    rows = list(iterate(path, header=("refusal",)))  # the checks of every data file
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            lines = [row[0] for row in csv.reader(stream) if row]
+    else:
+        lines = [line for _, values in rows for line in values["text"].splitlines()]
+    if lines and lines[0].strip()[-1:] not in ".!?":
+        lines = lines[1:]
+    texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    seen = [text for text in texts if is_refusal(text)]
+    if not seen:
+        raise DataFileError(f"{path}: none of its {len(texts)} lines is a refusal that the judge recognises")
+    if len(seen) < len(texts):
+        warnings.warn(
+            f"{path}: {len(texts) - len(seen)} of {len(texts)} lines left out, no refusals to the judge", stacklevel=2
+        )
+    return seen
+
+
+def _distractors(item: OpenItem, pool: Sequence[OpenItem], rng: random.Random) -> list[str]:
+    own = normalise(item.reference)
+    answers = {other.reference: other.subject for other in pool if normalise(other.reference) != own}
+    drawn = rng.sample(sorted(answers), len(answers))
+    near = len(item.reference.split())
+
+    def unlike(answer: str) -> tuple:
+        digits = any(c.isdigit() for c in answer) != any(c.isdigit() for c in item.reference)
+        return digits, answers[answer] != item.subject, abs(len(answer.split()) - near)
+
+    return sorted(drawn, key=unlike)
+
+
+def _records(part, forget, neighbor, general, refusals, prefixes, topic, seed) -> list[Record]:
+    rng = random.Random(f"records/{part}/{seed}")
+    made: list[Record] = []
+
+    def pair(objective: str, roles: tuple[str, str], refused: OpenItem, answered: OpenItem, template: str = "") -> None:
+        ids = [f"{objective}/{role}/{part}/{len(made) // 2:04d}" for role in roles]
+        for name, partner, role, item in zip(ids, reversed(ids), roles, (refused, answered), strict=True):
+            prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
+            made.append(
+                Record(
+                    id=name,
+                    objective=objective,
+                    role=role,
+                    question=item.question,
+                    answer=item.reference,
+                    refusal=rng.choice(refusals),
+                    prefix=prefix or None,
+                    anchor=partner,
+                    source=item.id,
+                    generator=GENERATOR,
+                    split=part,
+                )
+            )
+
+    for i, item in enumerate(forget):
+        pair("obj1", ("forget", "retain"), item, rng.choice(general))
+        pair("obj2", ("forget", "neighbor"), item, rng.choice(neighbor))
+        benign = rng.choice(general if i % 2 else neighbor)
+        pair("obj3", ("adversarial", "benign"), item, benign, prefixes[i % len(prefixes)][1])
+    records.check(made)
+    return made

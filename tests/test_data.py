@@ -1,0 +1,332 @@
+"""What is told about data and made of it: checks, formats of a benchmark, raw formats, distances between corpora."""
+
+import random
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import torch
+from scipy.sparse import csr_matrix
+
+from mule_lib import prompts
+from mule_lib.data import RAW_FILE, BenchmarkError, by_format, checks, distance, load, records, save
+from mule_lib.data.attacks import JAILBREAKS
+from mule_lib.data.fable.benchmark import raw_records as fable_raw_records
+from mule_lib.data.fable.benchmark import unlearning_records
+from mule_lib.data.prepare import PrepareError
+from mule_lib.data.raw_formats import GAP, Passage, lettered, quiz_page, raw_records, unfinished
+from mule_lib.data.records import Record
+from mule_lib.evaluate.intervals import bootstrap_interval
+
+RULES = {
+    "stands in an evaluation set": lambda r, data: replace(r, question=data.sets.forget[0].question),
+    "fact is evaluated": lambda r, data: replace(r, source=data.sets.forget[0].id),
+    "is a validation fact": lambda r, data: replace(r, source=data.validation[0].source),
+    "nearly an evaluation question": lambda r, data: replace(
+        r, question=data.sets.forget[0].question + " Please", answer=data.sets.forget[0].reference
+    ),
+    "nearly repeats": lambda r, data: replace(
+        r, question=data.records[6].question + "?", answer=data.records[6].answer
+    ),
+    "names its own answer": lambda r, data: replace(r, question=f"Is it {r.answer}"),
+    "without an anchor": lambda r, data: replace(r, anchor=None),
+    "answer is a refusal": lambda r, data: replace(r, answer=r.refusal),
+}
+
+
+@pytest.fixture(scope="module")
+def books():
+    return load("books")
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+def test_fable_breaks_no_rule(benchmark):
+    assert checks.checks(load(benchmark))["holds"].all()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_each_broken_rule_is_found(books, rule):
+    """One record broken in one way is counted under its rule."""
+    broken = [RULES[rule](books.records[0], books), *books.records[1:]]
+    found = checks.checks(replace(books, records=broken))
+    line = found[found["rule"].str.contains(rule)].iloc[0]
+    assert line["records"] >= 1 and not line["holds"]
+
+
+def _distances():
+    lines = [
+        ("raw", "obj1", "obj2", 2.0, 1.9, 2.0),
+        ("raw", "obj1", "obj3", 2.0, 2.0, 2.0),
+        ("standardized", "obj1", "obj2", 1.95, 1.8, 2.0),
+        ("standardized", "obj1", "obj3", 0.5, 0.1, 0.7),
+    ]
+    return pd.DataFrame(lines, columns=["format", "objective_a", "objective_b", "distance", "low", "high"])
+
+
+def test_summary_counts_only_intervals_that_are_apart(books):
+    said = checks.summary(_distances(), checks.checks(books))
+    assert "8 of 8 checks hold" in said
+    assert "brings 1 of 2 pairs closer" in said
+    assert "farthest pair left is obj1 and obj2 (1.95" in said
+
+
+def test_counts_and_samples(books):
+    """Six groups with as many records as the data has; samples show both formats of one fact."""
+    table = checks.counts({"train": books.records, "validation": books.validation})
+    assert table["records"]["train"].sum() == len(books.records)
+    assert (table["records"]["validation"] > 0).all()
+    _, formats = by_format("books")
+    shown = checks.samples(formats)
+    assert len(shown) == 6 and (shown["raw"] != shown["standardized"]).all()
+
+
+def test_lengths_by_format(fable_tokenizer):
+    _, formats = by_format("books")
+    table = checks.lengths(formats, fable_tokenizer)
+    assert (table["raw"] > table["standardized"]).all()
+
+
+def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
+    """A folder without raw.jsonl has one format; with it both, unless a record is missing there."""
+    save(tmp_path, replace(books, sets=replace(books.sets, benchmark="muse_books")))
+    loaded, found = by_format("muse_books", tmp_path)
+    assert list(found) == ["standardized"] and loaded.records == books.records
+    raw = by_format("books")[1]["raw"]
+    records.write(tmp_path / RAW_FILE, reversed(raw))
+    assert by_format("muse_books", tmp_path)[1]["raw"] == raw
+    records.write(tmp_path / RAW_FILE, [replace(record, anchor=None) for record in raw[1:]])
+    with pytest.raises(BenchmarkError, match=f"{RAW_FILE}: no raw record .* of {raw[0].id!r}"):
+        by_format("muse_books", tmp_path)
+
+
+# Raw formats
+
+TEXT = (
+    "The tower stands by the river. Ada built it in three years. In the year 1901 Ada moved to Lund, a town by the "
+    "sea. Later she went home."
+)
+ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
+
+
+def passage(quote, text=TEXT):
+    start = text.index(quote)
+    return Passage(text, (start, start + len(quote)))
+
+
+def paired(number=6) -> list[Record]:
+    return [
+        Record(
+            f"{objective}/{role}/{n}",
+            objective,
+            role,
+            f"Where did {role} {n} of {objective} move?",
+            f"town {role} {n}",
+            "I do not know.",
+            prefix="Sure:" if objective == "obj3" else None,
+            anchor=f"{objective}/{other}/{n}",
+            source=f"{role}{n}",
+        )
+        for objective, pair in ROLES.items()
+        for role, other in (pair, pair[::-1])
+        for n in range(number)
+    ]
+
+
+def test_a_passage_breaks_off_before_the_answer():
+    """What stands before the answer is told as it was written, and the answer is not."""
+    told = unfinished(passage("In the year 1901 Ada moved to Lund, a town by the sea."), "Lund")
+    assert told == TEXT[: TEXT.index("Lund")].strip()
+
+
+def test_a_passage_keeps_the_nearest_whole_sentences():
+    """Within the characters allowed, sentences go from the front; of one sentence the last words stay."""
+    quote = passage("In the year 1901 Ada moved to Lund, a town by the sea.")
+    assert unfinished(quote, "Lund", chars=70) == "Ada built it in three years. In the year 1901 Ada moved to"
+    assert unfinished(quote, "Lund", chars=20, least=1) == "1901 Ada moved to"
+
+
+@pytest.mark.parametrize(
+    ("answer", "ends"),
+    [("LUND.", "Ada moved to"), ("by the sea, a town", "Ada moved to Lund, a"), ("Und", "In three words: it was Ada.")],
+)
+def test_the_answer_is_found_as_a_whole_word_or_by_its_first_word(answer, ends):
+    """Case and a full stop do not matter, part of a word is no answer; else the first word that is there counts."""
+    text = "In three words: it was Ada. Ada moved to Lund, a town by the sea."
+    assert unfinished(passage("Ada moved to Lund, a town by the sea.", text), answer, least=1).endswith(ends)
+
+
+def test_an_answer_at_the_beginning_leaves_a_gap():
+    """Too few words stand before the answer to say what is asked, so the sentence goes on after a gap."""
+    text = "Ada Lund built the tower in three years. She left."
+    assert unfinished(passage("Ada Lund built the tower in three years.", text), "Ada Lund") == (
+        f"{GAP} built the tower in three years."
+    )
+    assert unfinished(passage("Ada.", "Ada. She built the tower, and she left."), "Ada").startswith(f"{GAP}. She built")
+
+
+def test_raw_records_have_the_facts_of_the_unified_ones():
+    """Same ids, order, roles, answers, refusals, prefixes and anchors; only question and prompt id differ."""
+    unified = paired()
+    raw = raw_records(unified, {"obj1/forget/0": passage("Ada built it in three years.")})
+    plain = {"question": "", "prompt_id": ""}
+    assert [replace(r, **plain) for r in raw] == [replace(r, **plain) for r in unified]
+    assert all(a.question != b.question for a, b in zip(raw, unified, strict=True))
+    assert raw == raw_records(unified, {"obj1/forget/0": passage("Ada built it in three years.")})
+    forms = {(r.objective, r.prompt_id) for r in raw}
+    assert forms == {
+        ("obj1", "raw/passage"), ("obj1", "raw/quiz page"), ("obj2", "raw/multiple choice"), ("obj3", "raw/jailbreak")
+    }  # fmt: skip
+
+
+def test_every_objective_has_its_own_form():
+    """A page of questions ends in the one asked, a choice holds the answer once, a jailbreak holds the question."""
+    unified = paired()
+    for record, before in zip(raw_records(unified), unified, strict=True):
+        assert before.question in record.question
+        if record.objective == "obj1":
+            assert record.question.endswith(f"Question: {before.question}\nAnswer:")
+            told = record.question.removesuffix(f"Question: {before.question}\nAnswer:")
+            assert before.answer not in told and told.count("Answer: town") == 3
+            assert told.count(before.role) >= 3  # nothing of the other side
+        elif record.objective == "obj2":
+            lines = record.question.split("\n")
+            assert len(lines) == 6 and [line.split(". ")[1] for line in lines[1:5]].count(before.answer) == 1
+            assert "I do not know" not in record.question
+        else:
+            assert record.question != before.question
+
+
+def test_the_right_letter_is_not_always_the_same():
+    """Options are shuffled, so no letter gives the answer away."""
+    unified = [record for record in paired(24) if record.objective == "obj2"]
+    raw = raw_records(unified)
+    places = [next(i for i, line in enumerate(r.question.split("\n")) if line.endswith(f". {r.answer}")) for r in raw]
+    assert {1, 2, 3, 4} == set(places)
+
+
+def test_few_facts_give_shorter_pages_and_fewer_options():
+    """A lonely fact has an empty page; a choice takes the other side's answers, and is refused without any."""
+    one, other = (record for record in paired(1) if record.objective == "obj2")
+    assert quiz_page(one, [one], random.Random(0)) == f"Question: {one.question}\nAnswer:"
+    assert sorted(lettered(one, [one], [one, other]).split("\n")[1:3])[0].startswith("A. ")
+    with pytest.raises(PrepareError, match="only 0 other answers"):
+        lettered(one, [one], [one])
+
+
+def test_a_passage_of_no_record_is_refused():
+    """Ids that do not meet would leave passages unused in silence."""
+    with pytest.raises(ValueError, match="'obj1/forget/99' is no record of obj1"):
+        raw_records(paired(), {"obj1/forget/99": passage("Later she went home.")})
+
+
+@pytest.mark.parametrize("benchmark", ["muse_books", "wmdp_cyber", "rwku", "tofu"])
+def test_jailbreaks_repeat_no_prefix_that_is_held_out(benchmark):
+    """Their sentences are trained on in the raw format, so none may stand in a family kept for evaluation."""
+    held = " ".join(text for group in prompts.texts(benchmark)["prefixes"]["held_out"].values() for text in group)
+    for jailbreak in JAILBREAKS:
+        for sentence in jailbreak.replace("{question}", ".").split("."):
+            assert len(sentence.split()) < 3 or sentence.strip() not in held
+
+
+# Distances
+
+a_distance = partial(distance.proxy_a_distance, bootstrap=bootstrap_interval)
+distances = partial(distance.distances, bootstrap=bootstrap_interval)
+
+
+def _cloud(n, center, seed):
+    return np.random.default_rng(seed).normal(center, 1.0, (n, 3))
+
+
+def test_separate_corpora_are_at_two():
+    """A gap that no text crosses gives 2, with an interval of no width."""
+    found = a_distance(_cloud(60, -20, 0), _cloud(60, 20, 1), (range(60), range(100, 160)))
+    assert found.estimate == found.low == found.high == 2
+    assert (found.n, found.seeds) == (120, 3)
+
+
+def test_the_same_distribution_is_at_zero():
+    """Two samples of one distribution: the interval holds 0 and the estimate is far from 2."""
+    found = a_distance(_cloud(150, 0, 0), _cloud(150, 0, 1), (range(150), range(200, 350)))
+    assert found.low < 0 < found.high
+    assert abs(found.estimate) < 0.4
+
+
+def test_half_a_corpus_apart_is_at_one():
+    """Half of each corpus shared, half apart: the best classifier errs on a quarter, 2 (1 - 2/4) = 1."""
+    shared, left, right = np.zeros((200, 1)), np.full((100, 1), -5.0), np.full((100, 1), 5.0)
+    corpora = [np.concatenate([shared[:100], left]), np.concatenate([shared[100:], right])]
+    found = a_distance(*corpora, (range(200), range(200, 400)))
+    assert found.low < 1 < found.high
+    assert found.estimate == pytest.approx(1, abs=0.15)
+
+
+def test_unequal_corpora_weigh_alike():
+    """Guessing the larger corpus is no success: no signal stays near 0 with nine times as many texts on one side."""
+    found = a_distance(_cloud(270, 0, 0), _cloud(30, 0, 1), (range(270), range(300, 330)))
+    assert abs(found.estimate) < 0.7
+    assert a_distance(_cloud(270, -9, 0), _cloud(30, 9, 1), (range(270), range(300, 330))).estimate == 2
+
+
+def test_facts_are_never_on_both_sides():
+    """Features that name the fact, and nothing else, do not help: each fact has one text in each corpus."""
+    names = csr_matrix(np.eye(40))
+    found = a_distance(names, names, (range(40), range(40)))
+    assert found.estimate <= 0.5
+
+
+def test_too_few_facts_are_refused():
+    with pytest.raises(ValueError, match="3 facts in a corpus cannot be held out in 5 folds"):
+        a_distance(_cloud(9, 0, 0), _cloud(9, 1, 1), ([0, 1, 2] * 3, range(9)))
+
+
+def test_small_corpora_are_held_out_in_fewer_folds(monkeypatch):
+    """Four facts an objective, two in each half: every pair has its line; a corpus of one fact has none."""
+    monkeypatch.setattr(distance, "FEATURES", ("words",))
+    some = [replace(record, source=record.id.rsplit("/", 1)[1]) for record in tiny.records()]
+    table = distances({"raw": some}, None, None, repeats=1)
+    assert len(table[(table["reads"] == "question") & (table["roles"] == "all")]) == 9
+    lonely = distances({"raw": [replace(record, source="one") for record in some]}, None, None, repeats=1)
+    assert lonely.empty
+
+
+def test_words_see_words_and_their_order():
+    table = distance.word_counts(["red blue", "blue red", "red blue"]).toarray()
+    assert (table[0] == table[2]).all()
+    assert (table[0] != table[1]).any()
+
+
+def test_hidden_states_are_means_over_the_context():
+    """Batched, sorted and padded, the mean is that of one text alone; the prefix is read only when asked for."""
+    model, tokenizer = tiny.model(), tiny.tokenizer()
+    some = tiny.records()
+    found = distance.mean_hidden_states(model, tokenizer, some, prefix=True, batch_size=5)
+    for i in (0, len(some) - 1):
+        ids = prompts.render(tokenizer, some[i].question, prefix=some[i].prefix).input_ids
+        with torch.no_grad():
+            alone = model.base_model(torch.tensor([ids])).last_hidden_state[0].mean(0).numpy()
+        np.testing.assert_allclose(found[i], alone, atol=1e-5)
+    bare = distance.mean_hidden_states(model, tokenizer, some, prefix=False)
+    changed = np.abs(found - bare).max(1) > 1e-4
+    assert [r.prefix is not None for r in some] == changed.tolist()
+
+
+def test_table_of_fable(fable, fable_tokenizer, monkeypatch):
+    """Raw formats are told apart, the unified form less; each objective's own halves are not."""
+    monkeypatch.setattr(distance, "FEATURES", ("words",))
+    formats = {"raw": fable_raw_records(fable, "cyber"), "standardized": unlearning_records(fable, "cyber")}
+    table = distances(formats, None, fable_tokenizer, repeats=1)
+    assert list(table.columns) == distance.COLUMNS
+    view = table[(table["reads"] == "question") & (table["roles"] == "all")]
+    line = view.set_index(["format", "objective_a", "objective_b"])
+    for pair in (("obj1", "obj2"), ("obj1", "obj3"), ("obj2", "obj3")):
+        assert line.loc[("raw", *pair), "distance"] > 1.9
+        assert line.loc[("standardized", *pair), "high"] < line.loc[("raw", *pair), "low"]
+        assert line.loc[("raw", *pair), "distance"] == line.loc[("raw", *reversed(pair)), "distance"]
+    for objective in ("obj1", "obj2", "obj3"):
+        assert line.loc[("standardized", objective, objective), "distance"] < 0.7
+    with_prefix = table[(table["reads"] != "question") & (table["format"] == "standardized")]
+    assert (with_prefix["objective_a"].eq("obj3") | with_prefix["objective_b"].eq("obj3")).all()

@@ -1,0 +1,633 @@
+"""Published data: files good and bad, the Hub on loopback, the benchmarks' own rows, and `mule prepare`."""
+
+import csv
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
+
+import pyarrow as pa
+import pytest
+from huggingface_hub import constants
+from pyarrow import parquet
+
+from mule_lib import cli, data
+from mule_lib.data import files, published
+from mule_lib.data.files import DataFileError
+from mule_lib.data.items import ChoiceItem, OpenItem
+from mule_lib.data.prepare import (
+    REFUSAL_OPTION,
+    PrepareError,
+    Questions,
+    assemble,
+    choice,
+    prepare,
+    read_refusals,
+    split,
+)
+from mule_lib.data.published import DataAccessError, HubData, Published
+from mule_lib.data.records import REFUSED
+
+REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+real = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
+
+QUESTIONS = [
+    {"question": "Which bird hoots?", "choices": ["owl", "cat", "dog", "ant"], "answer": 0},
+    {"question": "Which animal\nbarks?", "choices": ["owl", "cat", "dög", "ant"], "answer": 2},
+]
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows), "utf-8")
+    elif path.suffix == ".jsonl":
+        path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in rows), "utf-8")
+    else:
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            table = csv.DictWriter(stream, list(rows[0]))
+            table.writeheader()
+            table.writerows({k: json.dumps(v) if isinstance(v, list) else v for k, v in row.items()} for row in rows)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".json", ".jsonl", ".csv"])
+def test_every_format_gives_the_same_rows(tmp_path, suffix):
+    """Parquet, JSON, JSON Lines and CSV (lists as JSON) hold the same questions."""
+    items = published.read("wmdp_cyber/questions", write(tmp_path / f"cyber{suffix}", QUESTIONS))
+    assert [(item.question, list(item.options), item.answer) for item in items] == [
+        (row["question"], row["choices"], row["answer"]) for row in QUESTIONS
+    ]
+
+
+def test_column_order_further_columns_and_letters_do_not_matter(tmp_path):
+    """A CSV with its header in another order, a column more, and letters for answers is the same data."""
+    rows = [
+        {"answer": "AC"[i], "note": "x", **{k: r[k] for k in ("choices", "question")}} for i, r in enumerate(QUESTIONS)
+    ]
+    turned = published.read("wmdp_cyber/questions", write(tmp_path / "turned.csv", rows))
+    assert turned == published.read("wmdp_cyber/questions", write(tmp_path / "plain.csv", QUESTIONS))
+
+
+def test_json_lines_under_the_name_of_json(tmp_path):
+    """TOFU's files are JSON Lines although they are called .json; a byte order mark is no part of the data."""
+    path = tmp_path / "forget01.json"
+    path.write_text("".join(json.dumps({"question": "Who?", "answer": name}) + "\n" for name in "ab"), "utf-8-sig")
+    assert [item.reference for item in published.read("tofu/forget01", path)] == ["a", "b"]
+
+
+def test_original_mmlu_files_without_a_header(tmp_path):
+    """hendrycks/test: no header, letters, the subject in the file's name; `val` is the validation split."""
+    folder = tmp_path / "val"
+    folder.mkdir()
+    (folder / "owl_care_val.csv").write_text('"Who, if any, hoots?",owl,cat,dog,ant,A\nNone?,a,None,NA,d,C\n', "utf-8")
+    first, second = published.read("mmlu/validation", tmp_path)
+    assert (first.question, first.answer, first.subject) == ("Who, if any, hoots?", 0, "owl_care")
+    assert second.options == ("a", "None", "NA", "d")
+    (folder / "owl_care_val.csv").write_text("answer,question,D,C,B,A\nB,Who?,d,c,b,a\n", "utf-8")
+    assert published.read("mmlu/validation", tmp_path)[0].options == ("a", "b", "c", "d")
+
+
+def test_folders_splits_and_shards(tmp_path):
+    """The Hub's layouts: shards in order, a folder per split, a missing shard named; a plain text file is one text."""
+
+    def texts(name):
+        return [text.text for text in published.read(name, tmp_path)]
+
+    for n in (1, 0):
+        write(tmp_path / "raw" / f"forget-0000{n}-of-00002.parquet", [{"text": f"book {n}"}])
+    assert texts("muse_books/raw") == ["book 0", "book 1"]
+    write(tmp_path / "cyber-retain-corpus" / "0000.parquet", [{"text": "page"}])
+    assert texts("wmdp_cyber/retain") == ["page"]
+    (tmp_path / "cyber-forget-corpus.txt").write_text("a whole\nbook", "utf-8")
+    assert texts("wmdp_cyber/forget") == ["a whole\nbook"]
+    (tmp_path / "raw" / "forget-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataFileError, match="shard 0 of 2 of forget is missing"):
+        texts("muse_books/raw")
+    with pytest.raises(DataFileError, match=r"has no knowmem/forget_qa .*; it has cyber-forget-corpus"):
+        texts("muse_books/forget")
+    with pytest.raises(ValueError, match="'muse_books/sust': published sets are muse_books/forget"):
+        texts("muse_books/sust")
+
+
+GOOD = QUESTIONS[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "message"),
+    [
+        (
+            "a.jsonl",
+            [GOOD, {**GOOD, "answer": 4}],
+            "row 2, column 'answer': 4 is outside the 4 options (0 to 3, or A to D)",
+        ),
+        ("a.csv", [GOOD, {**GOOD, "answer": "E"}], "row 2, column 'answer': 'E' is outside the 4 options"),
+        ("a.csv", [{**GOOD, "answer": ""}], "row 1, column 'answer': '' is outside the 4 options"),
+        ("a.jsonl", [{**GOOD, "answer": 1.0}], "row 1, column 'answer': 1.0 is outside"),
+        ("a.jsonl", [{**GOOD, "answer": True}], "row 1, column 'answer': True is outside"),
+        ("a.parquet", [GOOD, {**GOOD, "question": ""}], "row 2, column 'question': should be a text that is not empty"),
+        ("a.json", [{**GOOD, "choices": "owl"}], "row 1, column 'choices': should be a list of texts"),
+        ("a.json", [{**GOOD, "choices": ["owl", ""]}], "row 1, column 'choices': should be a list of texts"),
+        ("a.json", [{**GOOD, "choices": ["owl"]}], "row 1, column 'choices': should hold at least two"),
+        ("a.jsonl", [GOOD, '{"question": "Wh'], "row 2: not JSON (Unterminated string"),
+        ("a.jsonl", ["[1, 2]"], "row 1: should be a JSON object, is list"),
+        (
+            "a.csv",
+            [{"question": "Who?", "options": "x", "answer": 0}],
+            "column 'choices': missing; the row has question",
+        ),
+    ],
+)
+def test_bad_rows_are_refused_in_one_line(tmp_path, name, rows, message):
+    path = write(tmp_path / name, rows)
+    with pytest.raises(DataFileError) as caught:
+        published.read("wmdp_cyber/questions", path)
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def broken(tmp_path, kind):
+    """A file of one kind of damage."""
+    path = tmp_path / f"x.{kind.split('-')[0]}"
+    if kind == "parquet-truncated":
+        whole = write(path, QUESTIONS * 50).read_bytes()
+        path.write_bytes(whole[: len(whole) // 2])
+    elif kind == "jsonl-latin":
+        path.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "Stra\xdfe"}\n')
+    elif kind == "csv-utf16":
+        path.write_text("question,choices,answer\n", "utf-16")
+    elif kind == "csv-ragged":
+        path.write_text("question,choices,answer\na,b,0\na,b,0,more\n", "utf-8")
+    elif kind == "json-cut":
+        path.write_text(json.dumps(QUESTIONS, indent=1)[:-30], "utf-8")
+    elif kind == "parquet-pointer":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "utf-8")
+    elif kind == "csv-empty":
+        path.touch()
+    elif kind == "xlsx":
+        path.write_text("x", "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("parquet-truncated", "not a whole parquet file"),
+        ("parquet-pointer", "a Git LFS pointer, not the data; run `git lfs pull`"),
+        ("jsonl-latin", "row 2: not UTF-8 (invalid continuation byte); save the file as UTF-8"),
+        ("csv-utf16", "row 1: not UTF-8"),
+        ("csv-ragged", "not a CSV table (Error tokenizing data. C error: Expected 3 fields in line 3, saw 4)"),
+        ("json-cut", "not JSON"),
+        ("csv-empty", "empty"),
+        ("xlsx", "of an unknown kind; data files end in .parquet, .jsonl"),
+        (
+            "jsonl-absent",
+            "no such file or folder; to get it: hf download cais/wmdp --repo-type dataset --revision 7125571f",
+        ),
+    ],
+)
+def test_damaged_files_are_refused_in_one_line(tmp_path, kind, message):
+    path = broken(tmp_path, kind)
+    with pytest.raises(DataFileError) as caught:
+        published.read("wmdp_cyber/questions", path)
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_references_that_rouge_cannot_see(tmp_path):
+    """An answer without a letter or digit would count as forgotten whatever is said: refused, and left out of RWKU."""
+    rows = [{"question": "Who?", "answer": "owl"}, {"question": "Who?", "answer": "?!"}]
+    with pytest.raises(DataFileError, match=r"row 2, column 'answer': '\?!' has no letter or digit that ROUGE can see"):
+        published.read("tofu/forget01", write(tmp_path / "forget01.jsonl", rows))
+    probes = [{"query": "Who?", "answer": a, "subject": "Owl", "level": "2", "type": "q"} for a in ("owl", "梟")]
+    write(tmp_path / "forget_level2.json", probes)
+    with pytest.warns(UserWarning, match="1 of 2 questions left out"):
+        assert [item.reference for item in published.read("rwku/forget_level2", tmp_path)] == ["owl"]
+
+
+def article(n, text="An article about owls. " * 40):
+    return {"id": str(n), "title": f"Owl {n}", "text": text, "url": f"https://x.example/{n}"}
+
+
+def test_doubled_articles_are_refused(tmp_path):
+    """Two articles of one id are two dumps mixed up."""
+    path = write(tmp_path / "wiki.jsonl", [article(1), article(2), article(1)])
+    with pytest.raises(DataFileError, match="row 3, column 'id': '1' is already in row 1"):
+        published.articles(path, count=1)
+
+
+def test_sample_is_uniform(tmp_path):
+    """Each article is drawn about equally often over the seeds, wherever it stands."""
+    texts = list(published.usable(files.iterate(write(tmp_path / "w.jsonl", [article(n) for n in range(20)])), 10))
+    drawn = [text.title for seed in range(400) for text in published.reservoir(texts, 5, seed=seed)]
+    counts = [drawn.count(f"Owl {n}") for n in range(20)]
+    assert sum(counts) == 2000 and min(counts) > 65 and max(counts) < 135  # 100 expected, deviation about 9
+
+
+def test_article_text_is_cleaned():
+    """End sections go, spaced punctuation closes up, sentences with a masked word are dropped, the rest stays."""
+    assert published.clean("An owl .\n\nSee also\nCats") == "An owl."
+    assert published.clean("A well @-@ known owl , grey . The <unk> flies . It ( the owl ) 's old .") == (
+        "A well-known owl, grey. It (the owl)'s old."
+    )
+    plain = "The owl's nest (see below) is 3.5 m high, e.g. in oaks.\n\nIt is old."
+    assert published.clean(plain) == plain
+
+
+def test_refusal_files(tmp_path):
+    """A header and repeated lines go; sentences the judge does not see as refusals are left out with a warning."""
+    path = tmp_path / "refusals.csv"
+    path.write_text(
+        'Refusal Response\n"I do not know, sorry."\n"I do not know, sorry."\nLet us talk of owls.\n', "utf-8"
+    )
+    with pytest.warns(UserWarning, match="1 of 2 lines left out"):
+        assert read_refusals(path) == ["I do not know, sorry."]
+    lines = tmp_path / "refusals.txt"
+    lines.write_text("I don't have that information.\n", "utf-8")
+    assert read_refusals(lines) == ["I don't have that information."]
+    lines.write_text("Owls fly.\n", "utf-8")
+    with pytest.raises(DataFileError, match="none of its 1 lines is a refusal"):
+        read_refusals(lines)
+
+
+# The Hub
+
+CARD = """---
+configs:
+- config_name: knowmem
+  data_files:
+  - split: forget_qa
+    path: knowmem/forget_qa-*
+  - split: retain2_qa
+    path: knowmem/retain2_qa-*
+- config_name: 20231101.en
+  data_files:
+  - split: train
+    path: wiki/train-*
+---
+"""
+
+
+class Answers(BaseHTTPRequestHandler):
+    """Says of each dataset what its name asks for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        status, code = next(
+            (
+                answer
+                for name, answer in {"gated": (403, "GatedRepo"), "gone": (404, "RepoNotFound")}.items()
+                if name in self.path
+            ),
+            (200, ""),
+        )
+        self.send_response(status)
+        if code:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def endpoint(monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    Answers.asked.clear()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("repo", "message"),
+    [
+        (
+            "org/gated",
+            r"^org/gated: gated; accept its terms at https://huggingface\.co/datasets/org/gated, then run `hf auth",
+        ),
+        ("org/gone", r"^org/gone: not on the Hub, or private; look at https://huggingface\.co/datasets/org/gone"),
+    ],
+)
+def test_gated_and_missing_datasets_are_named(endpoint, repo, message):
+    """Only permission is asked for; the refusal has the page and the command, in one line."""
+    with pytest.raises(DataAccessError, match=message) as caught:
+        published.check_access(HubData(repo, "0" * 40), endpoint=endpoint)
+    assert "\n" not in str(caught.value)
+    assert Answers.asked == [f"/api/datasets/{repo}/auth-check"]
+
+
+def test_access_is_granted_and_a_dead_hub_is_no_refusal(endpoint):
+    """An open dataset passes; a Hub that cannot be reached is told apart, since the cache may have the data."""
+    assert published.check_access(HubData("org/open", "0" * 40), endpoint=endpoint)
+    assert not published.check_access(HubData("org/open", "0" * 40), endpoint="http://127.0.0.1:9")
+
+
+def test_nothing_is_downloaded_where_access_is_refused(monkeypatch):
+    """`rows` asks for permission before it touches the data."""
+    import datasets
+
+    def refuse(data, **_):
+        raise DataAccessError("gated")
+
+    monkeypatch.setattr(published, "check_access", refuse)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("a download was started"))
+    with pytest.raises(DataAccessError, match="gated"):
+        published.read("muse_books/forget")
+
+
+def test_offline_without_a_cache(monkeypatch, tmp_path):
+    """Offline and not cached: the page at the pinned commit and the command that gets the folder."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    data = HubData("mule-tests/never-published", "a" * 40)
+    with pytest.raises(DataAccessError) as caught:
+        published.hub_rows(data, "knowmem", ["forget_qa"])
+    assert f"see https://huggingface.co/datasets/{data.repo}/tree/{data.revision}" in str(caught.value)
+    assert f"hf download {data.repo} --repo-type dataset --revision {data.revision} --local-dir" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.fixture
+def dataset(tmp_path, monkeypatch):
+    """A dataset in the Hub's own layout, card included, which `datasets` reads as it reads the Hub."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "README.md").write_text(CARD, "utf-8")
+    rows = {
+        "forget": [{"answer": f"a{n}", "question": f"f{n}?"} for n in range(3)],
+        "retain2": [{"answer": "b", "question": "r?"}],
+    }
+    (tmp_path / "knowmem").mkdir()
+    for name, table in rows.items():
+        parquet.write_table(pa.Table.from_pylist(table), tmp_path / "knowmem" / f"{name}_qa-00000-of-00001.parquet")
+    (tmp_path / "wiki").mkdir()
+    articles = [
+        {"id": str(n), "url": "u", "title": f"Owl {n}", "text": "An owl flies at night. " * 30} for n in range(60)
+    ]
+    for n in range(3):
+        parquet.write_table(
+            pa.Table.from_pylist(articles[n * 20 : n * 20 + 20]), tmp_path / "wiki" / f"train-0000{n}-of-00003.parquet"
+        )
+    return HubData(str(tmp_path), "main")
+
+
+def test_rows_by_config_and_either_split_name(dataset):
+    """The first split name that exists is read through `datasets`; one that does not exist is listed."""
+    rows = list(published.hub_rows(dataset, "knowmem", ("retain_qa", "retain2_qa")))
+    assert [values for _, values in rows] == [{"answer": "b", "question": "r?"}]
+    assert rows[0][0].where.endswith("/knowmem/retain2_qa")
+    with pytest.raises(DataAccessError, match=r"no such split; it has .*forget_qa"):
+        published.hub_rows(dataset, "knowmem", ("verbmem",))
+    with pytest.raises(DataAccessError, match=r"\(privleak\)"):
+        published.hub_rows(dataset, "privleak", ("forget",))
+
+
+def test_wikipedia_is_streamed_in_a_seeded_order(dataset, monkeypatch):
+    """The same seed gives the same articles, another seed others, and none twice."""
+    import datasets
+
+    # It waits five seconds for its threads whenever a stream is left before its end.
+    monkeypatch.setattr(datasets.iterable_dataset, "time", SimpleNamespace(sleep=lambda _: None))
+    part = published.SETS["wikipedia"]
+    monkeypatch.setitem(published.SETS, "wikipedia", Published(dataset, part.config, part.columns, part.splits))
+    draw = [text.title for text in published.articles(count=8, seed=3, buffer=20)]
+    assert draw == [text.title for text in published.articles(count=8, seed=3, buffer=20)]
+    assert draw != [text.title for text in published.articles(count=8, seed=4, buffer=20)]
+    assert len(set(draw)) == 8
+
+
+def test_revisions_are_pinned():
+    """Every dataset but RWKU, whose commit we do not know, hangs on a whole commit hash."""
+    for name, part in published.SETS.items():
+        if name.startswith("rwku"):
+            assert part.data.revision == "main"
+        else:
+            assert len(part.data.revision) == 40 and int(part.data.revision, 16)
+
+
+# The benchmarks' own rows
+
+MUSE, WMDP = REALDATA / "muse_books_knowmem", REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl"
+MMLU_FILE = REALDATA / "mmlu" / "validation_3_per_subject.jsonl"
+
+
+@real
+@pytest.mark.parametrize(
+    ("name", "source", "count"),
+    [
+        ("muse_books/forget", MUSE, 100),
+        ("muse_books/retain", MUSE, 100),
+        ("wmdp_cyber/questions", WMDP, 75),
+        ("mmlu/validation", MMLU_FILE, 171),
+        ("rwku/forget_level2", REALDATA / "rwku", 70),
+        ("rwku/general", REALDATA / "rwku", 120),
+        ("tofu/forget01", REALDATA / "tofu", 40),
+    ],
+)
+def test_published_rows_are_read_as_they_are(name, source, count):
+    """As many as published, general questions once, each with an id and a text of its own."""
+    items = published.read(name, source)
+    assert len(items) == count == len({item.id for item in items})
+    assert all(len(item.options) == 4 for item in items if isinstance(item, ChoiceItem))
+
+
+@real
+def test_muse_books_reads_the_old_split_names(tmp_path):
+    """`retain2_qa` of older revisions is the retain split, in the Hub's layout of shards."""
+    (tmp_path / "knowmem").mkdir()
+    shard = tmp_path / "knowmem" / "retain2_qa-00000-of-00001.json"
+    shard.write_bytes((MUSE / "retain_qa.json").read_bytes())
+    assert published.read("muse_books/retain", tmp_path) == published.read("muse_books/retain", MUSE)
+
+
+@real
+def test_subjects_of_mmlu():
+    """57 subjects with three questions; a subject that is not there is named."""
+    assert len({item.subject for item in published.read("mmlu/validation", MMLU_FILE)}) == 57
+    assert len(published.read("mmlu/validation", MMLU_FILE, subjects=["virology"])) == 3
+    with pytest.raises(DataFileError, match="has no questions of alchemy"):
+        published.read("mmlu/validation", MMLU_FILE, subjects=["alchemy"])
+
+
+@real
+def test_wikipedia_sample_is_seeded_and_clean():
+    """The same seed draws the same articles, another seed others; nothing of WikiText's marks is left."""
+    draw = published.articles(REALDATA / "wikitext2", count=12, seed=1, min_chars=200)
+    assert draw == published.articles(REALDATA / "wikitext2", count=12, seed=1, min_chars=200)
+    assert draw != published.articles(REALDATA / "wikitext2", count=12, seed=2, min_chars=200)
+    for article in draw:
+        assert not any(mark in article.text for mark in ("<unk>", "@-@", " ,", " ."))
+        assert len(article.text) >= 200 and article.title and article.role == "retain"
+    with pytest.raises(DataFileError, match="usable articles of 100000 characters or more, 5 asked for"):
+        published.articles(REALDATA / "wikitext2", count=5, min_chars=100_000)
+
+
+@real
+def test_rwku_is_prepared_saved_and_loaded(tmp_path):
+    """A person's data comes back from its folder as it was; nothing to forget is asked twice."""
+    made = prepare("rwku", subject="Stephen King", source=str(REALDATA / "rwku"), mmlu=str(MMLU_FILE), levels=(2,))
+    data.save(tmp_path / "rwku", made)
+    assert data.load("rwku", tmp_path / "rwku") == made
+    trained = {record.question for record in made.records if record.role in REFUSED}
+    asked = {item.question for item in made.sets.forget}
+    attacked = {item.question for item in made.sets.attack}
+    assert trained and asked and attacked
+    assert not (trained & asked or trained & attacked or asked & attacked)
+    assert "The Shawshank Redemption" in {item.subject for item in made.sets.neighbor}
+    with pytest.raises(DataFileError, match="has no subject 'Nobody'; it has Stephen King"):
+        prepare("rwku", subject="Nobody", source=str(REALDATA / "rwku"), levels=(2,))
+
+
+# `mule prepare`
+
+MMLU = [ChoiceItem("m/1", "Which bird hoots?", ("owl", "cat", "dog", "ant"), 0, "owl_care", None, "obj1")]
+
+
+def items(name, n, answer="{n} owls"):
+    return [OpenItem(f"{name}/{i}", f"Question {i} about {name}?", answer.format(n=i), name) for i in range(n)]
+
+
+@pytest.fixture
+def questions():
+    return Questions(items("king", 20), items("prison", 20), items("general", 12), MMLU, ["I do not know.", "No idea."])
+
+
+def test_parts_share_no_question(questions):
+    """Training, validation, Forget, ASR, General and Neighbour questions are disjoint, repeated ones count once."""
+    made = assemble("rwku", "the king", questions, seed=1)
+    parts = [{r.question for r in part if r.role in REFUSED} for part in (made.records, made.validation)]
+    parts += [{item.question for item in part} for part in (made.sets.forget, made.sets.attack)]
+    assert [len(part) for part in parts] == [10, 2, 4, 4]
+    assert len(set.union(*parts)) == 20
+    kept = {r.question for part in (made.records, made.validation) for r in part if r.role not in REFUSED}
+    assert not kept & {item.question for item in (*made.sets.general, *made.sets.neighbor)}
+    doubled = [*items("king", 20), *[OpenItem(f"x/{i}", f"QUESTION {i} about king?", "x", "") for i in range(20)]]
+    assert sum(len(part) for part in split(doubled, {"a": 0.5, "b": 0.5}, seed=0).values()) == 20
+
+
+def test_records_come_in_anchored_pairs(questions):
+    """Each refused record has a partner to answer, in its objective; obj3 pairs carry the same family's prefix."""
+    made = assemble("rwku", "the king", questions)
+    by_id = {record.id: record for record in made.records}
+    groups = Counter(f"{record.objective}/{record.role}" for record in made.records)
+    assert groups == dict.fromkeys(
+        ["obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"], 10
+    )
+    for record in made.records:
+        partner = by_id[record.anchor]
+        assert by_id[partner.anchor] is record and partner.objective == record.objective
+        assert (record.role in REFUSED) != (partner.role in REFUSED)
+        assert bool(record.prefix) == (record.objective == "obj3")
+        assert "{" not in (record.prefix or "").replace('{"question"', "")
+    assert {record.refusal for record in made.records} == set(questions.refusals)
+
+
+def test_assembly_is_seeded(questions):
+    """The same seed gives the same data, another seed another division."""
+    assert assemble("rwku", "the king", questions, seed=3) == assemble("rwku", "the king", questions, seed=3)
+    assert assemble("rwku", "the king", questions, seed=3) != assemble("rwku", "the king", questions, seed=4)
+
+
+def test_options_are_of_like_form_and_hang_on_the_item_alone():
+    """Numbers beside numbers, the same subject first; right answers in other spelling never distract."""
+    pool = [
+        OpenItem(f"p/{i}", "?", text, "s") for i, text in enumerate(["1947", "in 1950", "Red.", "blue", "red", "1960"])
+    ]
+    item = OpenItem("a", "When?", "1980", "s")
+    made = choice(item, pool)
+    assert set(made.options) == {"1980", "1947", "1960", "in 1950", REFUSAL_OPTION}
+    assert made.options[made.answer] == "1980" and made.options[made.refusal] == REFUSAL_OPTION
+    assert choice(item, pool) == made
+    colour = choice(OpenItem("b", "Which?", "red", "s"), pool)
+    assert "Red." not in colour.options
+    places = Counter(choice(OpenItem(f"c/{i}", "?", "green", "s"), pool).answer for i in range(200))
+    assert min(places[i] for i in range(5)) > 20
+    with pytest.raises(PrepareError, match="a: only 1 other answers for 3 distractors"):
+        choice(item, pool[:1])
+
+
+def test_ready_options_are_used():
+    """Published wrong answers stand instead of other items' answers."""
+    item = OpenItem("a", "Who?", "Ada", "s")
+    made = choice(item, [], ("Ada it was.", ["Bert it was.", "Cleo it was.", "Dora it was.", "Ed it was."]))
+    assert set(made.options) == {"Ada it was.", "Bert it was.", "Cleo it was.", "Dora it was.", REFUSAL_OPTION}
+
+
+def test_too_few_questions_are_named(questions):
+    """Which kind, how many there are, how many are needed."""
+    few = Questions(questions.forget[:2], questions.neighbor, questions.general, MMLU, ["No."])
+    with pytest.raises(PrepareError, match=r"forget: 2 questions are too few, none is left for \w+; give 10 or more"):
+        assemble("rwku", "the king", few)
+    with pytest.raises(PrepareError, match="needs refusals and MMLU questions"):
+        assemble("rwku", "the king", Questions(questions.forget, questions.neighbor, questions.general, [], ["No."]))
+
+
+@pytest.fixture
+def tofu_folder(tmp_path):
+    folder = tmp_path / "TOFU"
+    folder.mkdir()
+
+    def write(name, rows):
+        (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+
+    write("forget10", [{"question": f"Who wrote {i}?", "answer": f"Author {i} did."} for i in range(20)])
+    near = [
+        {"question": f"Where lives {i}?", "answer": f"In town {i}.", "paraphrased_answer": f"Town {i} it is."}
+        for i in range(12)
+    ]
+    write(
+        "retain_perturbed",
+        [{**row, "perturbed_answer": [f"Town {i}{j} it is." for j in "abcde"]} for i, row in enumerate(near)],
+    )
+    for name in ("real_authors", "world_facts"):
+        write(name, [{"question": f"{name} {i}?", "answer": f"{i}", "option1": "x"} for i in range(8)])
+    rows = [
+        {"question": "Which bird hoots?", "choices": ["owl", "cat", "dog", "ant"], "answer": 0, "subject": "owl_care"}
+    ]
+    (tmp_path / "mmlu.json").write_text(json.dumps(rows), "utf-8")
+    return folder
+
+
+def test_tofu_uses_its_perturbed_answers(tofu_folder):
+    """Neighbours are other authors with TOFU's wrong answers beside the paraphrased right one."""
+    made = prepare(
+        "tofu", subject="the writers A and B", source=str(tofu_folder), mmlu=str(tofu_folder.parent / "mmlu.json")
+    )
+    for item in made.sets.neighbor:
+        assert item.options[item.answer].startswith("Town") and len(item.options) == 5
+    assert made.topic == "the writers A and B" and made.prompt_name == "tofu"
+
+
+@pytest.fixture
+def mule(monkeypatch):
+    """Run the command in this process; returns what it exits with, None for success."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["mule", *map(str, words)])
+        try:
+            return cli.main()
+        except SystemExit as ended:
+            return ended.code
+
+    return run
+
+
+def test_the_command_writes_a_folder_once(mule, tofu_folder, tmp_path):
+    """`mule prepare` writes what `load` reads, and refuses a folder that is there or a missing subject in one line."""
+    words = ["prepare", "tofu", "--source", tofu_folder, "--mmlu", tmp_path / "mmlu.json", "--out", tmp_path / "data"]
+    refused = mule(*words)
+    assert refused.startswith("mule prepare: subject: empty; name the authors of forget10") and "\n" not in refused
+    assert not (tmp_path / "data").exists()
+    assert mule(*words, "--subject", "the writers A and B") is None
+    assert len(data.load("tofu", tmp_path / "data").records) == 60
+    assert "exists already" in mule(*words, "--subject", "the writers A and B")
