@@ -347,7 +347,7 @@ def test_open_answer_scores_refuses(references, predictions, changes, message):
 
 
 @pytest.mark.parametrize(
-    "text",
+    "output",
     [
         "...",
         "???!",
@@ -357,15 +357,15 @@ def test_open_answer_scores_refuses(references, predictions, changes, message):
         "the end \N{REPLACEMENT CHARACTER}",
     ],
 )
-def test_garbled(text):
-    assert text.is_garbled(text)
+def test_garbled(output):
+    assert text.is_garbled(output)
 
 
 @pytest.mark.parametrize(
-    "text", ["", "  ", "42", "1000000000000", "the Snitch", "very very good", "ha ha ha", "A. A tale of a tub"]
+    "output", ["", "  ", "42", "1000000000000", "the Snitch", "very very good", "ha ha ha", "A. A tale of a tub"]
 )
-def test_not_garbled(text):
-    assert not text.is_garbled(text)
+def test_not_garbled(output):
+    assert not text.is_garbled(output)
 
 
 def test_empty_is_white_space():
