@@ -286,15 +286,13 @@ def build_cache(
     sequences: Mapping[Hashable, tuple[Sequence[int], Sequence[int]]],
     *,
     top_k: int = 0,
-    dtype: torch.dtype | None = None,
     copy_head: bool = True,
     batch_size: int = 32,
 ) -> AnswerCache:
     """Run the frozen base once over (context ids, answer ids) and keep what losses ask of it at the answer tokens.
 
-    `dtype` of the kept states, the model's own by default. `copy_head=False` shares the head's weight, right only while
-    nothing trains it. Raises ValueError for no sequence or an empty answer, CacheError where head times states are not
-    the live logits (soft-capped or scaled heads).
+    `copy_head=False` shares the head's weight, right only while nothing trains it. Raises ValueError for no sequence or
+    an empty answer, CacheError where head times states are not the live logits (soft-capped or scaled heads).
     """
     if not sequences:
         raise ValueError("sequences: none given; there is nothing to cache")
@@ -316,7 +314,7 @@ def build_cache(
             states, logits, labels = _answer_states(model, [sequences[keys[i]] for i in rows], weight, bias)
             top = logits.topk(min(top_k, logits.shape[1]), dim=1)
             nll = cross_entropy(logits, answer_targets(labels), reduction="none")
-            parts.append((states if dtype is None else states.to(dtype), nll, top.indices, top.values))
+            parts.append((states, nll, top.indices, top.values))
     hidden, nll, top_ids, top_logits = (torch.cat(part) for part in zip(*parts, strict=True))
     return AnswerCache(spans, hidden, weight, bias, nll, top_ids, top_logits)
 

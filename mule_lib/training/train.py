@@ -131,24 +131,27 @@ def train(
         data, topic, prompt_name = data.records, data.topic, data.prompt_name
     method = _checked(model, tokenizer, data, method, topic, teacher_model, teacher_tokenizer)
     records = [record for record in data if any(term.takes(record.group) for term in method.terms)]
-    sizes = Counter(str(record.group) for record in records)
+    groups = Counter(str(record.group) for record in records)
     with nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory() as name:
         place = Path(name)
         arguments, draws = training_arguments(
-            settings, place, groups=len(sizes), largest=max(sizes.values()), rates=method.learning_rate
+            settings, place, groups=len(groups), largest=max(groups.values()), rates=method.learning_rate
         )
         checkpoint = _checkpoint(place, records, method, settings, topic, prompt_name) if folder else None
         set_seed(settings.seed)
         _UNLEARNED[model] = method.label  # its own weights change from here on, also if the run is interrupted
         model = _trainable(model.to(arguments.device), method, settings)
         source = model if teacher_model is None else teacher_model.to(arguments.device)
-        if teacher_answers is None and method.distils:
+        answers = []
+        if method.distils:
             file = place / "teacher_answers.jsonl"
-            if not (checkpoint and file.exists()):  # a resumed run takes the very same
+            if teacher_answers is None and checkpoint and file.exists():  # a resumed run takes the very same
+                teacher_answers = teacher.read(file)
+            if teacher_answers is None:
                 steering = method.teacher_steering(topic, name=prompt_name)
-                teacher.write(file, _asked(source, tokenizer, records, method, steering, settings))
-            teacher_answers = teacher.read(file)
-        answers = teacher.answers_to(records, teacher_answers) if method.distils else []
+                teacher_answers = _ask_teacher(source, tokenizer, records, method, steering, settings)
+                teacher.write(file, teacher_answers)
+            answers = teacher.answers_to(records, teacher_answers)
         rates = teacher.obedience(answers)
         teacher.warn_if_disobedient(rates, settings.min_obedience)
         examples = encode(tokenizer, records, method, answers)
@@ -170,7 +173,7 @@ def train(
         [entry for entry in trainer.state.log_history if "loss" in entry],
         rates,
         answers,
-        dict.fromkeys(sorted(sizes), draws // arguments.max_steps),
+        dict.fromkeys(sorted(groups), draws // arguments.max_steps),
         trainer.state.global_step,
         time.monotonic() - begun,
     )
@@ -321,17 +324,10 @@ def _trainable(model, method: Method, settings: Settings):
     return model
 
 
-def _asked(source, tokenizer, records, method: Method, steering, settings: Settings) -> list[TeacherAnswer]:
-    return teacher.teacher_answers(
-        source,
-        tokenizer,
-        records,
-        steering,
-        answers=method.options.answers,
-        max_answer_tokens=method.options.max_answer_tokens,
-        max_thought_tokens=settings.max_thought_tokens,
-        batch_size=settings.teacher_batch_size,
-    )
+def _ask_teacher(source, tokenizer, records, method: Method, steering, settings: Settings) -> list[TeacherAnswer]:
+    sizes = {"batch_size": settings.teacher_batch_size, "max_thought_tokens": settings.max_thought_tokens}
+    limits = {"answers": method.options.answers, "max_answer_tokens": method.options.max_answer_tokens}
+    return teacher.teacher_answers(source, tokenizer, records, steering, **limits, **sizes)
 
 
 def _finished(trainer: MultiObjectiveTrainer):

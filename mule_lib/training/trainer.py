@@ -99,7 +99,6 @@ class MultiObjectiveTrainer(Trainer):
         self._micro_batches: list[Batch] = []
         super().__init__(model=model, args=args, train_dataset=list(draws), data_collator=Collator(pad_id, cache))
         self.remove_callback(PrinterCallback)
-        self.add_callback(Progress(method.label))
         if every := getattr(method.options, "auto_learning_rate_every", 0):
             self.add_callback(AutoLearningRate(self, every))
 
@@ -212,41 +211,28 @@ class MultiObjectiveTrainer(Trainer):
         )
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
-        """Add each term's mean loss since the last line to the log."""
-        steps = self.state.global_step - getattr(self, "_logged_at", self._initial_global_step)
+        """Add each term's mean loss since the last entry to the log, and print it with the time left in one line."""
+        step, first = self.state.global_step, self._initial_global_step
+        steps = step - getattr(self, "_logged_at", first)
         if "loss" in logs and steps:
-            logs |= {f"loss_{name}": value / steps for name, value in self._sums.items()}
+            terms = {name: value / steps for name, value in self._sums.items()}
+            logs |= {f"loss_{name}": value for name, value in terms.items()}
             self._sums.clear()
-            self._logged_at = self.state.global_step
+            self._logged_at = step
+            shown = f" ({', '.join(f'{name} {value:.4g}' for name, value in terms.items())})" if len(terms) > 1 else ""
+            left = (time.time() - start_time) / max(1, step - first) * (self.state.max_steps - step)
+            if self.is_world_process_zero():
+                print(
+                    f"{self.method.label}: step {step}/{self.state.max_steps}, loss {logs['loss']:.4g}{shown}, "
+                    f"gradient {logs.get('grad_norm', 0):.3g}, learning rate {logs['learning_rate']:.2g}, {left:.0f} s left",
+                    flush=True,
+                )
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         super()._save(output_dir, state_dict)
         # A pickle that nothing of ours reads.
         Path(output_dir or self.args.output_dir, "training_args.bin").unlink(missing_ok=True)
-
-
-class Progress(TrainerCallback):
-    """Print one line per log entry: step, losses, learning rate and the time left."""
-
-    def __init__(self, label: str):
-        self.label = label
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self._begun, self._first = time.monotonic(), state.global_step
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if not state.is_world_process_zero or "loss" not in (logs or {}):
-            return
-        seconds = (time.monotonic() - self._begun) / max(1, state.global_step - self._first)
-        left = seconds * (state.max_steps - state.global_step)
-        parts = [f"{name[5:]} {value:.4g}" for name, value in logs.items() if name.startswith("loss_")]
-        terms = f" ({', '.join(parts)})" if len(parts) > 1 else ""
-        print(
-            f"{self.label}: step {state.global_step}/{state.max_steps}, loss {logs['loss']:.4g}{terms}, "
-            f"gradient {logs.get('grad_norm', 0):.3g}, learning rate {logs['learning_rate']:.2g}, {left:.0f} s left",
-            flush=True,
-        )
 
 
 class AutoLearningRate(TrainerCallback):
