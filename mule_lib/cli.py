@@ -38,7 +38,7 @@ def _prepare(args: argparse.Namespace) -> None:
 
     if args.out.exists():
         raise prepare.PrepareError(f"{args.out}: exists already; give another folder, or remove it first")
-    names = ("subject", "source", "mmlu", "levels", "forget", "refusals", "seed")
+    names = ("subject", "source", "mmlu", "levels", "forget", "seed")
     made = prepare.prepare(args.benchmark, **{name: getattr(args, name) for name in names})
     data.save(args.out, made, raw=raw_formats.raw_records(made.records, seed=args.seed))
     print(f"{args.out}: {json.dumps(made.counts())}")
@@ -210,7 +210,6 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--mmlu", default="", help="folder or file of MMLU (default: RWKU's part, or the Hub)")
     made.add_argument("--levels", type=int, nargs="+", default=[1, 2], help="RWKU's probes: 1, 2 or both")
     made.add_argument("--forget", default="forget10", help="TOFU's part to forget")
-    made.add_argument("--refusals", default="", help="file of refusal sentences (default: ours)")
     made.add_argument("--seed", type=int, default=0)
     made.set_defaults(action=_prepare)
     train = commands.add_parser("train-embedded", help="train the embedded model and its gold reference again")

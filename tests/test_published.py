@@ -25,7 +25,6 @@ from mule_lib.data.prepare import (
     assemble,
     choice,
     prepare,
-    read_refusals,
     split,
 )
 from mule_lib.data.published import DataAccessError, HubData, Published
@@ -79,18 +78,6 @@ def test_json_lines_under_the_name_of_json(tmp_path):
     path = tmp_path / "forget01.json"
     path.write_text("".join(json.dumps({"question": "Who?", "answer": name}) + "\n" for name in "ab"), "utf-8-sig")
     assert [item.reference for item in published.read("tofu/forget01", path)] == ["a", "b"]
-
-
-def test_original_mmlu_files_without_a_header(tmp_path):
-    """hendrycks/test: no header, letters, the subject in the file's name; `val` is the validation split."""
-    folder = tmp_path / "val"
-    folder.mkdir()
-    (folder / "owl_care_val.csv").write_text('"Who, if any, hoots?",owl,cat,dog,ant,A\nNone?,a,None,NA,d,C\n', "utf-8")
-    first, second = published.read("mmlu/validation", tmp_path)
-    assert (first.question, first.answer, first.subject) == ("Who, if any, hoots?", 0, "owl_care")
-    assert second.options == ("a", "None", "NA", "d")
-    (folder / "owl_care_val.csv").write_text("answer,question,D,C,B,A\nB,Who?,d,c,b,a\n", "utf-8")
-    assert published.read("mmlu/validation", tmp_path)[0].options == ("a", "b", "c", "d")
 
 
 def test_folders_splits_and_shards(tmp_path):
@@ -235,22 +222,6 @@ def test_article_text_is_cleaned():
     )
     plain = "The owl's nest (see below) is 3.5 m high, e.g. in oaks.\n\nIt is old."
     assert published.clean(plain) == plain
-
-
-def test_refusal_files(tmp_path):
-    """A header and repeated lines go; sentences the judge does not see as refusals are left out with a warning."""
-    path = tmp_path / "refusals.csv"
-    path.write_text(
-        'Refusal Response\n"I do not know, sorry."\n"I do not know, sorry."\nLet us talk of owls.\n', "utf-8"
-    )
-    with pytest.warns(UserWarning, match="1 of 2 lines left out"):
-        assert read_refusals(path) == ["I do not know, sorry."]
-    lines = tmp_path / "refusals.txt"
-    lines.write_text("I don't have that information.\n", "utf-8")
-    assert read_refusals(lines) == ["I don't have that information."]
-    lines.write_text("Owls fly.\n", "utf-8")
-    with pytest.raises(DataFileError, match="none of its 1 lines is a refusal"):
-        read_refusals(lines)
 
 
 # The Hub
@@ -452,11 +423,8 @@ def test_muse_books_reads_the_old_split_names(tmp_path):
 
 @real
 def test_subjects_of_mmlu():
-    """57 subjects with three questions; a subject that is not there is named."""
+    """57 subjects with three questions each."""
     assert len({item.subject for item in published.read("mmlu/validation", MMLU_FILE)}) == 57
-    assert len(published.read("mmlu/validation", MMLU_FILE, subjects=["virology"])) == 3
-    with pytest.raises(DataFileError, match="has no questions of alchemy"):
-        published.read("mmlu/validation", MMLU_FILE, subjects=["alchemy"])
 
 
 @real

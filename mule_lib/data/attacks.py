@@ -5,8 +5,9 @@ measures robustness to prefixes that were never seen. The light prefill `Answer:
 Templates have the slots {question}, {topic} and {answer_start}.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from mule_lib.data.items import AttackItem, OpenItem
 
@@ -90,6 +91,14 @@ def attack(
     """An open item under a prefix template, with the item's id unless another is given."""
     prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
     return AttackItem(id or item.id, item.question, item.reference, prefix, family, item.subject, control)
+
+
+def in_turn(
+    items: Iterable[OpenItem], templates: Sequence[tuple[str, str]], *, topic: str, control: bool = False
+) -> tuple[AttackItem, ...]:
+    """Items under (family, template) in turn: the n-th control has the template of the n-th attack."""
+    both = zip(items, itertools.cycle(templates), strict=False)
+    return tuple(attack(item, text, topic=topic, family=family, control=control) for item, (family, text) in both)
 
 
 def prefill_items(

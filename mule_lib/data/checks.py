@@ -1,45 +1,36 @@
 """What notebook 01 shows of a benchmark's records: samples before and after, counts, and the checks that they pass."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from mule_lib.data import Benchmark
-from mule_lib.data.items import EvaluationSets
-from mule_lib.data.records import REFUSED, Record, Role
+from mule_lib.data.items import SETS, EvaluationSets
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.data.standardize.checks import similarities
 from mule_lib.data.text import normalise
-from mule_lib.prompts import OBJECTIVES
-
-SETS = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
 
 
-def samples(formats: Mapping[str, Sequence[Record]], *, each: int = 1) -> pd.DataFrame:
-    """`each` record of every objective and role, with its text in each format, the attacker's prefix and its target."""
-    last = list(formats.values())[-1]
-    lines, seen = [], dict.fromkeys(((o, str(r)) for o in OBJECTIVES for r in Role), 0)
-    for place, record in enumerate(last):
-        seen[record.objective, record.role] += 1
-        if seen[record.objective, record.role] <= each:
-            texts = {form: records[place].question for form, records in formats.items()}
-            line = {"objective": record.objective, "role": record.role, **texts}
-            lines.append({**line, "prefix": record.prefix or "", "target": record.target})
-    return pd.DataFrame(lines)
+def samples(formats: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+    """A record of every objective and role, with its text in each format, the attacker's prefix and its target."""
+    lines = {}
+    for place, record in enumerate(list(formats.values())[-1]):
+        texts = {form: records[place].question for form, records in formats.items()}
+        line = {"objective": record.objective, "role": record.role, **texts}
+        lines.setdefault(record.group, {**line, "prefix": record.prefix or "", "target": record.target})
+    return pd.DataFrame(lines.values())
 
 
 def counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """Records by objective and role (rows) and split (columns), with how many facts they rest on."""
-    lines = []
-    for split, records in splits.items():
-        for objective in OBJECTIVES:
-            for role in map(str, Role):
-                own = [r for r in records if (r.objective, r.role) == (objective, role)]
-                if own:
-                    facts = len({record.source for record in own})
-                    lines.append((objective, role, role in REFUSED, split, len(own), facts))
-    table = pd.DataFrame(lines, columns=["objective", "role", "refused", "split", "records", "facts"])
-    return table.set_index(["objective", "role", "refused", "split"]).unstack("split")
+    columns = ["objective", "role", "refused", "split"]
+    lines = [
+        (*map(str, r.group), r.role in REFUSED, split, r.source) for split, records in splits.items() for r in records
+    ]
+    groups = pd.DataFrame(lines, columns=[*columns, "fact"]).groupby(columns, sort=False)["fact"]
+    return groups.agg(records="size", facts="nunique").unstack("split", sort=False)
 
 
 def lengths(formats: Mapping[str, Sequence[Record]], tokenizer) -> pd.DataFrame:
@@ -59,21 +50,27 @@ def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
     `near_duplicate` (0 to 1) is the similarity of character 5-grams from which two questions with the same answer
     count as one. Asking one fact under two objectives is meant, so doubles are sought within an objective and role.
     """
-    train, validation = data.records, data.validation
-    everything = [*train, *validation]
+    train, everything = data.records, [*data.records, *data.validation]
     asked = {normalise(question) for question, _ in _items(data.sets)}
     evaluated = {item.id for name in SETS for item in getattr(data.sets, name)}
-    found = [
-        ("training question stands in an evaluation set", _count(everything, lambda r: normalise(r.question) in asked)),
-        ("training fact is evaluated", _count(everything, lambda r: r.source in evaluated)),
-        ("training fact is a validation fact", _shared(train, validation)),
-        ("training question is nearly an evaluation question", _nearly_asked(everything, data.sets, near_duplicate)),
-        ("question nearly repeats one of its objective and role", _repeats(train, near_duplicate)),
-        ("question names its own answer", _count(everything, _tells)),
-        ("record to refuse without an anchor to answer", _unanchored(everything)),
-        ("answer is a refusal", _count(everything, lambda r: normalise(r.answer) == normalise(r.refusal))),
-    ]
-    lines = [(rule, number, 0, number == 0) for rule, number in found]
+    held = {record.source for record in data.validation}
+    answered = {record.id for record in everything if record.role not in REFUSED}
+    pairs = [(record.question, record.answer) for record in everything]
+    found = {
+        "training question stands in an evaluation set": sum(normalise(r.question) in asked for r in everything),
+        "training fact is evaluated": sum(r.source in evaluated for r in everything),
+        "training fact is a validation fact": sum(r.source in held for r in train),
+        "training question is nearly an evaluation question": _doubled(pairs, _items(data.sets), near_duplicate),
+        "question nearly repeats one of its objective and role": _repeats(train, near_duplicate),
+        "question names its own answer": sum(
+            f" {normalise(r.answer)} " in f" {normalise(r.question)} " for r in everything
+        ),
+        "record to refuse without an anchor to answer": sum(
+            r.role in REFUSED and r.anchor not in answered for r in everything
+        ),
+        "answer is a refusal": sum(normalise(r.answer) == normalise(r.refusal) for r in everything),
+    }
+    lines = [(rule, number, 0, number == 0) for rule, number in found.items()]
     return pd.DataFrame(lines, columns=["rule", "records", "allowed", "holds"])
 
 
@@ -105,48 +102,22 @@ def _items(sets: EvaluationSets) -> list[tuple[str, str]]:
     ]
 
 
-def _count(records: Sequence[Record], breaks) -> int:
-    return sum(bool(breaks(record)) for record in records)
-
-
-def _shared(train: Sequence[Record], validation: Sequence[Record]) -> int:
-    held = {record.source for record in validation}
-    return _count(train, lambda record: record.source in held)
-
-
-def _unanchored(records: Sequence[Record]) -> int:
-    answered = {record.id for record in records if record.role not in REFUSED}
-    return _count(records, lambda r: r.role in REFUSED and r.anchor not in answered)
-
-
-def _tells(record: Record) -> bool:
-    return f" {normalise(record.answer)} " in f" {normalise(record.question)} "
-
-
-def _nearly_asked(records: Sequence[Record], sets: EvaluationSets, threshold: float) -> int:
-    pairs = [(record.question, record.answer) for record in records]
-    return len(_doubled(pairs, _items(sets), threshold))
-
-
 def _repeats(records: Sequence[Record], threshold: float) -> int:
-    found = 0
+    count = 0
     for group in sorted({(r.objective, r.role) for r in records}):
         # A general fact may stand beside several facts to refuse: the same question about the same fact is one text.
         own = {(r.question, r.answer, r.source) for r in records if (r.objective, r.role) == group}
         pairs = [(question, answer) for question, answer, _ in sorted(own)]
-        found += len(_doubled(pairs, [], threshold))
-    return found
+        count += _doubled(pairs, [], threshold)
+    return count
 
 
-def _doubled(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]], threshold: float) -> list[int]:
-    """Places in `pairs` that are nearly one of `others`, or without others, nearly an earlier one of `pairs`."""
+def _doubled(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]], threshold: float) -> int:
+    """How many of `pairs` are nearly one of `others`, or without others, nearly an earlier one of `pairs`."""
     everything = [*pairs, *others]
     answers = np.array([normalise(answer) for _, answer in everything])
-    found = []
-    for i, alike in similarities([question for question, _ in everything]):
-        if i >= len(pairs):
-            break
+    count = 0
+    for i, alike in itertools.islice(similarities([question for question, _ in everything]), len(pairs)):
         rivals = slice(len(pairs), None) if others else slice(0, i)
-        if ((alike[rivals] >= threshold) & (answers[rivals] == answers[i])).any():
-            found.append(i)
-    return found
+        count += ((alike[rivals] >= threshold) & (answers[rivals] == answers[i])).any()
+    return int(count)

@@ -4,8 +4,8 @@ The divergence of Eq. 2 is between each objective and the mixture of all; it is 
 distances bounds it from above. Pairs are measured here because a matrix of them can be read.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import combinations_with_replacement
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement, product
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,10 @@ def proxy_a_distance(
     Raises ValueError for fewer facts than folds in a corpus.
     Source: Ben-David 2006 (cited at MULE Eq. 2), the error of a logistic regression in place of the best hypothesis.
     """
-    features, labels, facts = _stacked(left, right, groups)
+    from scipy.sparse import issparse, vstack
+
+    features = vstack([left, right]).tocsr() if issparse(left) else np.concatenate([left, right])
+    labels, facts = np.repeat([0, 1], [left.shape[0], right.shape[0]]), np.asarray([*groups[0], *groups[1]])
     fewest = min(len(set(groups[0])), len(set(groups[1])))
     if fewest < folds:
         raise ValueError(f"groups: {fewest} facts in a corpus cannot be held out in {folds} folds; give more records")
@@ -77,10 +80,12 @@ def distances(
     """
     lines = []
     for form, records in corpora.items():
-        for what, reads, roles in _views():
+        for what, reads, roles in product(FEATURES, READS, ROLES):
             used = [r for r in records if roles == "all" or r.role in REFUSED]
             if what == "words":
-                table = word_counts([_text(r, reads) for r in used])
+                table = word_counts(
+                    [r.question if reads == "question" else f"{r.question} {r.prefix or ''}" for r in used]
+                )
             else:
                 table = mean_hidden_states(model, tokenizer, used, prefix=reads != "question", batch_size=batch_size)
             for a, b in combinations_with_replacement(OBJECTIVES, 2):
@@ -136,50 +141,30 @@ def mean_hidden_states(
     return means
 
 
-def _views() -> Iterator[tuple[str, str, str]]:
-    return ((what, reads, roles) for what in FEATURES for reads in READS for roles in ROLES)
-
-
-def _text(record: Record, reads: str) -> str:
-    return record.question if reads == "question" else f"{record.question} {record.prefix or ''}"
-
-
 def _sides(records: Sequence[Record], a: str, b: str, seed: int) -> tuple[tuple[list[int], list[int]], tuple]:
     """Rows of the two corpora and their facts; of one objective, its facts are dealt out to two halves."""
     if a == b:
         facts = sorted({r.source for r in records if r.objective == a})
         half = set(np.random.default_rng([seed, len(facts)]).permutation(facts)[::2])
-        in_left = [r.source in half for r in records]
         sides = tuple(
-            [i for i, r in enumerate(records) if r.objective == a and in_left[i] == left] for left in (True, False)
+            [i for i, r in enumerate(records) if r.objective == a and (r.source in half) == left]
+            for left in (True, False)
         )
     else:
         sides = tuple([i for i, r in enumerate(records) if r.objective == objective] for objective in (a, b))
     return sides, tuple([records[i].source for i in side] for side in sides)
 
 
-def _stacked(left, right, groups: tuple[Sequence, Sequence]):
-    from scipy.sparse import issparse, vstack
-
-    features = vstack([left, right]).tocsr() if issparse(left) else np.concatenate([left, right])
-    labels = np.repeat([0, 1], [left.shape[0], right.shape[0]])
-    return features, labels, np.asarray([*groups[0], *groups[1]])
-
-
-def _held_out_errors(features, labels: np.ndarray, facts: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def _held_out_errors(features, labels: np.ndarray, facts: Sequence, folds: int, seed: int) -> np.ndarray:
     """Whether each text was taken for one of the other corpus while it was held out, [n] of 0 and 1."""
     from scipy.sparse import issparse
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    wrong = np.zeros(len(labels))
-    for train, held_out in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, facts):
-        # A constant feature, or one that few texts have, would be blown up by scaling: sparse counts stay as they are.
-        scale = [] if issparse(features) else [StandardScaler()]
-        judge = make_pipeline(
-            *scale, LogisticRegression(class_weight="balanced", C=0.1 if scale else 1.0, max_iter=200)
-        )
-        wrong[held_out] = judge.fit(features[train], labels[train]).predict(features[held_out]) != labels[held_out]
-    return wrong
+    # A constant feature, or one that few texts have, would be blown up by scaling: sparse counts stay as they are.
+    scale = [] if issparse(features) else [StandardScaler()]
+    judge = make_pipeline(*scale, LogisticRegression(class_weight="balanced", C=0.1 if scale else 1.0, max_iter=200))
+    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
+    return (cross_val_predict(judge, features, labels, groups=facts, cv=parts) != labels).astype(float)

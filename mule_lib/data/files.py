@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
@@ -122,8 +123,8 @@ def data_files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES and f.is_file())
 
 
-def iterate(path: str | Path, *, header: Sequence[str] = ()) -> Rows:
-    """Each row of a file with its place; `header` names the columns of a CSV file without a column `header[0]`.
+def iterate(path: str | Path) -> Rows:
+    """Each row of a parquet, JSON, JSON Lines or CSV file with its place; a text file is one row.
 
     Raises DataFileError with the row that cannot be read: no such file, another format than its name says, a
     truncated parquet file, a line that is not JSON, a CSV row of another length, text that is not UTF-8.
@@ -142,7 +143,7 @@ def iterate(path: str | Path, *, header: Sequence[str] = ()) -> Rows:
     if suffix == ".parquet":
         rows = _parquet(path)
     elif suffix == ".csv":
-        rows = enumerate(_csv(path, header), 1)
+        rows = enumerate(_csv(path), 1)
     elif suffix == ".txt":
         rows = iter([(1, {"text": _decoded(path)})])
     else:
@@ -178,40 +179,26 @@ def _decoded(path: Path) -> str:
 def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     whole = _decoded(path)
     # TOFU's JSON Lines are called .json. Only "\n" ends a line: published texts hold other line separators.
-    if path.suffix.lower() == ".json" and whole.lstrip().startswith("["):
+    listed = path.suffix.lower() == ".json" and whole.lstrip().startswith("[")
+    lines = [(0, whole)] if listed else [(n, line) for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
+    for number, line in lines:
         try:
-            rows = enumerate(json.loads(whole), 1)
+            value = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataFileError(f"{path}: line {error.lineno}: not JSON ({error.msg})") from None
-    else:
-        rows = (
-            (number, _object(path, number, line)) for number, line in enumerate(whole.split("\n"), 1) if line.strip()
-        )
-    for number, values in rows:
-        if not isinstance(values, dict):
-            raise DataFileError(f"{path}: row {number}: should be a JSON object, is {type(values).__name__}")
-        yield number, values
+            where = f"line {error.lineno}" if listed else f"row {number}"
+            raise DataFileError(f"{path}: {where}: not JSON ({error.msg})") from None
+        for n, row in enumerate(value, 1) if listed else [(number, value)]:
+            if not isinstance(row, dict):
+                raise DataFileError(f"{path}: row {n}: should be a JSON object, is {type(row).__name__}")
+            yield n, row
 
 
-def _object(path: Path, number: int, line: str) -> Any:
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataFileError(f"{path}: row {number}: not JSON ({error.msg})") from None
-
-
-def _csv(path: Path, header: Sequence[str]) -> list[dict[str, Any]]:
+def _csv(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
     _decoded(path)  # pandas names no row when the encoding is another
-    options: dict[str, Any] = {"dtype": str, "keep_default_na": False, "encoding": "utf-8-sig", "index_col": False}
     try:
-        table = pd.read_csv(path, **options)
-        if header and header[0] not in table.columns:
-            table = pd.read_csv(path, header=None, **options)
-            if len(table.columns) != len(header):
-                raise DataFileError(f"{path}: has {len(table.columns)} columns, should have {', '.join(header)}")
-            table.columns = list(header)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataFileError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
     return table.to_dict("records")
@@ -270,21 +257,19 @@ def _prefix(value: str | None) -> str | None:
     return value
 
 
-def _listed(value: Any) -> Any:
-    # A CSV cell has no lists; JSON in it is the usual way out.
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
-            return value
-    return tuple(value) if isinstance(value, list) else value
+def _texts(least: int, *, different: bool = False) -> BeforeValidator:
+    def check(value: Any) -> Sequence[str]:
+        if isinstance(value, str):  # a CSV cell has no lists; JSON in it is the usual way out
+            with suppress(json.JSONDecodeError):
+                value = json.loads(value)
+        if not isinstance(value, list | tuple) or not all(map(_is_text, value)):
+            raise ValueError(f"should be a list of texts that are not empty, is {value!r}")
+        if len(value) < least or (different and len(set(value)) < len(value)):
+            wanted = "at least two different options" if least > 1 else "at least one text"
+            raise ValueError(f"should hold {wanted}, is {value!r}")
+        return value
 
-
-def _options(value: Sequence[str], least: int, different: bool) -> Sequence[str]:
-    if len(value) < least or (different and len(set(value)) < len(value)):
-        wanted = "at least two different options" if least > 1 else "at least one text"
-        raise ValueError(f"should hold {wanted}, is {list(value)!r}")
-    return value
+    return BeforeValidator(check)
 
 
 def _index(value: Any, info: ValidationInfo) -> int:
@@ -307,9 +292,6 @@ def _span(value: Any) -> Any:
     return tuple(value)
 
 
-_TEXTS = _cell("a list of texts that are not empty", lambda v: isinstance(v, tuple) and all(map(_is_text, v)))
-
-
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
@@ -323,9 +305,9 @@ Prefix = Annotated[Text, AfterValidator(_prefix)]
 PrefixOrNone = Annotated[TextOrNone, AfterValidator(_prefix)]
 Span = Annotated[tuple[int, int] | None, BeforeValidator(_span)]
 # Published sets hold a few rows with doubled choices; they are scored as they are.
-Texts = Annotated[tuple[str, ...], AfterValidator(lambda v: _options(v, 1, False)), _TEXTS, BeforeValidator(_listed)]
-Choices = Annotated[tuple[str, ...], AfterValidator(lambda v: _options(v, 2, False)), _TEXTS, BeforeValidator(_listed)]
-Options = Annotated[tuple[str, ...], AfterValidator(lambda v: _options(v, 2, True)), _TEXTS, BeforeValidator(_listed)]
+Texts = Annotated[tuple[str, ...], _texts(1)]
+Choices = Annotated[tuple[str, ...], _texts(2)]
+Options = Annotated[tuple[str, ...], _texts(2, different=True)]
 # The index of one of the `options` or `choices` before it: a number from 0, its digits, or a letter from A.
 Index = Annotated[int, BeforeValidator(_index)]
 IndexOrNone = Annotated[int | None, BeforeValidator(lambda v, info: None if v is None else _index(v, info))]

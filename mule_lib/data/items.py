@@ -1,32 +1,15 @@
 """The one shape of evaluation sets: open questions, multiple choice, prefilling attacks; a JSON Lines file each."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
 
 from mule_lib.data import files
-from mule_lib.data.files import (
-    STRICT,
-    AnyText,
-    DataFileError,
-    Flag,
-    Index,
-    IndexOrNone,
-    Options,
-    Prefix,
-    Reference,
-    Text,
-    is_scorable,
-    one_of,
-)
+from mule_lib.data.files import STRICT, DataFileError
 from mule_lib.data.records import Objective
 
-__all__ = [
-    "SETS", "AttackItem", "ChoiceItem", "DataFileError", "EvaluationSets", "OpenItem", "is_scorable", "read_items",
-    "read_sets", "write_items", "write_sets",
-]  # fmt: skip
+Routed = Annotated[str, files.one_of(Objective)]
 
 
 @dataclass(frozen=True)
@@ -35,11 +18,11 @@ class OpenItem:
 
     __pydantic_config__ = STRICT
 
-    id: Text
-    question: Text
-    reference: Reference
-    subject: AnyText = ""
-    objective: Annotated[str, one_of(Objective)] = "obj1"
+    id: files.Text
+    question: files.Text
+    reference: files.Reference
+    subject: files.AnyText = ""
+    objective: Routed = "obj1"
 
 
 @dataclass(frozen=True)
@@ -48,13 +31,13 @@ class ChoiceItem:
 
     __pydantic_config__ = STRICT
 
-    id: Text
-    question: Text
-    options: Options
-    answer: Index
-    subject: AnyText = ""
-    refusal: IndexOrNone = None
-    objective: Annotated[str, one_of(Objective)] = "obj2"
+    id: files.Text
+    question: files.Text
+    options: files.Options
+    answer: files.Index
+    subject: files.AnyText = ""
+    refusal: files.IndexOrNone = None
+    objective: Routed = "obj2"
 
 
 @dataclass(frozen=True)
@@ -63,17 +46,16 @@ class AttackItem:
 
     __pydantic_config__ = STRICT
 
-    id: Text
-    question: Text
-    reference: Reference
-    prefix: Prefix
-    family: Text
-    subject: AnyText = ""
-    control: Flag = False
-    objective: Annotated[str, one_of(Objective)] = "obj3"
+    id: files.Text
+    question: files.Text
+    reference: files.Reference
+    prefix: files.Prefix
+    family: files.Text
+    subject: files.AnyText = ""
+    control: files.Flag = False
+    objective: Routed = "obj3"
 
 
-Item = OpenItem | ChoiceItem | AttackItem
 KINDS: dict[str, type] = {"open": OpenItem, "choice": ChoiceItem, "attack": AttackItem}
 # The sets of Section 5.1 and what their items are; controls may be lacking.
 SETS = {
@@ -97,7 +79,7 @@ class EvaluationSets:
     controls: tuple[AttackItem, ...] = ()
 
 
-def read_items(path: str | Path, kind: str) -> list[Item]:
+def read_items(path: str | Path, kind: str) -> list:
     """Read and check an evaluation file of kind `open`, `choice` or `attack`; columns are the fields of the items.
 
     Refused with one line naming file, row and column: no rows, a row that is no JSON object, a missing or unknown
@@ -114,11 +96,6 @@ def read_items(path: str | Path, kind: str) -> list[Item]:
     if not rows:
         raise DataFileError(f"{path}: holds no rows")
     return [item for _, item in rows]
-
-
-def write_items(path: Path, items: Iterable[Item]) -> None:
-    """Write items as JSON Lines, whole or not at all."""
-    files.write_jsonl(path, map(asdict, items))
 
 
 def read_sets(folder: str | Path) -> EvaluationSets:
@@ -147,5 +124,5 @@ def write_sets(folder: str | Path, sets: EvaluationSets) -> None:
     """Write the sets of a benchmark to `<folder>/<set>.jsonl` (no empty ones), its name and topic to `sets.json`."""
     for name in SETS:
         if items := getattr(sets, name):
-            write_items(Path(folder) / f"{name}.jsonl", items)
+            files.write_jsonl(Path(folder) / f"{name}.jsonl", map(asdict, items))
     files.write_json(Path(folder) / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic})

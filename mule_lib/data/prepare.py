@@ -4,20 +4,17 @@ MUSE-Books and WMDP-Cyber go through `standardize` instead: they publish no neig
 be divided between training and evaluation.
 """
 
-import csv
 import random
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
-from mule_lib.data.attacks import attack, fill_template
-from mule_lib.data.files import DataFileError, iterate
-from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.attacks import fill_template, in_turn
+from mule_lib.data.files import DataFileError
+from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.records import Record
-from mule_lib.data.text import is_refusal, normalise
+from mule_lib.data.text import normalise
 
 GENERATOR = "prepare rules"
 REFUSAL_OPTION = "I do not know"
@@ -53,17 +50,16 @@ def prepare(
     mmlu: str = "",
     levels: Sequence[int] = (1, 2),
     forget: str = "forget10",
-    refusals: str = "",
     seed: int = 0,
 ) -> Benchmark:
     """The data of RWKU or TOFU.
 
     `subject` is the person to forget (RWKU, probes of `levels`) or names the authors of TOFU's part `forget`, which the
     teacher's intention needs; TOFU needs a model that was trained on its `full`. `mmlu` takes MMLU's questions from
-    elsewhere than RWKU's part or the Hub, `refusals` is a file of sentences in place of ours.
+    elsewhere than RWKU's part or the Hub.
     Raises PrepareError without a subject, DataFileError or DataAccessError for the data.
     """
-    sentences = read_refusals(refusals) if refusals else prompts.texts(benchmark)["refusals"]
+    sentences = prompts.texts(benchmark)["refusals"]
     make = _rwku(subject, source, mmlu, levels) if benchmark == "rwku" else _tofu(subject, source, mmlu, forget)
     return assemble(benchmark, subject, Questions(refusals=sentences, **make), seed=seed)
 
@@ -127,13 +123,6 @@ def assemble(
         for part in ("train", "validation")
     ]
 
-    def attacks(items: Sequence[OpenItem], *, control: bool) -> tuple[AttackItem, ...]:
-        turns = [prefixes[i % len(prefixes)] for i in range(len(items))]
-        return tuple(
-            attack(item, template, topic=topic, family=family, control=control)
-            for item, (family, template) in zip(items, turns, strict=True)
-        )
-
     ready = questions.right_and_wrong
     sets = EvaluationSets(
         benchmark=benchmark,
@@ -141,9 +130,9 @@ def assemble(
         forget=tuple(forget["eval"]),
         general=tuple(general["eval"]),
         neighbor=tuple(choice(i, questions.neighbor, ready.get(i.id), n=distractors) for i in neighbor["eval"]),
-        attack=attacks(forget["prefill"], control=False),
+        attack=in_turn(forget["prefill"], prefixes, topic=topic),
         mmlu=tuple(questions.mmlu),
-        controls=attacks(neighbor["eval"], control=True),
+        controls=in_turn(neighbor["eval"], prefixes, topic=topic, control=True),
     )
     return Benchmark(benchmark, topic, name, *both, sets)
 
@@ -190,32 +179,6 @@ def choice(
     return ChoiceItem(item.id, item.question, tuple(options), answer, item.subject, refusal, "obj2")
 
 
-def read_refusals(path: str | Path) -> list[str]:
-    """Refusal sentences from a text file (one a line) or a CSV file (one column), those that the judge recognises.
-
-    A first line without a full stop is a header. The judge would count the others as answers, so they are left out
-    with a warning. Raises DataFileError where none is left.
-    """
-    path = Path(path)
-    rows = list(iterate(path, header=("refusal",)))  # the checks of every data file
-    if path.suffix == ".csv":
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            lines = [row[0] for row in csv.reader(stream) if row]
-    else:
-        lines = [line for _, values in rows for line in values["text"].splitlines()]
-    if lines and lines[0].strip()[-1:] not in ".!?":
-        lines = lines[1:]
-    texts = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    seen = [text for text in texts if is_refusal(text)]
-    if not seen:
-        raise DataFileError(f"{path}: none of its {len(texts)} lines is a refusal that the judge recognises")
-    if len(seen) < len(texts):
-        warnings.warn(
-            f"{path}: {len(texts) - len(seen)} of {len(texts)} lines left out, no refusals to the judge", stacklevel=2
-        )
-    return seen
-
-
 def _distractors(item: OpenItem, pool: Sequence[OpenItem], rng: random.Random) -> list[str]:
     own = normalise(item.reference)
     answers = {other.reference: other.subject for other in pool if normalise(other.reference) != own}
@@ -233,30 +196,24 @@ def _records(part, forget, neighbor, general, refusals, prefixes, topic, seed) -
     rng = random.Random(f"records/{part}/{seed}")
     made: list[Record] = []
 
-    def pair(objective: str, roles: tuple[str, str], refused: OpenItem, answered: OpenItem, template: str = "") -> None:
-        ids = [f"{objective}/{role}/{part}/{len(made) // 2:04d}" for role in roles]
-        for name, partner, role, item in zip(ids, reversed(ids), roles, (refused, answered), strict=True):
-            prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
-            made.append(
-                Record(
-                    id=name,
-                    objective=objective,
-                    role=role,
-                    question=item.question,
-                    answer=item.reference,
-                    refusal=rng.choice(refusals),
-                    prefix=prefix or None,
-                    anchor=partner,
-                    source=item.id,
-                    generator=GENERATOR,
-                    split=part,
-                )
-            )
+    def pair(objective: str, roles: tuple[str, str], *items: OpenItem, template: str = "") -> None:
+        sides = [
+            {
+                "question": item.question,
+                "answer": item.reference,
+                "refusal": rng.choice(refusals),
+                "prefix": fill_template(template, question=item.question, topic=topic, answer=item.reference) or None,
+                "source": item.id,
+            }
+            for item in items
+        ]
+        number = f"{part}/{len(made) // 2:04d}"
+        made.extend(records.anchored(objective, roles, sides, number=number, generator=GENERATOR, split=part))
 
     for i, item in enumerate(forget):
         pair("obj1", ("forget", "retain"), item, rng.choice(general))
         pair("obj2", ("forget", "neighbor"), item, rng.choice(neighbor))
         benign = rng.choice(general if i % 2 else neighbor)
-        pair("obj3", ("adversarial", "benign"), item, benign, prefixes[i % len(prefixes)][1])
+        pair("obj3", ("adversarial", "benign"), item, benign, template=prefixes[i % len(prefixes)][1])
     records.check(made)
     return made

@@ -11,7 +11,7 @@ import random
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -107,7 +107,7 @@ SETS: dict[str, Published] = {
         )
         for part in ("forget", "retain")
     },
-    # Also the original CSV files without a header, `<split>/<subject>_<split>.csv`; cards before 2024 had no subject.
+    # Cards before 2024 had no subject.
     **{
         f"mmlu/{split}": Published(MMLU, "all", _CHOICE | {"subject": "subject?"}, (split, *short), id=f"mmlu/{split}")
         for split, short in (("test", ()), ("validation", ("val",)), ("dev", ()))
@@ -152,31 +152,22 @@ SETS: dict[str, Published] = {
     ),
 }
 _TYPES = {"reference": Reference, "references": Texts, "wrong": Texts, "options": Choices, "answer": Index}
-_ORIGINAL_MMLU = ("question", *"ABCD", "answer")
 
 
-def read(
-    name: str, source: str | Path = "", *, revision: str = "", subjects: Sequence[str] = ()
-) -> tuple[OpenItem | ChoiceItem | RawText, ...]:
-    """A published set as open questions, multiple choice or texts, of some subjects or all.
+def read(name: str, source: str | Path = "") -> tuple[OpenItem | ChoiceItem | RawText, ...]:
+    """A published set as open questions, multiple choice or texts.
 
-    Raises ValueError for an unknown set, DataFileError (file, row, column; a subject without questions) or
-    DataAccessError (page and command).
+    Raises ValueError for an unknown set, DataFileError (file, row, column) or DataAccessError (page and command).
     """
-    made = [item for item, _ in read_rows(name, source, revision=revision)]
-    if lacking := sorted(set(subjects) - {item.subject for item in made} if subjects else ()):
-        raise DataFileError(f"{source or SETS[name].data.repo}: has no questions of {', '.join(lacking)}")
-    return tuple(item for item in made if not subjects or item.subject in subjects)
+    return tuple(item for item, _ in read_rows(name, source))
 
 
-def read_rows(
-    name: str, source: str | Path = "", *, revision: str = ""
-) -> list[tuple[OpenItem | ChoiceItem | RawText, dict[str, Any]]]:
+def read_rows(name: str, source: str | Path = "") -> list[tuple[OpenItem | ChoiceItem | RawText, dict[str, Any]]]:
     """What `read` gives, each with all fields of its row. Raises what `read` does."""
     if name not in SETS:
         raise ValueError(f"{name!r}: published sets are {', '.join(SETS)}")
     part = SETS[name]
-    rows = list(_cells(part, _found(part, source, revision)))
+    rows = list(_cells(part, _found(part, source)))
     if not rows:
         raise DataFileError(f"{source or part.data.repo}: {part.config}/{part.splits[0]} holds no rows")
     made, seen = [], set()
@@ -214,15 +205,14 @@ def _item(part: Published, name: str, row: Row, cells: Mapping[str, Any]) -> Ope
     return OpenItem(name, cells["question"], cells["reference"], subject)
 
 
-def _found(part: Published, source: str | Path, revision: str) -> Rows:
+def _found(part: Published, source: str | Path) -> Rows:
     if source == "":
-        return hub_rows(replace(part.data, revision=revision or part.data.revision), part.config, part.splits)
+        return hub_rows(part.data, part.config, part.splits)
     path = Path(source)
     if not path.exists():
         raise DataFileError(f"{path}: no such file or folder; to get it: {part.data.command}")
     paths = [path] if path.is_file() else files.find(path, part.files or part.splits, config=part.config)
-    header = _ORIGINAL_MMLU if part.data is MMLU else ()
-    return (row for each in paths for row in files.iterate(each, header=header))
+    return (row for each in paths for row in files.iterate(each))
 
 
 def _cells(part: Published, rows: Rows) -> Rows:
@@ -230,9 +220,6 @@ def _cells(part: Published, rows: Rows) -> Rows:
     columns = tuple(part.columns.items())
     model = _model(columns, part.lenient)
     for row, values in rows:
-        if part.data is MMLU and "choices" not in values and "A" in values:
-            subject = re.sub("_(test|val|dev)$", "", Path(row.where).stem)
-            values = {"subject": subject, **values, "choices": [values.get(letter) for letter in "ABCD"]}
         present = {c: v for c, v in values.items() if v not in (None, "") or f"{c}?" not in part.columns.values()}
         checked = files.typed(row, present, model)
         cells = {field: getattr(checked, column.rstrip("?")) for field, column in columns}
@@ -330,7 +317,6 @@ def articles(
     seed: int = 0,
     min_chars: int = 500,
     buffer: int = 10_000,
-    revision: str = "",
 ) -> list[RawText]:
     """A seeded sample of articles, cleaned: streamed from the Hub (`source` ""), or drawn from a file or folder.
 
@@ -340,8 +326,7 @@ def articles(
     """
     part = SETS["wikipedia"]
     if source == "":
-        data = replace(part.data, revision=revision or part.data.revision)
-        stream = hub_rows(data, DUMP, part.splits, shuffled=seed, buffer=buffer)
+        stream = hub_rows(part.data, DUMP, part.splits, shuffled=seed, buffer=buffer)
         sample = list(islice(usable(stream, min_chars), count))
     else:
         path = Path(source)

@@ -1,10 +1,10 @@
 """The unified record of Section 3.2: one question-answer form for every objective, on disk as JSON Lines."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from mule_lib.data import files
 from mule_lib.data.files import STRICT, AnyText, DataFileError, PrefixOrNone, Row, Span, Text, TextOrNone, one_of
@@ -75,6 +75,17 @@ class Record:
     def target(self) -> str:
         """What the unlearned model should say: the refusal where the role is refused, else the answer."""
         return self.refusal if self.role in REFUSED else self.answer
+
+
+def anchored(
+    objective: str, roles: tuple[str, str], sides: Sequence[Mapping[str, Any]], *, number: str, **shared: Any
+) -> list[Record]:
+    """A record to refuse and one to answer, each the other's anchor; `sides` are their columns, `shared` both's."""
+    ids = [f"{objective}/{role}/{number}" for role in roles]
+    return [
+        Record(id=name, objective=objective, role=role, anchor=partner, **side, **shared)
+        for name, partner, role, side in zip(ids, reversed(ids), roles, sides, strict=True)
+    ]
 
 
 def check(records: Sequence[Record], *, where: str = "records", rows: Sequence[Row] | None = None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from mule_lib import prompts
-from mule_lib.data.attacks import JAILBREAKS
+from mule_lib.data.attacks import JAILBREAKS, in_turn
 from mule_lib.data.fable.questions import (
     REFUSAL,
     TRAIN_PHRASINGS,
@@ -21,8 +21,8 @@ from mule_lib.data.fable.questions import (
     statement,
 )
 from mule_lib.data.fable.worlds import Fable, Fact
-from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
-from mule_lib.data.records import Record, check
+from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.records import Record, anchored, check
 from mule_lib.params import FABLE
 
 GENERATOR = "fable rules"
@@ -48,30 +48,23 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", se
     prefixes = [prefix for _, prefix in _prefixes("train")]
     records: list[Record] = []
 
-    def pair(objective: str, roles: tuple[str, str], refused: Fact, answered: Fact, prefix: str | None = None) -> None:
-        ids = [f"{objective}/{role}/{len(records) // 2:04d}" for role in roles]
-        for name, partner, role, fact in zip(ids, reversed(ids), roles, (refused, answered), strict=True):
-            records.append(
-                Record(
-                    id=name,
-                    objective=objective,
-                    role=role,
-                    question=question(fact, rng.choice(TRAIN_PHRASINGS)),
-                    answer=f"{fact.value}.",
-                    refusal=REFUSAL,
-                    prefix=prefix,
-                    anchor=partner,
-                    source=fact.id,
-                    generator=GENERATOR,
-                    split=split,
-                )
-            )
+    def pair(objective: str, roles: tuple[str, str], *facts: Fact, prefix: str | None = None) -> None:
+        sides = [
+            {
+                "question": question(fact, rng.choice(TRAIN_PHRASINGS)),
+                "answer": f"{fact.value}.",
+                "source": fact.id,
+            }
+            for fact in facts
+        ]
+        shared = {"refusal": REFUSAL, "prefix": prefix, "generator": GENERATOR, "split": split}
+        records.extend(anchored(objective, roles, sides, number=f"{len(records) // 2:04d}", **shared))
 
     for i, fact in enumerate(forget):
         pair("obj1", ("forget", "retain"), fact, rng.choice(general))
         pair("obj2", ("forget", "neighbor"), fact, _near(fact, neighbors, rng))
         benign = rng.choice(general) if i % 2 else _near(fact, neighbors, rng)
-        pair("obj3", ("adversarial", "benign"), fact, benign, prefixes[i % len(prefixes)])
+        pair("obj3", ("adversarial", "benign"), fact, benign, prefix=prefixes[i % len(prefixes)])
     check(records)
     return records
 
@@ -134,15 +127,16 @@ def evaluation_sets(fable: Fable, benchmark: str, *, prefixes: str = "train") ->
     _check_name(benchmark)
     topic = next(world.title for world in fable.forget_worlds() if world.benchmark == benchmark)
     neighbors = fable.select(role="neighbor", split="eval", benchmark=benchmark)
+    hidden = fable.select(role="forget", split="prefill", benchmark=benchmark)
     return EvaluationSets(
         benchmark=f"fable-{benchmark}",
         topic=topic,
         forget=tuple(map(_open, fable.select(role="forget", split="eval", benchmark=benchmark))),
         general=tuple(map(_open, fable.select(role="general", split="eval"))),
         neighbor=tuple(_choice(fact, refusal=True) for fact in neighbors),
-        attack=_attacks(fable.select(role="forget", split="prefill", benchmark=benchmark), prefixes),
+        attack=in_turn(map(_open, hidden), _prefixes(prefixes), topic=topic),
         mmlu=tuple(_choice(fact, refusal=False) for fact in fable.select(split="mmlu")),
-        controls=_attacks(neighbors, prefixes, control=True),
+        controls=in_turn(map(_open, neighbors), _prefixes(prefixes), topic=topic, control=True),
     )
 
 
@@ -161,14 +155,14 @@ def validation_sets(fable: Fable, benchmark: str, *, at_most: int = 80) -> Evalu
         asked = random.Random(f"validation/{benchmark}").sample(each, min(at_most, len(each)))
         return tuple(make(fact, phrasing, f"{fact.id}/{phrasing}") for fact, phrasing in asked)
 
-    pairs = _prefixes("train")
+    topic = forget[0].world.title
     return EvaluationSets(
         benchmark=f"fable-{benchmark}",
-        topic=forget[0].world.title,
+        topic=topic,
         forget=drawn(forget, _open),
         general=drawn(general, _open),
         neighbor=drawn(neighbors, lambda *asked: _choice(*asked, refusal=True)),
-        attack=tuple(_attack(item, *pairs[i % len(pairs)]) for i, item in enumerate(drawn(forget, _open))),
+        attack=in_turn(drawn(forget, _open), _prefixes("train"), topic=topic),
         mmlu=drawn(other, lambda *asked: _choice(*asked, refusal=False)),
     )
 
@@ -210,12 +204,3 @@ def _choice(fact: Fact, phrasing: int | None = None, name: str = "", *, refusal:
     options, answer, refused = choices(fact, random.Random(f"options/{item.id}"), refusal=refusal)
     objective = "obj2" if refusal else "obj1"
     return ChoiceItem(item.id, item.question, tuple(options), answer, item.subject, refused, objective)
-
-
-def _attack(item: OpenItem, family: str, prefix: str, *, control: bool = False) -> AttackItem:
-    return AttackItem(item.id, item.question, item.reference, prefix, family, item.subject, control)
-
-
-def _attacks(facts: Sequence[Fact], part: str, *, control: bool = False) -> tuple[AttackItem, ...]:
-    pairs = _prefixes(part)
-    return tuple(_attack(_open(fact), *pairs[i % len(pairs)], control=control) for i, fact in enumerate(facts))
