@@ -56,6 +56,7 @@ class AttackItem:
     objective: Routed = "obj3"
 
 
+Item = OpenItem | ChoiceItem | AttackItem
 KINDS: dict[str, type] = {"open": OpenItem, "choice": ChoiceItem, "attack": AttackItem}
 # The sets of Section 5.1 and what their items are; controls may be lacking.
 SETS = {
@@ -79,7 +80,7 @@ class EvaluationSets:
     controls: tuple[AttackItem, ...] = ()
 
 
-def read_items(path: str | Path, kind: str) -> list:
+def read_items(path: str | Path, kind: str) -> list[Item]:
     """Read and check an evaluation file of kind `open`, `choice` or `attack`; columns are the fields of the items.
 
     Refused with one line naming file, row and column: no rows, a row that is no JSON object, a missing or unknown
