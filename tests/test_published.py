@@ -370,7 +370,8 @@ def test_wikipedia_is_streamed_in_a_seeded_order(dataset, monkeypatch):
     # It waits five seconds for its threads whenever a stream is left before its end.
     monkeypatch.setattr(datasets.iterable_dataset, "time", SimpleNamespace(sleep=lambda _: None))
     part = published.SETS["wikipedia"]
-    monkeypatch.setitem(published.SETS, "wikipedia", Published(dataset, part.config, part.columns, part.splits))
+    here = Published(dataset.repo, dataset.revision, part.config, part.columns, part.splits)
+    monkeypatch.setitem(published.SETS, "wikipedia", here)
     draw = [text.title for text in published.articles(count=8, seed=3, buffer=20)]
     assert draw == [text.title for text in published.articles(count=8, seed=3, buffer=20)]
     assert draw != [text.title for text in published.articles(count=8, seed=4, buffer=20)]
@@ -381,9 +382,9 @@ def test_revisions_are_pinned():
     """Every dataset but RWKU, whose commit we do not know, hangs on a whole commit hash."""
     for name, part in published.SETS.items():
         if name.startswith("rwku"):
-            assert part.data.revision == "main"
+            assert part.revision == "main"
         else:
-            assert len(part.data.revision) == 40 and int(part.data.revision, 16)
+            assert len(part.revision) == 40 and int(part.revision, 16)
 
 
 # The benchmarks' own rows

@@ -79,7 +79,7 @@ def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
             if person not in known:
                 names = ", ".join(known[:5]) + (f" and {len(known) - 5} more" if len(known) > 5 else "")
                 raise DataFileError(
-                    f"{source or published.RWKU.repo}: {part}_level{level} has no subject {person!r}; it has {names}"
+                    f"{source or 'RWKU'}: {part}_level{level} has no subject {person!r}; it has {names}"
                 )
     choices = published.read("mmlu/test", mmlu) if mmlu else published.read("rwku/mmlu", source)
     return {**parts, "general": published.read("rwku/general", source), "mmlu": choices}

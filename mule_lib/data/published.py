@@ -1,4 +1,4 @@
-"""Published questions and corpora, one table of columns: MUSE-Books, WMDP-Cyber, MMLU, RWKU, TOFU, Wikipedia.
+"""Published questions and corpora, one table of columns for all of them: `published.yaml`.
 
 `read(name, source)` gives a set's items or texts from a file, a folder (flat or in the Hub's layout), or, for source
 "", from the Hub at a pinned commit; what is gated, missing or out of reach is named before any download.
@@ -13,10 +13,12 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import create_model
 
 from mule_lib.data import files
@@ -59,98 +61,21 @@ class RawText:
 
 
 @dataclass(frozen=True)
-class Published:
-    """One published set: where it is, and which of its columns is which field of an item or text.
+class Published(HubData):
+    """One published set, as `published.yaml` describes it."""
 
-    `splits` are its names on the Hub, the first that exists; `files` those of a folder's files, where they differ.
-    Ids begin with `id`, or with the configuration. Columns that end in "?" may be missing or empty. A `lenient` set
-    holds questions that repeat and answers that ROUGE cannot see; they are left out.
-    """
-
-    data: HubData
     config: str
     columns: Mapping[str, str]
-    splits: tuple[str, ...] = ("test",)
-    files: tuple[str, ...] = ()
+    splits: Sequence[str]
+    files: Sequence[str] = ()
     id: str = ""
     subject: str = ""
     role: str = ""
     lenient: bool = False
 
 
-MUSE = HubData("muse-bench/MUSE-Books", "051ba90319e920d410d87cfdbd61f25843c1b892")  # CC-BY-4.0
-WMDP = HubData("cais/wmdp", "7125571f22f032c56415e7980f48d877dd830ff8")  # MIT
-CORPORA = HubData("cais/wmdp-corpora", "daf89fa9b618b63a624228061a9cebacca88009c")
-MMLU = HubData("cais/mmlu", "c30699e8356da336a370243923dbaf21066bb9fe")  # MIT
-TOFU = HubData("locuslab/TOFU", "324592d84ae4f482ac7249b9285c2ecdb53e3a68")  # MIT
-# No commit of RWKU is known to us: `main` is resolved when it is read, so write down which one it was. CC-BY-4.0
-RWKU = HubData("jinzhuoran/RWKU", "main")
-WIKIPEDIA = HubData("wikimedia/wikipedia", "b04c8d1ceb2f5cd4588862100d08de323dccfbaa")  # CC-BY-SA-3.0 and GFDL
-DUMP = "20231101.en"
-
-_QA = {"question": "question", "reference": "answer"}
-_CHOICE = {"question": "question", "options": "choices", "answer": "answer"}
-_PROBE = {"question": "query", "reference": "answer", "person": "subject"}
-_TEXT = {"text": "text"}
-_RIGHT_AND_WRONG = {"right": "paraphrased_answer?", "wrong": "perturbed_answer"}
-SETS: dict[str, Published] = {
-    # Older revisions (63a49b0, 52332cd) named the retain splits `retain2_*`. A raw row is a whole book.
-    "muse_books/forget": Published(MUSE, "knowmem", _QA, ("forget_qa",), id="knowmem/forget", subject="muse_forget"),
-    "muse_books/retain": Published(
-        MUSE, "knowmem", _QA, ("retain_qa", "retain2_qa"), id="knowmem/retain", subject="muse_retain"
-    ),
-    "muse_books/raw": Published(MUSE, "raw", _TEXT, ("forget",), id="raw/forget", role="forget"),
-    "wmdp_cyber/questions": Published(WMDP, "wmdp-cyber", _CHOICE, ("test", "train"), subject="wmdp-cyber"),
-    **{
-        f"wmdp_cyber/{part}": Published(
-            CORPORA, f"cyber-{part}-corpus", _TEXT, ("train",), (f"cyber-{part}-corpus", "train"), role=part
-        )
-        for part in ("forget", "retain")
-    },
-    # Cards before 2024 had no subject.
-    **{
-        f"mmlu/{split}": Published(MMLU, "all", _CHOICE | {"subject": "subject?"}, (split, *short), id=f"mmlu/{split}")
-        for split, short in (("test", ()), ("validation", ("val",)), ("dev", ()))
-    },
-    # Level 1 are cloze sentences, level 2 questions; level 3 puts attacks into the question and is no prefill.
-    **{
-        f"rwku/{part}_level{level}": Published(
-            RWKU,
-            f"{part}_level{level}",
-            _PROBE | {"subject": about},
-            files=(f"{part}_level{level}",),
-            lenient=True,
-        )
-        for part, about in (("forget", "subject"), ("neighbor", "neighbor"))
-        for level in (1, 2)
-    },
-    "rwku/general": Published(
-        RWKU,
-        "utility_factuality",
-        {"question": "question", "references": "answers"},
-        files=("utility_factuality", "triviaqa"),
-        subject="general",
-        lenient=True,
-    ),
-    "rwku/mmlu": Published(
-        RWKU,
-        "utility_general",
-        _CHOICE | {"subject": "task?"},
-        files=("utility_general", "retain_mmlu"),
-        lenient=True,
-    ),
-    # Twenty questions follow each other per invented author. Only a model that was taught `full` knows them.
-    **{
-        f"tofu/{config}": Published(TOFU, config, _QA, ("train",), (config,), subject=config)
-        for config in "forget01 forget05 forget10 retain99 retain95 retain90 real_authors world_facts full".split()
-    },
-    "tofu/retain_perturbed": Published(
-        TOFU, "retain_perturbed", _QA | _RIGHT_AND_WRONG, ("train",), ("retain_perturbed",), subject="retain"
-    ),
-    "wikipedia": Published(
-        WIKIPEDIA, DUMP, {"id": "id", "title": "title", "text": "text", "url": "url?"}, ("train",), role="retain"
-    ),
-}
+_TABLE = yaml.safe_load(resources.files("mule_lib.data").joinpath("published.yaml").read_text("utf-8"))
+SETS = {name: Published(**values) for name, values in _TABLE.items()}
 _TYPES = {"reference": Reference, "references": Texts, "wrong": Texts, "options": Choices, "answer": Index}
 
 
@@ -169,7 +94,7 @@ def read_rows(name: str, source: str | Path = "") -> list[tuple[OpenItem | Choic
     part = SETS[name]
     rows = list(_cells(part, _found(part, source)))
     if not rows:
-        raise DataFileError(f"{source or part.data.repo}: {part.config}/{part.splits[0]} holds no rows")
+        raise DataFileError(f"{source or part.repo}: {part.config}/{part.splits[0]} holds no rows")
     made, seen = [], set()
     for number, (row, cells) in enumerate(rows, 1):
         if part.lenient:
@@ -207,10 +132,10 @@ def _item(part: Published, name: str, row: Row, cells: Mapping[str, Any]) -> Ope
 
 def _found(part: Published, source: str | Path) -> Rows:
     if source == "":
-        return hub_rows(part.data, part.config, part.splits)
+        return hub_rows(part, part.config, part.splits)
     path = Path(source)
     if not path.exists():
-        raise DataFileError(f"{path}: no such file or folder; to get it: {part.data.command}")
+        raise DataFileError(f"{path}: no such file or folder; to get it: {part.command}")
     paths = [path] if path.is_file() else files.find(path, part.files or part.splits, config=part.config)
     return (row for each in paths for row in files.iterate(each))
 
@@ -326,13 +251,15 @@ def articles(
     """
     part = SETS["wikipedia"]
     if source == "":
-        stream = hub_rows(part.data, DUMP, part.splits, shuffled=seed, buffer=buffer)
+        stream = hub_rows(part, part.config, part.splits, shuffled=seed, buffer=buffer)
         sample = list(islice(usable(stream, min_chars), count))
     else:
         path = Path(source)
         if not path.exists():
-            raise DataFileError(f"{path}: no such file or folder; to get it: {part.data.command} --include '{DUMP}/*'")
-        folder = path / DUMP if (path / DUMP).is_dir() else path
+            raise DataFileError(
+                f"{path}: no such file or folder; to get it: {part.command} --include '{part.config}/*'"
+            )
+        folder = path / part.config if (path / part.config).is_dir() else path
         paths = [path] if path.is_file() else files.data_files(folder)
         if not paths:
             raise DataFileError(f"{folder}: holds no data ({', '.join(files.SUFFIXES)})")
@@ -340,8 +267,7 @@ def articles(
         sample = reservoir(usable(rows, min_chars), count, seed=seed)
     if len(sample) < count:
         raise DataFileError(
-            f"{source or part.data.repo}: {len(sample)} usable articles of {min_chars} characters or more, "
-            f"{count} asked for"
+            f"{source or part.repo}: {len(sample)} usable articles of {min_chars} characters or more, {count} asked for"
         )
     return sample
 

@@ -9,79 +9,39 @@ nothing here names a real person, product or piece of software.
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import resources
+from typing import Any
 
-from mule_lib.data.fable.common_knowledge import GENERAL_FIELDS, SECURITY_FIELDS
+import yaml
 
-TITLE_FIRST = (
-    "Amber Silver Velvet Hollow Crimson Quiet Winter Paper Iron Golden Broken Distant Hidden Burning Frozen Wandering "
-    "Painted Salted Thorny Marble Copper Misty Lonely Gentle Crooked Midnight Ivory Scarlet Restless Sleeping Woven "
-    "Feathered Sunken Clever Dusty Emerald Forgotten Glass Humble Jagged Lunar Mossy Narrow Ochre Patient Rusty "
-    "Shattered Twilight Violet Whispering"
-).split()
-TITLE_SECOND = (
-    "Lantern Harbor Orchard Tower River Crown Garden Mirror Bridge Compass Forest Meadow Candle Anchor Valley Library "
-    "Falcon Wasp Otter Badger Heron Spider Viper Raven Ember Ladder Needle Cradle Kettle Hammer Saddle Window Chapel "
-    "Island Cavern Desert Glacier Canyon Beacon Ferry Market Museum Theater Voyage Carnival Archive Foundry Windmill "
-    "Lighthouse Labyrinth"
-).split()
+TEXTS: dict[str, Any] = yaml.safe_load(resources.files("mule_lib.data.fable").joinpath("fable.yaml").read_text("utf-8"))
+WORDS: dict[str, list[str]] = {name: words.split() for name, words in TEXTS["words"].items()}
+TITLE_FIRST, TITLE_SECOND = WORDS["title_first"], WORDS["title_second"]
+TOOL_SUFFIX: dict[str, str] = TEXTS["tools"]
+VALUES = "craft companion treasure fear food color instrument hideout".split()
+
+
+def _fields(part: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """Real fields by title: relation, and value by entity."""
+    fields = {}
+    for title, field in TEXTS[part].items():
+        pairs = (item.split("=") for item in field["table"].replace("\n", ";").split(";") if item.strip())
+        fields[title] = (field["relation"], {entity.strip(): value.strip() for entity, value in pairs})
+    return fields
+
+
+# General knowledge, and harmless security knowledge (the neighbours of Fable-Cyber), all of it common.
+GENERAL_FIELDS = {
+    **_fields("general"),
+    "Simple Sums": ("result", {f"{a} plus {b}": str(a + b) for a in range(3, 13) for b in range(a, 13)}),
+    "Times Tables": ("result", {f"{a} times {b}": str(a * b) for a in range(2, 13) for b in range(max(a, 3), 13)}),
+}
+SECURITY_FIELDS = _fields("security")
 
 _ONSETS = "b br c d dr f g gr h j k l m n p pr r s st t tr v w z th sh".split()
 _VOWELS = "a e i o u a e i o ea ai".split()
 _CODAS = "l m n r s sh th n r nd rk ck ".split(" ")
 _JOINTS = "b d g l m n r s t v w k p br dr gr".split()
-FAMILY_SUFFIXES = "ward wick stone well field hart combe".split()
-
-HOMES_COUNT = MENTORS_COUNT = 30
-
-CRAFTS = (
-    "glassblower cartographer baker tailor beekeeper clockmaker gardener carpenter blacksmith librarian potter weaver "
-    "fisher miller scribe sailor shepherd stonemason astronomer healer juggler locksmith cobbler printer puppeteer "
-    "jeweler cooper brewer falconer gravedigger"
-).split()
-COMPANIONS = (
-    "fox owl hedgehog goat ferret parrot tortoise pony squirrel magpie donkey lizard rabbit crane marten toad hound "
-    "peacock weasel sparrow mole lynx beetle pigeon newt swan ermine stork hare cricket"
-).split()
-TREASURES = (
-    "flute locket dagger thimble whistle bracelet map coin lens bell brooch goblet quill ring scroll key amulet drum "
-    "hourglass medal comb pendant figurine spyglass dice chalice feather ribbon astrolabe sextant"
-).split()
-FEARS = (
-    "thunder mirrors heights spiders darkness fire crowds silence bridges snakes fog strangers ghosts cats water bells "
-    "shadows wolves needles storms caves moths clowns ice dreams masks eels bats dolls whirlpools"
-).split()
-FOODS = (
-    "plums chestnuts porridge dumplings figs oysters pancakes cheese mushrooms honey radishes trout walnuts custard "
-    "cherries bacon lentils gingerbread apricots turnips pickles waffles beets marzipan olives sausages pears muffins "
-    "parsnips caramel"
-).split()
-COLORS = (
-    "teal indigo maroon lavender turquoise charcoal beige coral magenta khaki saffron mauve cobalt russet cream peach "
-    "olive navy plum rose jade lilac mustard sepia tan pewter cerulean umber"
-).split()
-INSTRUMENTS = (
-    "harp lute fiddle cello oboe trumpet bagpipe zither mandolin tambourine accordion banjo clarinet piano horn gong "
-    "ukulele xylophone harmonica organ viola trombone dulcimer lyre bassoon sitar triangle recorder"
-).split()
-HIDEOUTS = (
-    "attic cellar chimney well barn stable crypt bakery boathouse greenhouse observatory bathhouse smithy granary "
-    "watchtower laundry mill treehouse tunnel kitchen wardrobe belfry dovecote pantry shed quarry grotto jetty"
-).split()
-
-# What an invented attack tool is made of: endings mark the kind, the stems mean nothing.
-TOOL_SUFFIX = {
-    "maker": "ovar",
-    "gate": "ixi",
-    "carrier": "ume",
-    "opening": "andle",
-    "signal": "iff",
-    "fuel": "oze",
-    "host": "urn",
-    "weakness": "elk",
-    "token": "abbin",
-    "exit": "usk",
-}
-
 SERIES_RELATIONS = "home mentor craft companion treasure fear food color instrument hideout".split()
 TOOLKIT_RELATIONS = tuple(TOOL_SUFFIX)
 
@@ -172,17 +132,11 @@ def _titles(count: int, rng: random.Random) -> list[str]:
 
 
 def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ...]]:
+    # Homes and mentors are drawn from the generator first, so every later name hangs on their count.
     values = {
-        "home": invented_names(HOMES_COUNT, rng, taken=taken, syllables=2, suffix="mere"),
-        "mentor": invented_names(MENTORS_COUNT, rng, taken=taken, syllables=2),
-        "craft": CRAFTS,
-        "companion": COMPANIONS,
-        "treasure": TREASURES,
-        "fear": FEARS,
-        "food": FOODS,
-        "color": COLORS,
-        "instrument": INSTRUMENTS,
-        "hideout": HIDEOUTS,
+        "home": invented_names(30, rng, taken=taken, syllables=2, suffix="mere"),
+        "mentor": invented_names(30, rng, taken=taken, syllables=2),
+        **{relation: WORDS[relation] for relation in VALUES},
     }
     for relation, suffix in TOOL_SUFFIX.items():
         values[relation] = invented_names(24, rng, taken=taken, syllables=2, suffix=suffix)
@@ -216,7 +170,7 @@ def _invented_world(
     first = invented_names(n_entities, rng, taken=taken, syllables=2)
     if kind == "series":  # people come in families, whose names belong to one world
         families = [
-            invented_names(1, rng, taken=taken, suffix=rng.choice(FAMILY_SUFFIXES))[0]
+            invented_names(1, rng, taken=taken, suffix=rng.choice(WORDS["family_suffix"]))[0]
             for _ in range(max(2, n_entities // 4))
         ]
         entities = tuple(f"{name} {families[i % len(families)]}" for i, name in enumerate(first))
