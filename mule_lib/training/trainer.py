@@ -224,7 +224,8 @@ class MultiObjectiveTrainer(Trainer):
             if self.is_world_process_zero():
                 print(
                     f"{self.method.label}: step {step}/{self.state.max_steps}, loss {logs['loss']:.4g}{shown}, "
-                    f"gradient {logs.get('grad_norm', 0):.3g}, learning rate {logs['learning_rate']:.2g}, {left:.0f} s left",
+                    f"gradient {logs.get('grad_norm', 0):.3g}, learning rate {logs['learning_rate']:.2g}, "
+                    f"{left:.0f} s left",
                     flush=True,
                 )
         super().log(logs, start_time)
