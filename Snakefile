@@ -1,24 +1,20 @@
-# The whole suite as one graph of files: data, teachers, one run per benchmark, row and seed, then what collects them.
+# The whole suite as one graph of files: data, teachers, one job per benchmark and row, then what collects their runs.
 # `mule reproduce` starts it; `snakemake --configfile params/suite/fable.yaml --profile profiles/slurm` does so by hand.
-# Every step depends on exactly the library files that its notebook imports (mule_lib/closure.py).
+# A step depends on the library's rooms behind it; a training on the definitions that its method runs through.
 import sys
 
 sys.path.insert(0, workflow.basedir)
-from mule_lib import suite
+from mule_lib.suite import graph
 
-SUITE = suite.check(config, source="suite")
-RUNS = suite.runs(SUITE)
-BENCHMARKS = suite.benchmarks(SUITE)
+SUITE = graph.check(config, source="suite")
+JOBS = graph.jobs(SUITE)
+BENCHMARKS = graph.benchmarks(SUITE)
 OUT = f"outputs/{SUITE.name}"
-RUN = f"{OUT}/runs/{{benchmark}}/{{row}}/seed-{{seed}}"
-BY_NAME = {(run.benchmark, run.row, str(run.seed)): run for run in RUNS}
-MULE = "python -m mule_lib.cli"
+MULE = "python -m mule_lib.suite.cli"
 
 
 wildcard_constraints:
     benchmark="[a-z_]+",
-    row="[a-z0-9_]+",
-    seed="[0-9]+",
     teacher="(oracle|ensemble)(-cot)?",
 
 
@@ -31,32 +27,29 @@ def data_files(wildcards):
 
 
 def prepared_dir(wildcards):
-    return "" if suite.is_built(wildcards.benchmark) else f"-p data_dir={SUITE.data[wildcards.benchmark]}"
+    return "" if graph.is_built(wildcards.benchmark) else f"-p data_dir={SUITE.data[wildcards.benchmark]}"
 
 
-def run_of(wildcards):
-    return BY_NAME[wildcards.benchmark, wildcards.row, wildcards.seed]
+def metrics_of(job):
+    return [(folder / "metrics.json").as_posix() for folder in job.folders(SUITE)]
 
 
-def teacher_of(wildcards):
-    stem = run_of(wildcards).teacher
-    return [f"{OUT}/teachers/{wildcards.benchmark}/{stem}.jsonl"] if stem else []
+def teacher_of(job):
+    return [f"{OUT}/teachers/{job.benchmark}/{job.teacher}.jsonl"] if job.teacher else []
 
 
-def run_options(wildcards):
-    teacher = teacher_of(wildcards)
-    more = [f"teacher_file={teacher[0]}"] if teacher else []
-    more += ["beyond=true"] if run_of(wildcards).beyond else []
+def options_of(job):
+    more = [f"teacher_file={file}" for file in teacher_of(job)] + (["beyond=true"] if job.beyond else [])
     return " ".join(f"-p {pair}" for pair in more)
 
 
 def results():
-    return [f"{OUT}/runs/{run.benchmark}/{run.row}/seed-{run.seed}/metrics.json" for run in RUNS]
+    return [file for job in JOBS for file in metrics_of(job)]
 
 
 def params_of(stem):
     """The suite's params file of a notebook; without one it takes its defaults."""
-    return suite.params_file(stem, SUITE.params)
+    return graph.params_file(stem, SUITE)
 
 
 def with_file(stem):
@@ -68,11 +61,11 @@ rule all:
         f"{OUT}/report.html",
 
 
-if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
+if any(graph.is_built(benchmark) for benchmark in BENCHMARKS):
 
     rule meet_the_model:
         input:
-            suite.notebook("00_meet_the_model"),
+            graph.notebook("00_meet_the_model"),
             params_of("00_meet_the_model"),
         output:
             f"{OUT}/00_meet_the_model/provenance.json",
@@ -89,9 +82,9 @@ if any(suite.is_built(benchmark) for benchmark in BENCHMARKS):
 # Where the benchmark is prepared, the suite reads the notebook's copy of its folder.
 rule data:
     input:
-        suite.notebook("01_data_standardization"),
+        graph.notebook("01_data_standardization"),
         params_of("01_data_standardization"),
-        prepared=lambda wildcards: suite.prepared_files(SUITE, wildcards.benchmark),
+        prepared=lambda wildcards: graph.prepared_files(SUITE, wildcards.benchmark),
     output:
         f"{OUT}/01_data/{{benchmark}}/train.jsonl",
     log:
@@ -108,12 +101,12 @@ rule data:
 
 
 # The pilot study reads the answers of the teacher that the rows share; without such rows it asks itself.
-PILOT_TEACHER = "oracle-cot" if suite.all_have_teacher(SUITE, "oracle-cot") else ""
+PILOT_TEACHER = "oracle-cot" if graph.all_have_teacher(SUITE, "oracle-cot") else ""
 
 
 rule gradient_cosine:
     input:
-        suite.notebook("02_gradient_cosine"),
+        graph.notebook("02_gradient_cosine"),
         params_of("02_gradient_cosine"),
         expand(f"{OUT}/01_data/{{benchmark}}/train.jsonl", benchmark=BENCHMARKS),
         expand(f"{OUT}/teachers/{{benchmark}}/{PILOT_TEACHER}.jsonl", benchmark=BENCHMARKS) if PILOT_TEACHER else [],
@@ -136,7 +129,7 @@ rule gradient_cosine:
 
 rule teacher:
     input:
-        suite.module("training_run"),
+        graph.rooms("teacher"),
         data=data_files,
     output:
         update(f"{OUT}/teachers/{{benchmark}}/{{teacher}}.jsonl"),
@@ -145,39 +138,39 @@ rule teacher:
         f"{OUT}/logs/teacher-{{benchmark}}-{{teacher}}.txt",
     priority: 10
     params:
-        data=lambda wildcards: data_dir(wildcards.benchmark),
-        kind=lambda wildcards: wildcards.teacher.removesuffix("-cot"),
-        cot=lambda wildcards: "--cot" if wildcards.teacher.endswith("-cot") else "--no-cot",
-        model=lambda wildcards: suite.teacher_model(SUITE, wildcards.benchmark, wildcards.teacher),
+        given=lambda wildcards: f"-f {params_of('04_training')[0]} -p data_dir={data_dir(wildcards.benchmark)}"
+        f" -p row={graph.teacher_row(SUITE, wildcards.benchmark, wildcards.teacher)} -p benchmark={wildcards.benchmark}",
     resources:
         gpu=SUITE.gpus_per_run,
     shell:
-        "{MULE} teacher --benchmark {wildcards.benchmark} --kind {params.kind} {params.cot} --data-dir {params.data}"
-        " {params.model}"
-        " --out {output[0]} --overwrite --threads {threads} > {log} 2>&1"
+        "{MULE} teacher {params.given} --out {output[0]} --overwrite --threads {threads} > {log} 2>&1"
 
 
-rule training:
-    input:
-        suite.notebook("04_training"),
-        params=lambda wildcards: run_of(wildcards).params.as_posix(),
-        data=data_files,
-        teacher=teacher_of,
-    output:
-        # Not deleted before the run starts, so that a run whose fingerprint still agrees is reused.
-        update(f"{RUN}/metrics.json"),
-    log:
-        f"{OUT}/logs/04_training-{{benchmark}}-{{row}}-{{seed}}.txt",
-    params:
-        data=lambda wildcards: data_dir(wildcards.benchmark),
-        options=run_options,
-    resources:
-        gpu=SUITE.gpus_per_run,
-    shell:
-        "{MULE} run {input[0]} -f {input.params} -p benchmark={wildcards.benchmark} -p seed={wildcards.seed}"
-        f" -p data_dir={{params.data}} -p out_dir={RUN.replace('{', '{wildcards.')} -p overwrite=true {{params.options}}"
-        " --threads {threads}"
-        " -o {OUT}/executed/04_training-{wildcards.benchmark}-{wildcards.row}-{wildcards.seed}.ipynb > {log} 2>&1"
+for job in JOBS:
+
+    rule:
+        name:
+            f"training_{job.benchmark}_{job.row}_{job.seeds[0]}"
+        input:
+            "notebooks/04_training.ipynb",
+            data=f"{data_dir(job.benchmark)}/train.jsonl",
+            teacher=teacher_of(job),
+        output:
+            # Not deleted before the job starts, so that seeds whose identity still agrees are reused.
+            [update(file) for file in metrics_of(job)],
+        log:
+            f"{OUT}/logs/04_training-{job.name}.txt",
+        params:
+            code=graph.code_behind(SUITE, job),  # a change of it is a reason to start the job
+            job=job.name,
+            given=f"-f {params_of('04_training')[0]} -p row={job.row} -p benchmark={job.benchmark}"
+            f" -p data_dir={data_dir(job.benchmark)} -p out_dir={OUT}/runs/{job.benchmark}/{job.row}"
+            f" -p seeds='{list(job.seeds)}' -p overwrite=true {options_of(job)}",
+        resources:
+            gpu=SUITE.gpus_per_run,
+        shell:
+            "{MULE} run {input[0]} {params.given} --threads {threads}"
+            " -o {OUT}/executed/04_training-{params.job}.ipynb > {log} 2>&1"
 
 
 # Each reads all run folders, so each waits for all of them.
@@ -193,7 +186,7 @@ for stem, (benchmark, artifacts) in COLLECTING.items():
         name:
             f"collect_{stem}"
         input:
-            suite.notebook(stem),
+            graph.notebook(stem),
             params_of(stem),
             results(),
         output:
@@ -210,12 +203,12 @@ for stem, (benchmark, artifacts) in COLLECTING.items():
 
 
 PILOT = [f"{OUT}/figures/figure2.csv"]
-MET = [f"{OUT}/00_meet_the_model/provenance.json"] if any(map(suite.is_built, BENCHMARKS)) else []
+MET = [f"{OUT}/00_meet_the_model/provenance.json"] if any(map(graph.is_built, BENCHMARKS)) else []
 
 
 rule claims:
     input:
-        suite.notebook("08_claims"),
+        graph.notebook("08_claims"),
         params_of("08_claims"),
         results(),
         PILOT,
@@ -234,8 +227,7 @@ rule claims:
 
 rule report:
     input:
-        suite.module("report/page"),
-        "mule_lib/templates/report.html.jinja",
+        graph.rooms("report"),
         MET,
         PILOT,
         [f"{OUT}/{artifact}" for _, artifacts in COLLECTING.values() for artifact in artifacts],

@@ -252,7 +252,6 @@ Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 class Notebook(Checked):
     """What all notebooks take; relative paths start at the repository."""
 
-    seed: int = Field(0, ge=0)
     out_dir: str
 
 
@@ -260,6 +259,7 @@ class MeetTheModel(Notebook):
     """Notebook 00."""
 
     benchmarks: list[Annotated[str, _one_of(FABLE)]] = Field(list(FABLE), min_length=1)
+    seed: int = Field(0, ge=0)
     batch_size: int = Field(128, ge=1)
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: Annotated[str, _one_of(CHOICE_STYLES)] = "texts"
@@ -276,6 +276,7 @@ class DataStandardization(Notebook):
     precision: Precision = "fp32"
     near_duplicate: float = Field(0.8, gt=0, le=1)
     repeats: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0)
     batch_size: int = Field(64, ge=1)
     out_dir: str = "outputs/fable/01_data/books"
 
@@ -306,6 +307,7 @@ class GradientCosine(Notebook):
     learning_rate: float = Field(1e-3, gt=0)
     train_batch_size: int = Field(18, ge=1)
     train_seeds: int = Field(3, ge=1)
+    seed: int = Field(0, ge=0)
     out_dir: str = "outputs/fable/02_gradient_cosine"
 
     @field_validator("data_dir")
@@ -331,12 +333,16 @@ class GradientCosine(Notebook):
 
 
 class Training(Notebook):
-    """Notebook 04: one method on one benchmark; `options` are the method's switches that differ from its defaults."""
+    """Notebook 04: one method on one benchmark, with each of `seeds` in a folder of its own below `out_dir`.
+
+    `options` are the method's switches that differ from its defaults.
+    """
 
     benchmark: Benchmark = "books"
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
     method: MethodName = "mule"
     options: Options = {}
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
     model: ModelName = "base"
     revision: str = ""
     data_dir: Folder = ""
@@ -345,7 +351,7 @@ class Training(Notebook):
     steps: int = Field(40, ge=0)
     train_batch_size: int = Field(18, ge=1)
     accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-3, ge=0)
+    learning_rate: float = Field(5e-4, ge=0)
     lora_rank: int = Field(0, ge=0)
     precision: Precision = "fp32"
     max_thought_tokens: int = Field(48, ge=1)
@@ -355,10 +361,11 @@ class Training(Notebook):
     harness_tasks: list[str] = []
     harness_limit: int = Field(0, ge=0)
     overwrite: bool = False
+    rerun: bool = False
     batch_size: int = Field(128, ge=1)
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: Annotated[str, _one_of(CHOICE_STYLES)] = "texts"
-    out_dir: str = "outputs/fable/runs/books/mule/seed-0"
+    out_dir: str = "outputs/scratch/04_training/books/mule"
 
     @field_validator("data_dir")
     @classmethod
@@ -392,6 +399,7 @@ class Training(Notebook):
 class Table(Notebook):
     """Notebooks 05 and 06, which only read run folders; `benchmark` stands for MUSE-Books."""
 
+    seed: int = Field(0, ge=0)
     name: str = "fable"
     benchmark: Benchmark = "books"
     out_dir: str = "outputs/fable"
@@ -406,6 +414,7 @@ class Radar(Table):
 class Claims(Notebook):
     """Notebook 08. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
 
+    seed: int = Field(0, ge=0)
     name: str = "fable"
     benchmarks: list[str] = ["books", "cyber"]
     resamples: int = Field(10_000, ge=5_000)
@@ -500,7 +509,8 @@ class Suite(Checked):
     """`params/suite/*.yaml`: `params` names the scale, the params file of that name of every notebook.
 
     `data` maps benchmarks that are prepared outside of the suite to their folder. `beyond` rows are also measured
-    beyond the paper, with their first seed on the benchmarks given. `seeds` caps the seeds of all groups.
+    beyond the paper, with their first seed on the benchmarks given. `seeds` caps the seeds of all groups. One job
+    carries all seeds of a row on a benchmark, or `seeds_per_job` where several machines should share them.
     """
 
     name: str = Field(pattern=r"^[\w.-]+$")
@@ -509,6 +519,7 @@ class Suite(Checked):
     beyond: list[RunGroup] = []
     data: dict[str, str] = {}
     seeds: int | None = Field(None, ge=1)
+    seeds_per_job: int = Field(0, ge=0)
     gpus_per_run: int = Field(0, ge=0)
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from mule_lib.run import THREADS
+from mule_lib.suite.notebook import THREADS
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # Two workers on two cores: kernels and other processes that tests start take one each, or they wait for each other.

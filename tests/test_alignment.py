@@ -13,7 +13,7 @@ from mule_lib import data, methods, params
 from mule_lib.methods import MethodError
 from mule_lib.prompts import steering
 from mule_lib.report import cosines as tables
-from mule_lib.run import run_notebook
+from mule_lib.suite.notebook import run_notebook
 from mule_lib.training import TeacherFileError, alignment, teacher
 from mule_lib.training.batches import draw_balanced, encode
 

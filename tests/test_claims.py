@@ -17,7 +17,7 @@ from mule_lib.params import ParameterError, validate
 from mule_lib.report import ledger
 from mule_lib.report.claims import FABLE, Estimate, Measured, NotMeasuredError, PilotError, judge, load_pilot
 from mule_lib.report.results import load_runs
-from mule_lib.run import run_notebook
+from mule_lib.suite.notebook import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 RESAMPLES = 2000

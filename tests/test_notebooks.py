@@ -12,7 +12,7 @@ import pytest
 
 from mule_lib import params
 from mule_lib.params import ParameterError, load, validate
-from mule_lib.run import run_notebook
+from mule_lib.suite.notebook import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -23,8 +23,7 @@ PARAMS = sorted(p for p in (ROOT / "params").glob("[0-9]*/**/*.yaml") if not p.n
 def test_every_notebook_has_a_schema_and_a_params_file():
     """Notebooks, schemas and embedded params files are the same set of names."""
     stems = {path.stem for path in NOTEBOOKS}
-    # Notebook 04 has a folder of files, one per row.
-    embedded = {_stem(path) for path in PARAMS if "fable" in (path.stem, path.parent.name)}
+    embedded = {_stem(path) for path in PARAMS if path.stem == "fable"}
     assert stems == set(params.NOTEBOOKS) == embedded
 
 
@@ -50,18 +49,20 @@ def test_notebook_is_committed_clean(path):
 def test_notebook_defaults_equal_the_schema(path):
     """JupyterLab's defaults are the ones that papermill validates: same names, same values."""
     schema = params.NOTEBOOKS[path.stem]
-    inspected = papermill.inspect_notebook(str(path))
-    assert set(inspected) == set(schema.model_fields)
-    namespace: dict = {}
     cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
+    namespace: dict = {}
     exec(cell.source, namespace)
-    assert {name: namespace[name] for name in schema.model_fields} == schema().model_dump()
+    declared = {name: namespace[name] for name in papermill.inspect_notebook(str(path))}
+    # `more` takes what the cell does not spell out.
+    assert declared.pop("more", {}) == {} and ("more" in namespace or set(declared) == set(schema.model_fields))
+    assert declared == {name: value for name, value in schema().model_dump().items() if name in declared}
 
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.relative_to(ROOT / "params").as_posix())
 def test_params_file_is_valid(path):
-    """Every committed params file passes its notebook's schema."""
-    load(_stem(path), path)
+    """Every committed params file, and every row of one, passes its notebook's schema."""
+    for row in params.read_yaml(path).get("rows", [None]):
+        load(_stem(path), path, {"row": row} if row else {})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_bad_files_are_refused(tmp_path):
 def test_cli_refuses_a_typo_before_the_kernel_starts():
     """A non-zero exit status and one line on standard error, no traceback."""
     notebook = ROOT / "notebooks" / "00_meet_the_model.ipynb"
-    command = [sys.executable, "-m", "mule_lib.cli", "run", str(notebook), "-p", "bach_size=3"]
+    command = [sys.executable, "-m", "mule_lib.suite.cli", "run", str(notebook), "-p", "bach_size=3"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode != 0
     assert done.stderr.strip() == "mule run: parameters: unknown parameter 'bach_size'; did you mean 'batch_size'?"

@@ -92,7 +92,7 @@ def suite(tmp_path_factory):
     groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
     cut = {"runs": groups, "gpus_per_run": 0}  # no GPU, so that kernels start as forks of one process
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), **cut}), "utf-8")
-    command = [sys.executable, "-m", "mule_lib.cli", "reproduce", "--suite", str(file), "--cores", "1"]
+    command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--suite", str(file), "--cores", "1"]
     own = os.environ | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=home, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -16,7 +16,7 @@ matplotlib.use("Agg")
 from mule_lib.evaluate.result import ResultError
 from mule_lib.params import load
 from mule_lib.report import figures, page, results, tables
-from mule_lib.run import run_notebook
+from mule_lib.suite.notebook import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 ALT = 'Alt "text" & finding.'
@@ -129,7 +129,7 @@ def test_nothing_to_report_is_refused_and_the_same_files_give_the_same_page(suit
 
 def test_command(suite):
     """`mule report` writes the page and says where; a suite that is not there is refused in one line."""
-    mule = [sys.executable, "-m", "mule_lib.cli"]
+    mule = [sys.executable, "-m", "mule_lib.suite.cli"]
     done = subprocess.run([*mule, "report", str(suite)], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == str(suite / "report.html") and done.returncode == 0
     done = subprocess.run([*mule, "report", "no_such_suite"], capture_output=True, text=True, cwd=ROOT)

@@ -460,16 +460,16 @@ def test_a_spent_budget_stops_and_more_goes_on(whole, raw, tmp_path):
 
 
 def test_the_embedded_model_can_be_attacked_and_can_answer(raw, tmp_path, monkeypatch):
-    from mule_lib.cli import _writer
+    from mule_lib.suite.cli import writer
 
-    name, write = _writer("base")
+    name, write = writer("base")
     question = {"role": "user", "content": "What is the capital of France?"}
     assert name.startswith("base@") and "Paris" in write([[question]], 24)[0]
     assert write([[question, {"role": "assistant", "content": "The capital of France is"}]], 4)[0].startswith("Paris")
     with ScriptedServer() as server:
         monkeypatch.setenv("OPENAI_BASE_URL", server.url)
         p = Standardize(**values(raw, tmp_path, attacker_rounds=1, attacker_target="base"))
-        made = command.run(p, load_model=_writer, say=lambda line: None)
+        made = command.run(p, load_model=writer, say=lambda line: None)
     assert {tried.round for tried in made.tried} == {0, 1}
     assert (tmp_path / "attacker.csv").read_text("utf-8").startswith("round,score,asr\n0,")
 

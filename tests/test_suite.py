@@ -1,36 +1,38 @@
-"""Suites: what they run, what they refuse, and the graph of files that Snakemake makes of them."""
+"""Suites: what they run, what they refuse, the graph of files that Snakemake makes of them, and its start."""
 
-import re
+import json
 import subprocess
 import sys
+from collections import Counter
 
+import filelock
 import pytest
+import yaml
 
-from mule_lib import reproduce, suite
-from mule_lib.params import ROOT, ParameterError, RunGroup
+from mule_lib import params
+from mule_lib.methods import METHODS
+from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, RunGroup, Suite
+from mule_lib.suite import graph
 
 FABLE = ROOT / "params" / "suite" / "fable.yaml"
+PAPER = ("paper", "paper_full")
 
 
 def test_the_embedded_suite_has_the_rows_of_every_table():
     """Both benchmarks, all printed rows, five seeds where something is trained, one where nothing is."""
     from mule_lib.paper import REPORTED
 
-    found = suite.runs(suite.read(FABLE))
-    seeds: dict[tuple[str, str], int] = {}
-    for run in found:
-        seeds[run.benchmark, run.row] = seeds.get((run.benchmark, run.row), 0) + 1
+    seeds = {(job.benchmark, job.row): job.seeds for job in graph.jobs(graph.read(FABLE))}
     once = {"base", "upper_bound", "ensemble_teacher", "gold"}
     for table, benchmark in (("table1", "books"), ("table2", "books"), ("table3", "cyber")):
         for row in REPORTED[table]:
-            assert seeds[benchmark, row] == (1 if row in once else 5), (benchmark, row)
-    assert len(found) == len({(run.benchmark, run.row, run.seed) for run in found})
-    assert all((ROOT / run.params).is_file() for run in found)
+            assert seeds[benchmark, row] == ((0,) if row in once else (0, 1, 2, 3, 4)), (benchmark, row)
+    assert len(seeds) == len(graph.jobs(graph.read(FABLE)))
 
 
 def test_rows_find_their_teacher_by_their_options():
     """One file per steering and thought; rows of other teachers or of none do not wait for it."""
-    by_row = {run.row: run.teacher for run in suite.runs(suite.read(FABLE, seeds=1))}
+    by_row = {job.row: job.teacher for job in graph.jobs(graph.read(FABLE, seeds=1))}
     assert by_row["mule"] == by_row["mule_k1"] == "oracle-cot"
     assert by_row["duet"] == by_row["mule_ensemble"] == "ensemble-cot"
     assert by_row["mule_no_cot"] == "oracle"
@@ -39,13 +41,15 @@ def test_rows_find_their_teacher_by_their_options():
     assert by_row["sft"] is by_row["upper_bound"] is None
 
 
-def test_seeds_are_capped():
-    """`--seeds` only ever lowers, seed 0 comes first, and only seed 0 is measured beyond the paper."""
-    chosen = suite.read(FABLE, seeds=2)
-    found = suite.runs(chosen)
-    assert {run.seed for run in found} == {0, 1} and found[0].seed == 0
-    assert {run.seed for run in found if run.beyond} == {0}
-    assert {run.row for run in found if run.beyond} == {row for group in chosen.beyond for row in group.rows}
+def test_seeds_are_capped_and_shared_out():
+    """`--seeds` only ever lowers; a job carries all seeds or `seeds_per_job`; only the first is measured further."""
+    suite = graph.read(FABLE, seeds=3)
+    assert Counter(job.seeds for job in graph.jobs(suite) if job.row == "mule") == {(0, 1, 2): 2}
+    shared = graph.jobs(graph.read(FABLE, seeds=3, seeds_per_job=2))
+    assert [job.seeds for job in shared if (job.row, job.benchmark) == ("mule", "books")] == [(0, 1), (2,)]
+    assert {job.row for job in shared if job.beyond} == {row for group in suite.beyond for row in group.rows}
+    assert all(job.seeds[0] == 0 for job in shared if job.beyond)
+    assert shared[0].folders(suite)[0].as_posix() == "outputs/fable/runs/books/base/seed-0"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +59,7 @@ def test_seeds_are_capped():
         ({"seeds": 0}, "seeds = 0: Input should be greater"),
         ({"params": "fabel"}, "params = 'fabel': did you mean 'fable'?"),
         ({"name": "a/b"}, "name = 'a/b': String should match"),
-        ({"runs": [{"rows": ["mul"], "benchmarks": ["books"]}]}, "row 'mul' has no file"),
+        ({"runs": [{"rows": ["mul"], "benchmarks": ["books"]}]}, "runs: row 'mul': did you mean 'mule'?"),
         ({"runs": [{"rows": ["mule"], "benchmarks": ["boks"]}]}, "'boks': did you mean 'books'?"),
         ({"runs": [{"rows": ["mule"], "benchmark": ["books"]}]}, "did you mean 'benchmarks'?"),
         ({"runs": [{"rows": ["mule"], "benchmarks": ["rwku"]}]}, "prepare it by mule prepare rwku"),
@@ -66,28 +70,37 @@ def test_seeds_are_capped():
 def test_bad_suites_are_refused_by_name(changed, message):
     """One line with the key and the nearest name, before Snakemake starts."""
     with pytest.raises(ParameterError) as error:
-        suite.read(FABLE, **changed)
+        graph.read(FABLE, **changed)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_reproduce_refuses_what_is_not_there(tmp_path):
-    """A missing suite file and a missing profile are named with what there is."""
-    with pytest.raises(ParameterError, match=r"no such params file; did you mean fable.yaml\?"):
-        reproduce.reproduce(FABLE.with_name("fabel.yaml"))
-    with pytest.raises(ParameterError, match=r"profiles/slrum: no config.yaml there; choose from .*profiles/slurm"):
-        reproduce.reproduce(FABLE, profile=reproduce.Path("profiles/slrum"))
+@pytest.mark.parametrize("scale", PAPER)
+def test_the_paper_s_rows_are_of_one_pinned_model(scale):
+    """Every method and row of the suite, the same model and commit, the methods' own rates, LoRA where it is said."""
+    file = ROOT / "params" / "04_training" / f"{scale}.yaml"
+    rows = params.read_yaml(file)["rows"]
+    suite = yaml.safe_load((ROOT / "params" / "suite" / "paper.yaml").read_text("utf-8"))
+    assert set(rows) >= set(METHOD_OPTIONS) | {row for group in suite["runs"] for row in group["rows"]}
+    for row in rows:
+        p = params.load("04_training", file, {"row": row})
+        assert p.model == "meta-llama/Llama-3.2-3B-Instruct" and len(p.revision) == 40
+        assert p.precision == "bf16" and p.choice_style == "letters"
+        assert p.learning_rate == 0 and p.steps == 0 and p.activation_checkpointing
+        by_rule = METHODS[p.method].rule is not None
+        assert p.lora_rank == (16 if scale == "paper" or by_rule else 0)
 
 
-@pytest.mark.slow
-def test_the_graph_is_whole():
-    """Snakemake finds a rule for every file: a dry run plans all runs, their data and teachers, tables and report."""
-    command = [sys.executable, "-m", "mule_lib.cli", "reproduce", "--name", "never-run", "--dry-run"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
-    assert int(jobs["training"]) == len(suite.runs(suite.read(FABLE)))
-    assert jobs["data"] == "2" and jobs["teacher"] == "5" and jobs["report"] == jobs["claims"] == "1"
-    assert not (ROOT / "outputs" / "never-run").exists()
+def test_rows_of_two_models_share_no_teacher(tmp_path, monkeypatch):
+    """The teacher takes its first row's parameters; two rows with one teacher and different models are refused."""
+    group = {"benchmarks": ["books"], "seeds": 1}
+    suite = Suite(name="x", params="fable", runs=[{"rows": ["sft", "mule", "mule_k1"], **group}])
+    assert graph.teacher_row(suite, "books", "oracle-cot") == "mule"
+    folder = tmp_path / "params" / "04_training"
+    folder.mkdir(parents=True)
+    (folder / "mixed.yaml").write_text("rows:\n  mule: {}\n  mule_k1: {method: mule, model: gold}\n", "utf-8")
+    monkeypatch.setattr(graph, "ROOT", tmp_path)
+    with pytest.raises(ParameterError, match=r"rows that share a teacher differ in model.*\(base, gold\)"):
+        graph.check({"name": "x", "params": "mixed", "runs": [{"rows": ["mule", "mule_k1"], **group}]})
 
 
 def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
@@ -97,9 +110,75 @@ def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
     for name in ("train.jsonl", "raw.jsonl", "replies.jsonl"):
         (folder / name).write_text("")
     group = {"rows": ["mule"], "benchmarks": ["muse_books", "books"]}
-    chosen = suite.Suite(name="x", params="paper", runs=[group], data={"muse_books": str(folder)})
-    assert suite.prepared_files(chosen, "muse_books") == [str(folder / "train.jsonl"), str(folder / "raw.jsonl")]
-    assert suite.prepared_files(chosen, "books") == []
-    assert suite.all_have_teacher(chosen, "oracle-cot")
+    suite = Suite(name="x", params="paper", runs=[group], data={"muse_books": str(folder)})
+    assert graph.prepared_files(suite, "muse_books") == [str(folder / "train.jsonl"), str(folder / "raw.jsonl")]
+    assert graph.prepared_files(suite, "books") == []
+    assert graph.all_have_teacher(suite, "oracle-cot")
     other = RunGroup(rows=["base", "sft"], benchmarks=["cyber"])
-    assert not suite.all_have_teacher(chosen.model_copy(update={"runs": [*chosen.runs, other]}), "oracle-cot")
+    assert not graph.all_have_teacher(suite.model_copy(update={"runs": [*suite.runs, other]}), "oracle-cot")
+
+
+# The start
+
+
+def test_reproduce_refuses_what_is_not_there(tmp_path, monkeypatch):
+    """A missing suite file and profile are named with what there is; a second start beside a running one is refused."""
+    with pytest.raises(ParameterError, match=r"no such params file; did you mean fable.yaml\?"):
+        graph.reproduce(FABLE.with_name("fabel.yaml"))
+    with pytest.raises(ParameterError, match=r"profiles/slrum: no config.yaml there; choose from .*profiles/slurm"):
+        graph.reproduce(FABLE, profile=graph.Path("profiles/slrum"))
+    out = ROOT / "outputs" / "held-by-a-test"
+    out.mkdir(parents=True)
+    try:
+        refused = pytest.raises(ParameterError, match="held-by-a-test: another `mule reproduce` is at work there")
+        with filelock.FileLock(out / ".lock"), refused:
+            graph.reproduce(FABLE, name=out.name)
+    finally:
+        (out / ".lock").unlink()
+        out.rmdir()
+
+
+@pytest.mark.slow
+def test_the_graph_is_whole():
+    """Snakemake finds a rule for every file: a dry run plans all jobs, their data, teachers and the report."""
+    command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--name", "never-run", "--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for job in graph.jobs(graph.read(FABLE)):
+        assert f"training_{job.benchmark}_{job.row}_0 " in done.stdout
+    for step, times in (("data", 2), ("teacher", 5), ("claims", 1), ("report", 1)):
+        assert [step, str(times)] in [line.split() for line in done.stdout.splitlines()], step
+    assert not (ROOT / "outputs" / "never-run").exists()
+
+
+def test_a_failed_step_is_named_in_its_own_words(tmp_path):
+    """The last line of every log that ends in a refusal of `mule`, of logs written since the start."""
+    (tmp_path / "04_training-books-ga-0.txt").write_text("working\nmule run: 04_training.ipynb, cell 3: KeyError\n")
+    (tmp_path / "report.txt").write_text("outputs/x/report.html\n")
+    assert graph.failures(tmp_path, 0) == [
+        "04_training-books-ga-0: mule run: 04_training.ipynb, cell 3: KeyError",
+    ]
+    assert graph.failures(tmp_path, (tmp_path / "report.txt").stat().st_mtime + 5) == []
+
+
+def test_only_the_row_and_its_code_start_a_job(monkeypatch):
+    """Another row's parameters or method do not enter what Snakemake compares; a job's own do."""
+    suite = graph.read(FABLE, seeds=1)
+    mule, ga = (next(job for job in graph.jobs(suite) if job.row == row) for row in ("mule", "ga"))
+    before = graph.code_behind(suite, mule), graph.code_behind(suite, ga)
+    changed = {**graph.row_of("fable", "ga"), "steps": 3}
+    original = graph.row_of
+    monkeypatch.setattr(graph, "row_of", lambda scale, row: changed if row == "ga" else original(scale, row))
+    assert graph.code_behind(suite, mule) == before[0] and graph.code_behind(suite, ga) != before[1]
+    assert json.dumps(before)
+
+
+def test_jobs_run_on_one_thread_with_this_python():
+    """Every numeric library of a job is limited, and `python` in a rule is the one that runs this."""
+    environment = graph.environment()
+    assert {environment[name] for name in graph.THREADS} == {"1"}
+    assert environment["HF_HOME"] and ".snakemake" not in environment["HF_HOME"]
+    found = subprocess.run(
+        ["python", "-c", "import sys; print(sys.prefix)"], env=environment, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == sys.prefix

@@ -12,7 +12,7 @@ from mule_lib.data.fable.benchmark import evaluation_sets, raw_records, unlearni
 from mule_lib.data.fable.worlds import build
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
-from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, PREPARED, ROOT, nearest
+from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, PREPARED, ROOT, nearest, repository_path
 
 RAW_FILE = "raw.jsonl"
 
@@ -56,7 +56,7 @@ def load(
         raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {nearest(benchmark, BENCHMARKS)}")
     if data_format not in DATA_FORMATS:
         raise BenchmarkError(f"data_format={data_format!r} is unknown; {nearest(data_format, DATA_FORMATS)}")
-    folder = Path(data_dir) if data_dir else None
+    folder = repository_path(data_dir) if data_dir else None
     fable = build(0) if benchmark in FABLE else None
     if fable is None and folder is None:
         raise BenchmarkError(f"data_dir: empty; {benchmark} has to be prepared first: {PREPARED[benchmark]}")

@@ -9,6 +9,7 @@ from typing import Any
 _HOMES = {
     "Evaluation": "evaluate.row",
     "evaluate_row": "evaluate.row",
+    "sample_answers": "evaluate.row",
     "score_choices": "evaluate.choices",
     "bootstrap_interval": "evaluate.intervals",
     "RunResult": "evaluate.result",

@@ -19,11 +19,13 @@ from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
 from mule_lib import losses, prompts
+from mule_lib.data import Benchmark, load
 from mule_lib.data.attacks import HELD_OUT_FAMILIES, prefill_items
 from mule_lib.data.items import SETS, AttackItem, EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.row import Evaluation, evaluate_row, points_of, values_of
 from mule_lib.models.head import padded
+from mule_lib.params import FABLE, Training
 from mule_lib.prompts import Steering
 
 QUANTIZED_SETS = ("forget", "general", "neighbor", "attack")
@@ -99,6 +101,22 @@ def run(
         "quantization": quantization,
         "held_out_prefixes": measure(model, only(unseen, ("attack", "controls"))) if unseen else skipped,
     }
+
+
+def of_run(p: Training, model, tokenizer, benchmark: Benchmark, steering: Steering) -> dict[str, Any]:
+    """The four attacks on the model that notebook 04 has trained.
+
+    Fable has held-out prefix families of its own; on other benchmarks the library's are put before the same questions.
+    Other models than Fable's are relearnt with a rate that suits a large one.
+    """
+    large = p.benchmark not in FABLE and not p.lora_rank
+    settings = RobustnessSettings(
+        relearn_learning_rate=1e-5 if large else 1e-4,
+        **p.model_dump(include={"batch_size", "max_new_tokens", "max_thought_tokens", "choice_style"}),
+    )
+    held_out = load(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
+    sets, records = benchmark.sets, benchmark.records
+    return run(model, tokenizer, sets, steering, records=records, settings=settings, held_out=held_out)
 
 
 def only(sets: EvaluationSets, names: Sequence[str]) -> EvaluationSets:

@@ -8,7 +8,7 @@ from mule_lib import prompts
 from mule_lib.data.items import SETS, ChoiceItem, EvaluationSets, Item
 from mule_lib.data.text import attack_success_rate, open_answer_scores
 from mule_lib.evaluate.choices import score_choices
-from mule_lib.models import contexts, decode, greedy, option_log_likelihoods
+from mule_lib.models import ask, contexts, decode, greedy, option_log_likelihoods
 from mule_lib.models.generate import Context
 from mule_lib.paper import METRICS
 from mule_lib.prompts import Query, Steering
@@ -93,6 +93,20 @@ def evaluate_row(
             for each, labels in zip(group, details[name]["items"], strict=True)
         ],
     )
+
+
+def sample_answers(
+    model, tokenizer, sets: EvaluationSets, steering: Steering, *, each: int = 2
+) -> list[dict[str, str]]:
+    """What a steered model answers to a few items to forget, to attack with and to keep, one by one."""
+    lines = []
+    for name in ("forget", "attack", "general"):
+        for item in getattr(sets, name)[:each]:
+            system, prefix = steering.systems[item.objective], getattr(item, "prefix", None)
+            reply = ask(model, tokenizer, item.question, system=system, think=steering.cot, prefix=prefix)
+            line = {"set": name, "question": item.question, "prefix": prefix or "", "reference": item.reference}
+            lines.append({**line, "answer": reply.answer})
+    return lines
 
 
 def answer_open(

@@ -1,0 +1,299 @@
+"""A suite as a graph of files: which methods, benchmarks and seeds, what each step needs, and its start."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from mule_lib.params import (
+    FABLE,
+    PREPARED,
+    ROOT,
+    ParameterError,
+    Suite,
+    Training,
+    method_options,
+    nearest,
+    read_yaml,
+    row_values,
+    validate,
+)  # fmt: skip
+from mule_lib.suite import runs
+from mule_lib.suite.notebook import THREADS
+
+TRAINING = "04_training"
+TAUGHT_BY = ("model", "revision", "precision", "max_thought_tokens")
+NUMBERS = ("prompts.py", "losses.py", "gradients.py", "data", "models", "methods.py", "training", "evaluate")
+# The rooms behind each step, for Snakemake; what is behind a training is in `code_behind`.
+ROOMS = {
+    "00_meet_the_model": ("params.py", "prompts.py", "data", "models", "evaluate", "report"),
+    "01_data_standardization": ("params.py", "prompts.py", "data", "models", "report"),
+    "02_gradient_cosine": ("params.py", *NUMBERS, "report"),
+    "teacher": ("prompts.py", "data", "models", "training/teacher.py"),
+    "report": ("paper.py", "evaluate/intervals.py", "evaluate/result.py", "report", "templates"),
+}
+
+
+class ReproduceError(RuntimeError):
+    """Some step of the suite failed; the message names its notebook and error."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One start of notebook 04: a row of the params file on one benchmark with some of its seeds.
+
+    `teacher` is the stem of its file of shared teacher answers, None without one.
+    """
+
+    benchmark: str
+    row: str
+    seeds: tuple[int, ...]
+    teacher: str | None
+    beyond: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the job's log and executed copy are called."""
+        return f"{self.benchmark}-{self.row}-{'-'.join(map(str, self.seeds))}"
+
+    def folders(self, suite: Suite) -> list[Path]:
+        """The run folder of each seed, from the repository."""
+        return [Path("outputs", suite.name, "runs", self.benchmark, self.row, f"seed-{seed}") for seed in self.seeds]
+
+
+# The suite as data ----------------------------------------------------------------------------------------------------
+
+
+def read(file: Path, **changed: Any) -> Suite:
+    """Read a suite file with some keys changed; None leaves a key as it is. Raises ParameterError as `check` does."""
+    return check({**read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
+
+
+def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
+    """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
+    suite = validate("suite", values, source=source)
+    scales = [path.stem for path in (ROOT / "params" / TRAINING).glob("*.yaml")]
+    if suite.params not in scales:
+        raise ParameterError(f"{source}: params = {suite.params!r}: {nearest(suite.params, scales)}")
+    known = read_yaml(ROOT / params_file(TRAINING, suite)[0])["rows"]
+    for key in ("runs", "beyond"):
+        for group in getattr(suite, key):
+            for row in group.rows:
+                if row not in known:
+                    raise ParameterError(f"{source}: {key}: row {row!r}: {nearest(row, known)}")
+            for benchmark in group.benchmarks:
+                if benchmark in PREPARED and not (ROOT / suite.data.get(benchmark, "-") / "train.jsonl").is_file():
+                    where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
+                    raise ParameterError(
+                        f"{source}: data: {where} has no train.jsonl; prepare it by {PREPARED[benchmark]}"
+                    )
+    for benchmark, teacher in {(job.benchmark, job.teacher) for job in jobs(suite) if job.teacher}:
+        teacher_row(suite, benchmark, teacher)
+    measured = {(job.benchmark, job.row) for job in jobs(suite)}
+    for group in suite.beyond:
+        for pair in ((benchmark, row) for benchmark in group.benchmarks for row in group.rows):
+            if pair not in measured:
+                raise ParameterError(f"{source}: beyond: {pair[1]!r} on {pair[0]!r} is not among the runs")
+    return suite
+
+
+def jobs(suite: Suite) -> list[Job]:
+    """Every training of a suite, those with first seeds first; a job carries at most `seeds_per_job` seeds."""
+    wanted: dict[tuple[str, str], int] = {}
+    for group in suite.runs:
+        for benchmark in group.benchmarks:
+            for row in group.rows:
+                trains = options_of(suite.params, row).trains
+                seeds = min(group.seeds, suite.seeds or group.seeds) if trains else 1
+                wanted[benchmark, row] = max(wanted.get((benchmark, row), 0), seeds)
+    further = {(benchmark, row) for group in suite.beyond for benchmark in group.benchmarks for row in group.rows}
+    found = []
+    for (benchmark, row), seeds in wanted.items():
+        for first in range(0, seeds, suite.seeds_per_job or seeds):
+            carried = tuple(range(first, min(seeds, first + (suite.seeds_per_job or seeds))))
+            teacher = options_of(suite.params, row).teacher_name
+            found.append(Job(benchmark, row, carried, teacher, first == 0 and (benchmark, row) in further))
+    return sorted(found, key=lambda job: job.seeds[0])
+
+
+def row_of(scale: str, row: str) -> dict[str, Any]:
+    """The flat parameters of a row of params/04_training/<scale>.yaml."""
+    return _rows(scale, row, (ROOT / "params" / TRAINING / f"{scale}.yaml").stat().st_mtime_ns)
+
+
+@cache
+def _rows(scale: str, row: str, changed: int) -> dict[str, Any]:
+    file = ROOT / "params" / TRAINING / f"{scale}.yaml"
+    return row_values(read_yaml(file), row, source=str(file))
+
+
+def options_of(scale: str, row: str):
+    """The method's options of a row. Raises ParameterError with the row's file."""
+    values = row_of(scale, row)
+    try:
+        return method_options(values["method"], values.get("options"))
+    except ParameterError as error:
+        raise ParameterError(f"params/{TRAINING}/{scale}.yaml: {row}: {error}") from None
+
+
+def teacher_row(suite: Suite, benchmark: str, teacher: str) -> str:
+    """The row whose parameters `mule teacher` takes: the first of those that share a teacher.
+
+    Raises ParameterError where those rows train different models, which cannot share a teacher's answers.
+    """
+    rows = [job.row for job in jobs(suite) if (job.benchmark, job.teacher) == (benchmark, teacher)]
+    defaults = {name: Training.model_fields[name].default for name in TAUGHT_BY}
+    asked = {tuple({**defaults, **row_of(suite.params, row)}[name] for name in TAUGHT_BY) for row in rows}
+    if len(asked) > 1:
+        models = ", ".join(sorted({str(model) for model, *_ in asked}))
+        raise ParameterError(
+            f"params/{TRAINING}/{suite.params}.yaml: rows that share a teacher differ in model, revision or "
+            f"precision ({models}); give them one, or a params file each"
+        )
+    return rows[0]
+
+
+def all_have_teacher(suite: Suite, teacher: str) -> bool:
+    """Whether some row of every benchmark trains with this shared teacher."""
+    return {job.benchmark for job in jobs(suite) if job.teacher == teacher} == set(benchmarks(suite))
+
+
+def benchmarks(suite: Suite) -> list[str]:
+    """The benchmarks of a suite, in the order in which its file names them."""
+    return list(dict.fromkeys(name for group in suite.runs for name in group.benchmarks))
+
+
+# What the steps need --------------------------------------------------------------------------------------------------
+
+
+def notebook(stem: str) -> list[str]:
+    """What a step that runs a notebook depends on besides its data: the notebook, first, and the rooms behind it."""
+    return [f"notebooks/{stem}.ipynb", *rooms(stem if stem in ROOMS else "report")]
+
+
+def rooms(step: str) -> list[str]:
+    """The library's files behind a step."""
+    places = [ROOT / "mule_lib" / room for room in ROOMS[step]]
+    files = [file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.*")))]
+    return [file.relative_to(ROOT).as_posix() for file in files if file.suffix in (".py", ".jinja", ".yaml")]
+
+
+def code_behind(suite: Suite, job: Job) -> str:
+    """Hash of a job's parameters and of the code that its method runs through; other rows do not enter it."""
+    values = row_of(suite.params, job.row)
+    return runs.fingerprint([values, runs.code_hashes(values["method"])])
+
+
+def is_built(benchmark: str) -> bool:
+    """Whether the suite makes a benchmark's data itself."""
+    return benchmark in FABLE
+
+
+def prepared_files(suite: Suite, benchmark: str) -> list[str]:
+    """What notebook 01 reads of a benchmark that was prepared outside of the suite, [] for one that it builds."""
+    if is_built(benchmark):
+        return []
+    folder = Path(suite.data[benchmark])
+    names = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/sets.json")
+    return [(folder / name).as_posix() for name in names if (ROOT / folder / name).is_file()]
+
+
+def params_file(stem: str, suite: Suite) -> list[str]:
+    """The file of a notebook's parameters for a suite, [] where there is none and its defaults hold."""
+    file = Path("params") / stem / f"{suite.params}.yaml"
+    return [file.as_posix()] if (ROOT / file).is_file() else []
+
+
+# The start ------------------------------------------------------------------------------------------------------------
+
+
+def reproduce(
+    file: Path,
+    *,
+    name: str | None = None,
+    seeds: int | None = None,
+    profile: Path = Path("profiles/local"),
+    cores: int | None = None,
+    dry_run: bool = False,
+    more: Sequence[str] = (),
+) -> None:
+    """Run a suite's graph; steps whose inputs did not change are not run again.
+
+    `more` goes to Snakemake as it is. Raises ParameterError for a bad suite, a missing profile or a second start beside
+    a running one; ReproduceError when a step failed.
+    """
+    begun = time.time()
+    suite = read(file, name=name, seeds=seeds)
+    out = ROOT / "outputs" / suite.name
+    if not (ROOT / profile / "config.yaml").is_file():
+        names = ", ".join(f"profiles/{path.parent.name}" for path in sorted(ROOT.glob("profiles/*/config.yaml")))
+        raise ParameterError(f"--profile {profile}: no config.yaml there; choose from {names}")
+    folders = [folder for job in jobs(suite) for folder in job.folders(suite)]
+    print(f"{suite.name}: {len(folders)} runs on {', '.join(benchmarks(suite))}", flush=True)
+    command = [
+        *(sys.executable, "-m", "snakemake", "--snakefile", "Snakefile", "--directory", str(ROOT)),
+        *("--workflow-profile", "none", "--profile", str(profile), "--configfile", str(file.resolve())),
+        # Our own lock goes away with the process; Snakemake's would outlive a crash.
+        *("--nolock", "--quiet", "rules", "host", "reason"),
+        *("--config", f"name={suite.name}", *([f"seeds={suite.seeds}"] if suite.seeds else [])),
+        *(["--cores", str(cores)] if cores else []),
+        *(["--dry-run"] if dry_run else []),
+        *more,
+    ]
+    if dry_run:
+        _snakemake(command, out, begun)
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(out / ".lock", timeout=0):
+            runs.remove_drafts(out / "runs")
+            for place in runs.set_aside(out, {ROOT / folder for folder in folders}):
+                print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
+            _snakemake(command, out, begun)
+    except filelock.Timeout:
+        raise ParameterError(f"{out.relative_to(ROOT)}: another `mule reproduce` is at work there") from None
+    where = out.relative_to(ROOT)
+    print(f"done in {(time.time() - begun) / 60:.1f} min; tables, figures and report.html are in {where}")
+
+
+def _snakemake(command: Sequence[str], out: Path, begun: float) -> None:
+    process = subprocess.Popen(command, cwd=ROOT, env=environment())
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # Snakemake got the same signal from the terminal and ends its jobs
+        raise ReproduceError("interrupted; the same command goes on from here") from None
+    if status:
+        failed = failures(out / "logs", begun)
+        last = f"{len(failed)} failed; the same command tries again. Last: {failed[-1]}" if failed else ""
+        raise ReproduceError(last or f"snakemake ended with status {status}; what it said stands above")
+
+
+def failures(logs: Path, begun: float) -> list[str]:
+    """The last line of each step's log since `begun` (seconds since the epoch) that ends in a refusal of `mule`."""
+    files = [file for file in sorted(logs.glob("*.txt")) if file.stat().st_mtime >= begun]
+    lines = [file.read_text("utf-8", errors="replace").strip().rpartition("\n")[2] for file in files]
+    return [f"{file.stem}: {line}" for file, line in zip(files, lines, strict=True) if line.startswith("mule ")]
+
+
+def environment() -> dict[str, str]:
+    """One thread a job, the interpreter's own folder first, and Snakemake's cache beside its state, not at home.
+
+    `python` in a rule is then the one that runs this; models of the hub stay where they are.
+    """
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "PYTHONUNBUFFERED": "1",
+        "XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"),
+        "HF_HOME": os.environ.get("HF_HOME", str(home / "huggingface")),
+        **dict.fromkeys(THREADS, "1"),
+    }

@@ -1,0 +1,117 @@
+"""Run a notebook under papermill with checked parameters; what is there already is not run again."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mule_lib.params import ROOT, Notebook, ParameterError, Training, load
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+# Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook.
+QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+MORE = "more"  # the name in a parameters cell that takes what the cell does not spell out
+
+
+class NotebookError(RuntimeError):
+    """A cell failed or the kernel died; the message names notebook, cell, error and where the executed copy lies."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """The parameters a notebook ran with, and whether all its results were there already."""
+
+    params: Notebook
+    reused: bool = False
+
+
+def run_notebook(
+    notebook: Path,
+    executed: Path,
+    *,
+    file: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+) -> Ran:
+    """Execute `notebook` into `executed`; its parameters are checked before the kernel starts.
+
+    A training whose seeds all have valid run folders is reused. `threads` limits every numeric library inside the
+    kernel. Raises ParameterError for a missing notebook or bad parameters, RunFolderError when a folder holds another
+    run, NotebookError when a cell fails; the executed copy with its traceback is kept then.
+    """
+    if not notebook.exists():
+        raise ParameterError(f"{notebook}: no such notebook")
+    p = load(notebook.stem, file, overrides)
+    if isinstance(p, Training):
+        from mule_lib.suite.runs import open_run
+
+        if p.harness_tasks:
+            _check_tasks(p.harness_tasks)
+        if not open_run(p, notebook=notebook).pending:
+            return Ran(p, reused=True)
+    limit_threads(threads)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    execute(notebook, executed, p)
+    return Ran(p)
+
+
+def limit_threads(threads: int | None) -> None:
+    """Limit the numeric libraries of this process, if they are not loaded yet, and of all that it starts."""
+    if threads is not None and threads < 1:
+        raise ParameterError(f"--threads {threads}: should be at least 1")
+    if threads:
+        os.environ.update(dict.fromkeys(THREADS, str(threads)))
+
+
+def _check_tasks(tasks: list[str]) -> None:
+    from mule_lib.evaluate import harness  # seconds of imports, for the few runs that ask for tasks
+
+    try:
+        harness.check(tasks)
+    except (RuntimeError, ValueError) as error:
+        raise ParameterError(f"harness_tasks: {error}") from error
+
+
+def cell_values(p: Notebook, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters as the notebook's cell takes them: those it declares by name, other changed ones in `more`."""
+    values, defaults = p.model_dump(mode="json"), type(p)().model_dump(mode="json")
+    rest = {name: value for name, value in values.items() if name not in declared and value != defaults[name]}
+    if rest and MORE not in declared:
+        raise ParameterError(f"the parameters cell has no {min(rest)!r} and no {MORE!r} that would take it")
+    return {name: value for name, value in values.items() if name in declared} | ({MORE: rest} if rest else {})
+
+
+def execute(notebook: Path, executed: Path, p: Notebook) -> None:
+    """Execute a notebook, whatever lies in its folders. Raises NotebookError when a cell fails or the kernel dies."""
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
+
+    try:
+        papermill.execute_notebook(
+            str(notebook),
+            str(executed),
+            parameters=cell_values(p, papermill.inspect_notebook(str(notebook))),
+            kernel_name="python3",
+            cwd=str(ROOT),
+            progress_bar=False,
+            log_output=True,
+            start_timeout=180,
+            # ipykernel 7.3 warns at each start unless the transport's encryption is chosen.
+            config=Config({"KernelManager": {"transport_encryption": "auto"}}),
+        )
+    except papermill.PapermillExecutionError as error:
+        print(re.sub("\x1b\\[[0-9;]*m", "", "\n".join(error.traceback)), file=sys.stderr)  # logs show no colours
+        raise NotebookError(
+            f"{notebook.name}, cell {error.cell_index}: {error.ename}: {' '.join(str(error.evalue).split())}; "
+            f"executed copy: {executed}"
+        ) from None
+    except DeadKernelError:
+        raise NotebookError(
+            f"{notebook.name}: the kernel died, most often for lack of memory; executed copy: {executed}"
+        ) from None

@@ -1,0 +1,461 @@
+"""Run folders: what a run depends on (its identity), written whole or not at all, reused only if all agrees."""
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from mule_lib.data.files import file_hash, folder_hashes, write_json, write_jsonl
+from mule_lib.evaluate.result import METRICS_FILE, RunResult
+from mule_lib.params import ROOT, Training, method_options, repository_path
+
+PROVENANCE_FILE = "provenance.json"
+LIBRARY = ROOT / "mule_lib"
+NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
+# Rooms that only check, read or start: no number depends on them. Standardized data counts by its content.
+WITHOUT_NUMBERS = ("params.py", "report", "suite", "data/standardize")
+# Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
+BY_DEFINITION = ("methods", "losses", "gradients")
+# Where a result lies does not change it; files and models count by their content.
+PLACES = {"out_dir", "overwrite", "rerun", "seeds", "beyond", "data_dir", "teacher_file", "model", "revision"}
+WEIGHTS = LIBRARY / "embedded" / "weights" / "manifest.json"
+MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+DATA_FILES = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
+
+
+class RunFolderError(ValueError):
+    """A folder holds something else than this run; the message says what differs and what to do."""
+
+
+# Identity -------------------------------------------------------------------------------------------------------------
+
+
+def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
+    """All that one seed's numbers depend on, as JSON: parameters, code, prompts, data, model and packages.
+
+    Code, prompts and data are hashes by name. Raises FileNotFoundError for data or a model that is not there.
+    """
+    values = {name: value for name, value in p.model_dump(mode="json").items() if name not in PLACES}
+    values |= {"seed": seed, "beyond": p.beyond and seed == p.seeds[0]}
+    values["options"] = method_options(p.method, p.options).model_dump(mode="json")
+    return {
+        "notebook": notebook.stem,
+        "params": values,
+        "code": {f"notebooks/{notebook.name}": _code_hash(notebook), **code_hashes(p.method)},
+        "prompts": _prompts(p.benchmark),
+        "data": {**_hashes(p.data_dir, DATA_FILES), **_hashes(p.teacher_file)},
+        "model": model_hash(p.model, p.revision),
+        "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def fingerprint(value: Any) -> str:
+    """Sixteen hex digits of a JSON value; equal only if everything in it is."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def flat(values: Mapping[str, Any], *, before: str = "") -> dict[str, Any]:
+    """Nested mappings as one level, keys joined by dots."""
+    lines: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines |= flat(value, before=f"{before}{name}.")
+        else:
+            lines[f"{before}{name}"] = value
+    return lines
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """What two identities differ in: name, its value in the first, in the second; None where it is missing."""
+    left, right = flat(one), flat(other)
+    return [(name, left.get(name), right.get(name)) for name in {**left, **right} if left.get(name) != right.get(name)]
+
+
+def model_hash(name: str, revision: str = "") -> str:
+    """Hash of a model: of all its files for an embedded one or a folder, the commit for one of the hub."""
+    embedded = json.loads(WEIGHTS.read_text("utf-8"))["sha256"] if WEIGHTS.exists() else {}
+    if files := {file: digest for file, digest in embedded.items() if file.startswith(f"{name}/")}:
+        return fingerprint(files)
+    if repository_path(name).is_dir():
+        return fingerprint(list(_hashes(name, MODEL_FILES).values()))
+    from huggingface_hub import try_to_load_from_cache
+
+    file = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    return f"{name}@{Path(file).parent.name if isinstance(file, str) else revision or 'main'}"
+
+
+def code_hashes(method: str | None = None) -> dict[str, str]:
+    """Hash of each file that makes numbers, by its path; comments, docstrings and layout do not count.
+
+    Of `methods`, `losses` and `gradients` the definitions that `method` and the other files reach; without a method,
+    the other files only.
+    """
+    library = LIBRARY
+    files = {file.relative_to(library).as_posix(): file for file in sorted(library.rglob("*.py"))}
+    counted = {
+        name: file
+        for name, file in files.items()
+        if not any(name == room or name.startswith(f"{room}/") for room in WITHOUT_NUMBERS)
+        and name.removesuffix(".py") not in BY_DEFINITION
+    }
+    hashes = {f"mule_lib/{name}": _code_hash(file) for name, file in counted.items()}
+    if method is None:
+        return hashes
+    reached = {name for file in counted.values() for name in _references(_tree(file), None)}
+    definitions = {name: _definitions(library / f"{name}.py") for name in BY_DEFINITION}
+    return hashes | _reached(reached | {f"methods.METHODS[{method}]"}, definitions)
+
+
+def _reached(waiting: Collection[str], definitions: Mapping[str, Mapping[str, ast.AST]]) -> dict[str, str]:
+    """Hash of every definition, such as "losses.duet", that is reached from the given ones."""
+    found: dict[str, str] = {}
+    waiting = list(waiting)
+    while waiting:
+        name = waiting.pop()
+        module, _, inside = name.partition(".")
+        node = definitions[module].get(inside)
+        if name in found or node is None:
+            continue
+        found[name] = _hash(ast.dump(node))
+        waiting += _references(node, module)
+    return dict(sorted(found.items()))
+
+
+def _definitions(file: Path) -> dict[str, ast.AST]:
+    """The top-level definitions of a module by name; each entry of the dict METHODS is one of its own."""
+    found: dict[str, ast.AST] = {}
+    for node in _tree(file).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found[node.name] = node
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name) and target.id == "METHODS" and isinstance(node.value, ast.Dict):
+                    entries = zip(node.value.keys, node.value.values, strict=True)
+                    found |= {f"METHODS[{ast.literal_eval(key)}]": value for key, value in entries if key}
+                else:
+                    found |= {name.id: node for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return found
+
+
+def _references(node: ast.AST, module: str | None) -> set[str]:
+    """Definitions of the modules of `BY_DEFINITION` that a piece of code names; plain names are those of `module`."""
+    found = set()
+    for part in ast.walk(node):
+        if isinstance(part, ast.Name) and module:
+            found |= {f"{each}.{part.id}" for each in BY_DEFINITION}  # its own, or imported from beside it
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in BY_DEFINITION:
+            found.add(f"{part.value.id}.{part.attr}")
+        elif isinstance(part, ast.ImportFrom) and (part.module or "").startswith("mule_lib."):
+            found |= {f"{part.module.removeprefix('mule_lib.')}.{alias.name}" for alias in part.names}
+    return {name for name in found if name.partition(".")[0] in BY_DEFINITION}
+
+
+def _code_hash(file: Path) -> str:
+    return _hash(ast.dump(_tree(file)))
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _tree(file: Path) -> ast.Module:
+    status = file.stat()
+    return _parsed(file, status.st_mtime_ns, status.st_size)
+
+
+@cache
+def _parsed(file: Path, changed: int, size: int) -> ast.Module:
+    """A file's code (a notebook's code cells) without comments and docstrings."""
+    text = file.read_text("utf-8")
+    if file.suffix == ".ipynb":
+        cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
+        lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+        text = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+    tree = ast.parse(text, filename=str(file))
+    for node in ast.walk(tree):
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            node.body[:] = node.body[1:] or [ast.Pass()]
+    return tree
+
+
+def _hashes(path: str, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
+    return folder_hashes(repository_path(path), only=only) if path else {}
+
+
+def _prompts(benchmark: str) -> dict[str, str]:
+    """Hash of the prompt texts that a benchmark uses: its own, else Fable's."""
+    files = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (benchmark, "fable"))
+    found = next(file for file in files if file.exists())
+    return {found.name: file_hash(found)}
+
+
+# Provenance -----------------------------------------------------------------------------------------------------------
+
+
+def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dict[str, Any]:
+    """Parameters, code, packages, machine and wall time (seconds since `started`) behind a run's numbers."""
+    return {
+        "params": dict(params),
+        "git": _git(),
+        "packages": {name: version(name) for name in (*PACKAGES, "datasets", "papermill", "pandas")},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "seconds": round(time.time() - started, 1),
+        **more,
+    }
+
+
+def _git() -> dict[str, Any]:
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.CalledProcessError):  # an installed copy without its repository
+        return {"commit": None, "dirty": None}
+
+
+# Run folders ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one benchmark with its seeds, each in `folder`/seed-<n>; `pending` seeds have no valid result."""
+
+    p: Training
+    folder: Path
+    identities: dict[int, dict[str, Any]]
+    pending: tuple[int, ...]
+    started: float = field(default_factory=time.time)
+
+    def seed_folder(self, seed: int) -> Path:
+        """Where the run of one seed is written."""
+        return self.folder / f"seed-{seed}"
+
+    def checkpoints(self, seed: int) -> Path | None:
+        """Where an interrupted seed goes on from: a hidden folder of this very run; None where none are kept."""
+        place = f".seed-{seed}.checkpoints-{fingerprint(self.identities[seed])}"
+        return self.folder / place if self.p.save_every else None
+
+    def teacher_answers(self) -> list | None:
+        """The shared answers of `teacher_file`; None where training asks the teacher itself."""
+        return teacher_answers(self.p, repository_path(self.p.teacher_file))[0] if self.p.teacher_file else None
+
+    def results(self) -> list[RunResult]:
+        """What the seeds measured, read back from their folders."""
+        return [RunResult.read(self.seed_folder(seed)) for seed in self.p.seeds]
+
+    def write(
+        self,
+        seed: int,
+        trained,
+        evaluation,
+        *,
+        evaluate_seconds: float,
+        beyond: Mapping[str, Any] | None = None,
+        harness: Mapping[str, Any] | None = None,
+    ) -> RunResult:
+        """Write the folder of one seed whole: parameters, metrics, item values, samples, provenance.
+
+        `trained` is what `training.train` returns, `evaluation` what `evaluate.evaluate_row` does.
+        Raises RunFolderError when another run lies there.
+        """
+        folder, p = self.seed_folder(seed), self.p
+        # A hub model has a commit only once it is here.
+        found = {**self.identities[seed], "model": model_hash(p.model, p.revision)}
+        check_free(folder, found, overwrite=p.overwrite)
+        result = RunResult(
+            benchmark=p.benchmark,
+            row=p.row,
+            method=p.method,
+            label=trained.method.label,
+            seed=seed,
+            identity=fingerprint(found),
+            metrics=evaluation.metrics,
+            n=evaluation.n,
+            details={
+                name: {k: v for k, v in detail.items() if k != "items"} for name, detail in evaluation.details.items()
+            },
+            timing={
+                "train_seconds": round(trained.seconds, 2),
+                "evaluate_seconds": round(evaluate_seconds, 2),
+                "seconds": round(trained.seconds + evaluate_seconds, 2),
+                "steps": trained.steps,
+            },
+            beyond=beyond,
+            harness=harness,
+            obedience=trained.obedience,
+            log=trained.log,
+            values=evaluation.values,
+        )
+        values = {**p.model_dump(mode="json"), "seeds": [seed]}
+        source = provenance(values, started=self.started, fingerprint=fingerprint(found), identity=found)
+        with written_whole(folder) as draft:
+            write_json(draft / "params.json", values)
+            write_jsonl(draft / "samples.jsonl", evaluation.samples)
+            write_json(draft / PROVENANCE_FILE, source)
+            result.write(draft)
+        return result
+
+
+def open_run(p: Training, *, notebook: Path = NOTEBOOK) -> Run:
+    """The run of these parameters: which seeds are still to be trained, after every folder was checked.
+
+    Seeds whose folder agrees in everything are reused, unless `rerun`; raises RunFolderError where another run lies.
+    """
+    folder = repository_path(p.out_dir)
+    identities = {seed: identity(notebook, p, seed=seed) for seed in p.seeds}
+    pending = []
+    for seed, found in identities.items():
+        place = folder / f"seed-{seed}"
+        if is_reusable(place, found) and not p.rerun:
+            os.utime(place / METRICS_FILE)  # for tools that go by dates: it is as new as its inputs
+        else:
+            check_free(place, found, overwrite=p.overwrite)
+            pending.append(seed)
+    return Run(p, folder, identities, tuple(pending))
+
+
+def read_identity(folder: Path) -> dict[str, Any] | None:
+    """What the numbers in a run folder depend on; None for a folder that is no (whole) run."""
+    if not ((folder / METRICS_FILE).is_file() and (folder / PROVENANCE_FILE).is_file()):
+        return None
+    return json.loads((folder / PROVENANCE_FILE).read_text("utf-8")).get("identity")
+
+
+def is_reusable(folder: Path, wanted: Mapping[str, Any]) -> bool:
+    """Whether the folder holds this very run: parameters, code, prompts, data, model and packages all agree."""
+    held = read_identity(folder)
+    return held is not None and fingerprint(held) == fingerprint(wanted)
+
+
+def check_free(folder: Path, wanted: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    """Raise RunFolderError unless this run may be written into `folder`.
+
+    It may where nothing lies, where this very run lies, and with `overwrite` over another run; never over anything
+    that is no run.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    held = read_identity(folder)
+    if held is None:
+        if not folder.is_dir() or not (folder / PROVENANCE_FILE).is_file():
+            raise RunFolderError(f"out_dir: {folder} exists and is no run; choose another or remove it")
+        return  # metrics are missing: a run that lost its result
+    changed = differences(held, wanted)
+    if not changed or overwrite:
+        return
+    parameters = [f"{name[7:]} {old!r} (now {new!r})" for name, old, new in changed if name.startswith("params.")]
+    shown = [*parameters, *(name for name, *_ in changed if not name.startswith("params."))]
+    more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
+    raise RunFolderError(
+        f"out_dir: {folder} holds another run, it differs in {', '.join(shown[:6])}{more}; "
+        "choose another out_dir, or overwrite=true to replace it"
+    )
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """A hidden folder beside `folder` to write into; it takes the place of `folder` at the end, or vanishes on error.
+
+    A crash leaves the old folder, or both under hidden names of this process, but never a part under the real name.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    hidden = f".{folder.name}@{platform.node()}.{os.getpid()}"
+    draft, old = folder.parent / f"{hidden}.draft", folder.parent / f"{hidden}.old"
+    for leftover in (draft, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    draft.mkdir()
+    try:
+        yield draft
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what processes of this machine that were killed have left below `folder`."""
+    for draft in [*folder.rglob(".*.draft"), *folder.rglob(".*.old")]:
+        owner, _, process = draft.stem.rpartition(".")
+        here = owner.endswith(f"@{platform.node()}") and process.isdigit()
+        if draft.is_dir() and here and not psutil.pid_exists(int(process)):
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """All whole run folders below a folder, sorted by name; hidden drafts do not count."""
+    found = (file.parent for file in folder.rglob(METRICS_FILE))
+    return sorted(
+        run
+        for run in found
+        if read_identity(run) is not None and not any(p.startswith(".") for p in run.relative_to(folder).parts)
+    )
+
+
+def set_aside(out: Path, wanted: Collection[Path]) -> list[Path]:
+    """Move runs below `out`/runs that are neither `wanted` nor still valid to `out`/stale; return where they went.
+
+    A run that is not asked for but agrees with today's parameters, code, data, model and packages stays: it is one
+    more seed. Nothing is deleted but an earlier stale run of the same place.
+    """
+    moved = []
+    for folder in runs_below(out / "runs") if (out / "runs").is_dir() else []:
+        if folder in wanted or _is_valid(folder):
+            continue
+        place = out / "stale" / folder.relative_to(out / "runs")
+        shutil.rmtree(place, ignore_errors=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(place)
+        moved.append(place)
+    return moved
+
+
+def _is_valid(folder: Path) -> bool:
+    try:
+        p = Training(**json.loads((folder / "params.json").read_text("utf-8")))
+        return is_reusable(folder, identity(NOTEBOOK, p, seed=p.seeds[0]))
+    except (OSError, ValueError):  # written with parameters or data that are no longer there
+        return False
+
+
+def teacher_answers(p: Training, file: Path, *, ask: bool = False, batch_size: int = 64, overwrite: bool = False):
+    """The shared teacher answers of a row's options in `file`, and whether they were asked for just now.
+
+    They are of the unified records also where the student reads raw ones: a teacher that does not understand a format
+    would hide what the format does to the student. Only with `ask` is a missing file written.
+    Raises TeacherFileError for a method without a teacher, and for a file of other answers unless `overwrite`.
+    """
+    from mule_lib import data, methods, training  # torch
+    from mule_lib.training import teacher
+
+    return teacher.shared(
+        file,
+        data.load(p.benchmark, p.data_dir),
+        methods.get(p.method, p.options),
+        model=model_hash(p.model, p.revision),
+        load=(lambda: training.load_model(p, frozen=True)) if ask else None,
+        max_thought_tokens=p.max_thought_tokens,
+        batch_size=batch_size,
+        overwrite=overwrite,
+    )

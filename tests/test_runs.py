@@ -1,0 +1,358 @@
+"""Runs: everything that numbers depend on is in the identity and nothing else; folders are whole and never replaced."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from mule_lib import methods
+from mule_lib.data import files, load, save
+from mule_lib.evaluate.result import RunResult
+from mule_lib.paper import METRICS
+from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, Table, Training
+from mule_lib.suite import RunFolderError, notebook, open_run, runs
+from mule_lib.suite.notebook import NotebookError, run_notebook
+from mule_lib.suite.runs import (
+    NOTEBOOK,
+    check_free,
+    differences,
+    fingerprint,
+    identity,
+    is_reusable,
+    model_hash,
+    read_identity,
+    remove_drafts,
+    set_aside,
+    teacher_answers,
+    written_whole,
+)  # fmt: skip
+from mule_lib.training import TeacherFileError
+
+HELD = {"params": {"steps": 40, "seed": 0}, "code": {"mule_lib/a.py": "1"}}
+
+
+def print_of(seed=0, **changed):
+    return fingerprint(identity(NOTEBOOK, Training(**changed), seed=seed))
+
+
+# Identity
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"seed": 1}, {"steps": 41}, {"learning_rate": 0.002}, {"options": {"top_k": 11}}, {"benchmark": "cyber"},
+        {"model": "gold"}, {"row": "mule_again"}, {"beyond": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_setting_changes_the_identity(changed):
+    assert print_of(**changed) != print_of()
+
+
+def test_place_permission_and_defaults_spelt_out_do_not():
+    """Where a result goes, whether it may replace another, which seeds go with it, an option at its default."""
+    assert print_of(out_dir="elsewhere", overwrite=True, rerun=True, seeds=[0, 1]) == print_of()
+    assert print_of(options={"top_k": METHOD_OPTIONS["mule"]().top_k}) == print_of()
+    # Only the first seed is measured beyond the paper.
+    assert print_of(beyond=True, seeds=[0, 1], seed=1) == print_of(seeds=[0, 1], seed=1)
+
+
+def test_data_counts_by_content(tmp_path):
+    """The same records in another folder are the same run; a changed record is not; tables beside them do not count."""
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "train.jsonl").write_text("{}\n")
+        (folder / "evaluation" / "forget.jsonl").write_text("{}\n")
+    (other / "table.csv").write_text("numbers about the data\n")
+    assert print_of(data_dir=str(one)) == print_of(data_dir=str(other)) != print_of()
+    (other / "evaluation" / "forget.jsonl").write_text("{} \n")
+    assert print_of(data_dir=str(one)) != print_of(data_dir=str(other))
+
+
+def test_code_prompts_and_packages_count(monkeypatch):
+    """Rooms that make numbers are in, rooms that check, read and start are not; a version is another run."""
+    before = identity(NOTEBOOK, Training(), seed=0)
+    rooms = {name.split("/")[1] for name in before["code"] if name.startswith("mule_lib/")}
+    assert {"prompts.py", "data", "models", "training", "evaluate"} <= rooms
+    assert not {"params.py", "report", "suite"} & rooms
+    assert {"methods.METHODS[mule]", "methods._mule", "losses.bidirectional_topk"} <= set(before["code"])
+    assert not {"methods.METHODS[ga]", "losses.npo"} & set(before["code"])
+    assert before["prompts"].keys() == {"fable.yaml"} and json.dumps(before)
+    monkeypatch.setattr(runs, "version", lambda name: "0.0")
+    after = identity(NOTEBOOK, Training(), seed=0)
+    assert {name.split(".")[0] for name, *_ in differences(before, after)} == {"packages"}
+
+
+def test_models_count_by_their_files(tmp_path):
+    """The embedded models differ; a folder's hash follows its weights and not its name; hub models go by revision."""
+    assert model_hash("base") != model_hash("gold")
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(b"weights")
+    assert model_hash(str(tmp_path / "one")) == model_hash(str(tmp_path / "other"))
+    (tmp_path / "other" / "model.safetensors").write_bytes(b"Weights")
+    assert model_hash(str(tmp_path / "one")) != model_hash(str(tmp_path / "other"))
+    assert model_hash("no-one/nothing", "abc") == "no-one/nothing@abc"
+
+
+def test_differences_name_what_is_missing():
+    """Nested keys are joined; a key on one side only has None on the other."""
+    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}, "d": 3}) == [("a.c", 2, None), ("d", None, 3)]
+
+
+def measured(method):
+    """What training and evaluation return, made up."""
+    trained = SimpleNamespace(method=methods.get(method), seconds=1.0, steps=2, obedience=[], log=[{"loss": 1.0}])
+    values = {metric: [1.0, 0.0] for metric in METRICS}
+    points = dict.fromkeys(METRICS, 50.0)
+    return trained, SimpleNamespace(
+        metrics=points, values=values, n=dict.fromkeys(METRICS, 2), details={"forget": {"items": []}}, samples=[]
+    )
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A copy of the library that identities are taken of; `edit` replaces text in one of its files."""
+    home = tmp_path / "mule_lib"
+    shutil.copytree(ROOT / "mule_lib", home, ignore=shutil.ignore_patterns("weights", "__pycache__"))
+    monkeypatch.setattr(runs, "LIBRARY", home)
+
+    def edit(name, old, new):
+        text = (home / name).read_text("utf-8")
+        assert old in text
+        (home / name).write_text(text.replace(old, new, 1), "utf-8")
+
+    return edit
+
+
+def test_adding_a_method_repeats_no_finished_run(library, tmp_path):
+    """One finished run of every method; a new loss and a new entry leave all valid, a changed loss only its own."""
+    given = {name: Training(method=name, row=name, out_dir=str(tmp_path / "runs" / name)) for name in METHOD_OPTIONS}
+    for name, p in given.items():
+        run = open_run(p)
+        assert run.pending == (0,)
+        run.write(0, *measured(name), evaluate_seconds=1.0)
+
+    def repeated():
+        return {name for name, p in given.items() if open_run(p.model_copy(update={"overwrite": True})).pending}
+
+    assert repeated() == set()
+    library("losses.py", "def duet(", "def mine(logits):\n    return logits.sum()\n\n\ndef duet(")
+    library(
+        "methods.py",
+        "METHODS: dict",
+        "def _mine(answer, o):\n    return losses.mine(answer.logits, 0)\n\n\nMETHODS: dict",
+    )
+    library("methods.py", '    "mule": Method(', '    "mine": Method("Mine", (_forget(_mine),)),\n    "mule": Method(')
+    assert repeated() == set()
+    library("methods.py", "def _mine(", "# Words do not count.\ndef _mine(")
+    library("report/__init__.py", '"""', '"""Neither does a room that reads. ')
+    assert repeated() == set()
+    library("methods.py", '"MULE", _distil(_mule)', '"MULE", _distil(_duet)')
+    assert repeated() == {"mule"}
+    library("losses.py", "def duet(", "@torch.no_grad()\ndef duet(")
+    assert repeated() == {"mule", "duet", "mule_duet_loss"}
+    library("prompts.py", 'DATE = "', 'DATE = "x')
+    assert repeated() == set(given)
+
+
+def test_one_run_folder_for_each_seed(tmp_path):
+    """Seeds whose folder agrees are skipped, others are pending; `rerun` takes all; another run is refused by name."""
+    p = Training(seeds=[0, 1], out_dir=str(tmp_path / "mule"))
+    run = open_run(p)
+    assert run.pending == (0, 1) and run.checkpoints(0) is None
+    result = run.write(0, *measured("mule"), evaluate_seconds=1.0)
+    assert result.identity == fingerprint(read_identity(run.seed_folder(0)))
+    assert open_run(p).pending == (1,) and open_run(p.model_copy(update={"rerun": True})).pending == (0, 1)
+    run.write(1, *measured("mule"), evaluate_seconds=1.0)
+    assert [r.seed for r in open_run(p).results()] == [0, 1] and open_run(p).pending == ()
+    assert json.loads((run.seed_folder(1) / "params.json").read_text())["seeds"] == [1]
+    with pytest.raises(RunFolderError, match=r"seed-0 holds another run, it differs in steps 40 \(now 41\);"):
+        open_run(p.model_copy(update={"steps": 41}))
+
+
+# Folders
+
+
+def write(folder, held=HELD):
+    with written_whole(folder) as draft:
+        files.write_json(draft / "metrics.json", {"metrics": {}})
+        files.write_json(draft / "provenance.json", {"identity": held})
+
+
+def test_a_run_is_reused_only_if_all_agrees(tmp_path):
+    """Same identity: reused and free to write; any difference: neither, and the difference is named."""
+    folder = tmp_path / "seed-0"
+    assert not is_reusable(folder, HELD)
+    check_free(folder, HELD)
+    write(folder)
+    assert is_reusable(folder, HELD)
+    check_free(folder, HELD)
+    other = {"params": {"steps": 41, "seed": 0}, "code": {"mule_lib/a.py": "2"}}
+    assert not is_reusable(folder, other)
+    with pytest.raises(RunFolderError, match=r"steps 40 \(now 41\), code.mule_lib/a.py; choose another") as error:
+        check_free(folder, other)
+    assert "\n" not in str(error.value)
+    check_free(folder, other, overwrite=True)
+    (folder / "metrics.json").unlink()  # what lost its result may be written again
+    assert read_identity(folder) is None
+    check_free(folder, other)
+
+
+def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
+    """Also not with permission to overwrite, and refused before a kernel starts."""
+    (tmp_path / "seed-0").mkdir()
+    (tmp_path / "seed-0" / "chapter.txt").write_text("years of work")
+    given = {"out_dir": str(tmp_path), "overwrite": True}
+    with pytest.raises(RunFolderError, match="exists and is no run"):
+        run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides=given)
+    with pytest.raises(RunFolderError, match="is no run"):
+        check_free(tmp_path / "seed-0", HELD)
+
+
+def test_a_run_is_replaced_whole_or_not_at_all(tmp_path):
+    """An error leaves the old one; files that only the old one had go with it; no draft stays."""
+    write(tmp_path / "run")
+    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "run") as draft:
+        files.write_json(draft / "metrics.json", {"new": True})
+        raise ZeroDivisionError
+    assert is_reusable(tmp_path / "run", HELD)
+    (tmp_path / "run" / "old.csv").write_text("1")
+    write(tmp_path / "run", {"params": {}})
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "provenance.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_drafts_of_killed_processes_are_removed(tmp_path):
+    """Those of dead processes of this machine go; of living ones and of other machines they stay."""
+    code = (
+        "import os, signal; from pathlib import Path; from mule_lib.suite.runs import written_whole\n"
+        f"with written_whole(Path({str(tmp_path / 'run')!r})) as draft:\n"
+        "    (draft / 'metrics.json').write_text('{}'); print(os.getpid(), flush=True)\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    dead = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert dead.returncode == -9 and not (tmp_path / "run").exists()
+    for owner in (f"@{platform.node()}.{os.getpid()}", f"@else{platform.node()}.{dead.stdout.strip()}"):
+        (tmp_path / f".run{owner}.draft").mkdir()
+    remove_drafts(tmp_path)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 2 and f".run@{platform.node()}.{dead.stdout.strip()}.draft" not in left
+
+
+# Notebook 04
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Fable-Books cut to twelve training records and six items a set, in a folder as notebook 01 writes it."""
+    folder = tmp_path_factory.mktemp("data")
+    data = load("books")
+    names = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
+    sets = replace(data.sets, **{name: getattr(data.sets, name)[:6] for name in names})
+    save(folder, replace(data, records=data.records[:12], validation=[], sets=sets))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(few, tmp_path_factory):
+    """The steered base's answers to the twelve records."""
+    file = tmp_path_factory.mktemp("teachers") / "oracle-cot.jsonl"
+    answers, asked = teacher_answers(Training(data_dir=str(few)), file, ask=True)
+    assert asked and len(answers) == 12
+    return file
+
+
+def test_a_teacher_file_is_reused_and_refused(few, teacher, tmp_path):
+    """Written once; the same data takes it as it is, other data is refused; without leave nobody is asked."""
+    p = Training(data_dir=str(few), teacher_file=str(teacher), out_dir=str(tmp_path))
+    records = load("books", few).records
+    assert [answer.id for answer in open_run(p).teacher_answers()] == [record.id for record in records]
+    assert teacher_answers(p, teacher, ask=True)[1] is False
+    whole = Training(teacher_file=str(teacher))
+    with pytest.raises(TeacherFileError, match="made with other records"):
+        teacher_answers(whole, teacher, ask=True)
+    with pytest.raises(TeacherFileError, match="sidecar is missing"):
+        teacher_answers(p, tmp_path / "none.jsonl")
+
+
+@pytest.mark.slow
+def test_notebook_04_writes_runs_that_are_reused(few, teacher, tmp_path):
+    """Two seeds in one kernel, two steps each: every file; then reuse without a kernel, refusal, and setting aside."""
+    out = tmp_path / "runs" / "books" / "mule"
+    given = {"data_dir": str(few), "teacher_file": str(teacher), "steps": 2, "train_batch_size": 6, "batch_size": 64}
+    given |= {"out_dir": str(out), "seeds": [0, 1]}
+    assert not run_notebook(NOTEBOOK, tmp_path / "executed.ipynb", overrides=given, threads=1).reused
+    for seed in (0, 1):
+        folder = out / f"seed-{seed}"
+        assert sorted(file.name for file in folder.iterdir()) == [
+            *("metrics.json", "params.json", "provenance.json", "samples.jsonl", "values.json"),
+        ]
+        run, source = RunResult.read(folder), json.loads((folder / "provenance.json").read_text())
+        assert (run.row, run.label, run.seed, run.timing["steps"]) == ("mule", "MULE", seed, 2)
+        assert run.identity == source["fingerprint"] and run.obedience
+        assert source["identity"]["data"]["train.jsonl"] and source["params"]["batch_size"] == 64
+        assert len(run.log) == 2
+    executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
+    shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    (curve,) = [output for output in shown if "image/png" in output.get("data", {})]
+    assert "the loss" in curve["metadata"]["image/png"]["alt"]
+
+    os.utime(out / "seed-0" / "metrics.json", (1, 1))
+    assert run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={**given, "overwrite": True}).reused
+    assert not (tmp_path / "none.ipynb").exists() and (out / "seed-0" / "metrics.json").stat().st_mtime > 1
+    with pytest.raises(RunFolderError, match=r"differs in steps 2 \(now 3\)"):
+        run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={**given, "steps": 3})
+
+    assert set_aside(tmp_path, []) == []  # nobody asks for them, but they are what the same run would give today
+    file = out / "seed-0" / "provenance.json"
+    source = json.loads(file.read_text())
+    file.write_text(json.dumps({**source, "identity": {**source["identity"], "code": {}}}))
+    assert set_aside(tmp_path, [out / "seed-0"]) == []
+    assert set_aside(tmp_path, []) == [tmp_path / "stale" / "books" / "mule" / "seed-0"]
+    assert not (out / "seed-0").exists() and (out / "seed-1").exists()
+
+
+def made_notebook(path, *cells):
+    head = nbformat.v4.new_code_cell('name: str = "x"\nmore: dict = {}', metadata={"tags": ["parameters"]})
+    book = nbformat.v4.new_notebook(cells=[head, *(nbformat.v4.new_code_cell(cell) for cell in cells)])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(book, path)
+
+
+def test_a_failing_cell_is_named_and_kept(tmp_path, capsys):
+    """The error names cell, error and executed copy; the copy holds the traceback; threads are limited inside."""
+    body = 'import os\nprint("threads", os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"], more)'
+    made_notebook(tmp_path / "bad.ipynb", body, "1 / 0")
+    notebook.limit_threads(1)
+    with pytest.raises(NotebookError, match=r"bad.ipynb, cell \d: ZeroDivisionError: division by zero; executed copy:"):
+        notebook.execute(tmp_path / "bad.ipynb", tmp_path / "done.ipynb", Table(benchmark="cyber"))
+    kept = nbformat.read(tmp_path / "done.ipynb", as_version=4)
+    outputs = [output for cell in kept.cells for output in cell.get("outputs", [])]
+    assert any(output.get("ename") == "ZeroDivisionError" for output in outputs)
+    assert any("threads 1 1 {'benchmark': 'cyber'}" in output.get("text", "") for output in outputs)
+    assert "1 / 0" in capsys.readouterr().err
+
+
+def test_a_dead_kernel_is_named(tmp_path):
+    """A kernel that is killed, as for lack of memory, is an error with the likely reason."""
+    made_notebook(tmp_path / "dead.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    with pytest.raises(NotebookError, match=r"dead\.ipynb: the kernel died, most often for lack of memory"):
+        notebook.execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", Table())
+
+
+def test_a_run_that_asks_for_tasks_without_the_package_is_refused(monkeypatch):
+    """With the parameter's name and the command, before anything is loaded."""
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(ParameterError, match=r"harness_tasks: .*pip install lm-eval==0\.4\.13"):
+        run_notebook(NOTEBOOK, ROOT / "none.ipynb", overrides={"harness_tasks": ["mmlu"]})
