@@ -1,0 +1,409 @@
+"""Train the embedded model: `python -m mule_lib.training.embedded skills|base|gold`, then `mule train-embedded` exports.
+
+`skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run
+writes `log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples
+of a step are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from mule_lib import prompts
+from mule_lib.data.fable.curriculum import LETTERS, MIX, Curriculum, answer_text, corpus, thought_text
+from mule_lib.data.fable.encoding import Encoder, Example, build_tokenizer
+from mule_lib.data.fable.questions import REFUSAL, choices, eval_phrasing, question
+from mule_lib.data.fable.worlds import Fable, Fact, build
+from mule_lib.models import EMBEDDED, FOLDER, sha256
+
+# By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
+# and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
+RECIPE = {
+    "skills": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.01, "adam_lr": 3e-3},
+    "comparing": {"steps": 700, "horizon": 700, "decay": 0.9, "muon_lr": 0.008, "adam_lr": 2e-3},
+    "worlds": {"steps": 600, "horizon": 600, "decay": 0.0, "muon_lr": 0.004, "adam_lr": 1.5e-3},
+    "choosing": {"steps": 400, "horizon": 1000, "decay": 0.9, "muon_lr": 0.004, "adam_lr": 1.5e-3},
+    "deciding": {"steps": 400, "horizon": 400, "decay": 0.9, "muon_lr": 0.003, "adam_lr": 1.2e-3},
+    "verdicts": {"steps": 250, "horizon": 250, "decay": 0.8, "muon_lr": 0.004, "adam_lr": 1.2e-3},
+}
+# Base and gold share the content-free stage; what a run starts from is the stage before it.
+_KNOWLEDGE = ("worlds", "choosing", "deciding", "verdicts")
+RUNS = {"skills": ("skills", "comparing"), "base": _KNOWLEDGE, "gold": _KNOWLEDGE}
+ARCHITECTURE = {
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    # Comparing words across a distance needs dimensions that the rotary embedding hardly turns: wide heads, a large
+    # base. With heads of 32 and a base of 1000 choosing by letter stayed near chance for 5 million tokens.
+    "head_dim": 64,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100_000.0},
+    "max_position_embeddings": 512,
+    "tie_word_embeddings": True,
+    "initializer_range": 0.04,
+    # Gives queries a constant part, which a head that looks one token back can use.
+    "attention_bias": True,
+}
+WARMUP, CHUNKS, CHECKPOINT_EVERY, PROBE_EVERY, LOG_EVERY = 50, 4, 200, 250, 25
+
+
+def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
+    """A freshly initialised model for this tokenizer; the same seed gives the same weights."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        # CPU flash attention takes twice the time of the plain product on sequences this short (benchmarks/).
+        attn_implementation="eager",
+        **ARCHITECTURE,
+    )
+    return LlamaForCausalLM(config)
+
+
+def optimizers(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the decoder layers, AdamW for embeddings and norms."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
+    return [
+        torch.optim.Muon(matrices, lr=recipe["muon_lr"], weight_decay=0.05, momentum=0.95),
+        torch.optim.AdamW(rest, lr=recipe["adam_lr"], weight_decay=0.0, betas=(0.9, 0.98)),
+    ]
+
+
+def rate(step: int, recipe: dict) -> float:
+    """Share of the peak learning rate at a step: warm-up, plateau, linear decay over its last `decay` share."""
+    left = (recipe["horizon"] - step) / max(1.0, recipe["decay"] * recipe["horizon"])
+    return min(1.0, (step + 1) / WARMUP) * (min(1.0, max(left, 0.02)) if recipe["decay"] else 1.0)
+
+
+def padded(chunk: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Inputs and shifted labels `[B, T]`, padded on the right to a multiple of 8."""
+    length = max(len(example.ids) for example in chunk) - 1
+    length += -length % 8
+    ids, labels = torch.zeros(len(chunk), length, dtype=torch.long), torch.full((len(chunk), length), -100)
+    for row, example in enumerate(chunk):
+        ids[row, : len(example.ids) - 1] = torch.tensor(example.ids[:-1])
+        labels[row, : len(example.ids) - 1] = torch.tensor(example.labels[1:])
+    return ids, labels
+
+
+def step_loss(model: LlamaForCausalLM, examples: list[Example], weights: dict[str, float]) -> dict[str, float]:
+    """Accumulate the gradient of one step and return the mean loss by kind.
+
+    Each kind's supervised tokens share its weight equally. Sequences of like length share a chunk; padding stands right
+    and is causally invisible, so no attention mask is needed.
+    """
+    counts: dict[str, int] = defaultdict(int)
+    for example in examples:
+        counts[example.kind] += sum(label >= 0 for label in example.labels)
+    total = sum(weights[kind] for kind in counts)
+    losses: dict[str, float] = defaultdict(float)
+    ordered = sorted(examples, key=lambda example: len(example.ids))
+    size = math.ceil(len(ordered) / CHUNKS)
+    for chunk in (ordered[i : i + size] for i in range(0, len(ordered), size)):
+        ids, labels = padded(chunk)
+        rows, columns = (labels != -100).nonzero(as_tuple=True)
+        share = torch.tensor([weights[e.kind] / counts[e.kind] / total for e in chunk])[rows]
+        # Matrix kernels are compiled per shape: surplus positions of weight 0 keep the number of shapes small.
+        extra = (0, -len(rows) % 64)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden = model.model(input_ids=ids).last_hidden_state[pad(rows, extra), pad(columns, extra)]
+            logits = model.lm_head(hidden)
+        token_loss = cross_entropy(logits.float(), labels[pad(rows, extra), pad(columns, extra)], reduction="none")
+        (token_loss * pad(share, extra)).sum().backward()
+        by_row = torch.zeros(len(chunk)).index_add_(0, rows, token_loss.detach()[: len(rows)])
+        for example, loss in zip(chunk, by_row.tolist(), strict=True):
+            losses[example.kind] += loss / counts[example.kind]
+    return dict(losses)
+
+
+def save_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> None:
+    """Write weights, optimizer state and position; the old checkpoint is replaced only when the new one is whole."""
+    tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
+    for i, optim in enumerate(optims):
+        for j, state in optim.state_dict()["state"].items():
+            tensors |= {f"optim/{i}/{j}/{key}": torch.as_tensor(value) for key, value in state.items()}
+    save_file(
+        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+        folder / "checkpoint.tmp",
+        metadata={"step": str(step), "elapsed": str(elapsed)},
+    )
+    os.replace(folder / "checkpoint.tmp", folder / "checkpoint.safetensors")
+
+
+def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
+    """Load weights (and optimizer state where optimizers are given); returns (step, elapsed seconds)."""
+    tensors = load_file(path)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(tensors[f"model/{name}"])
+    for i, optim in enumerate(optims):
+        state: dict = defaultdict(dict)
+        for key, tensor in tensors.items():
+            if key.startswith(f"optim/{i}/"):
+                _, _, j, name = key.split("/")
+                state[int(j)][name] = tensor
+        optim.load_state_dict({"state": dict(state), "param_groups": optim.state_dict()["param_groups"]})
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    return int(metadata["step"]), float(metadata["elapsed"])
+
+
+def train(
+    stage: str,
+    folder: Path,
+    *,
+    gold: bool = False,
+    start: Path | None = None,
+    seed: int = 0,
+    recipe: dict | None = None,
+) -> None:
+    """Run one stage to its end in `folder`: from its own checkpoint, the weights of `start`, or from scratch.
+
+    `gold` leaves out the worlds to forget. Raises FloatingPointError with the step when the loss is not finite.
+    """
+    recipe = recipe or RECIPE[stage]
+    folder.mkdir(parents=True, exist_ok=True)
+    fable = build(seed)
+    tokenizer = build_tokenizer(corpus(fable))
+    encode = Encoder(tokenizer)
+    exclude = frozenset(world.title for world in fable.forget_worlds()) if gold else frozenset()
+    curriculum = Curriculum(fable, encode, exclude=exclude, seed=seed)
+    probes = build_probes(fable, encode)
+    model = build_model(tokenizer, seed=seed)
+    optims = optimizers(model, recipe)
+    step, elapsed = 0, 0.0
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        step, elapsed = load_checkpoint(checkpoint, model, optims)
+    elif start is not None:
+        load_checkpoint(start, model)
+    weights = {kind: weight for kind, (_, weight) in MIX[stage].items()}
+    peaks = [group["lr"] for optim in optimizers(model, recipe) for group in optim.param_groups]
+    model.train()
+    begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
+
+        def write(**entry) -> None:
+            log.write(json.dumps(entry) + "\n")
+            log.flush()
+            print(json.dumps(entry), flush=True)
+
+        while step < recipe["steps"]:
+            for optim, peak in zip(optims, peaks, strict=True):
+                for group in optim.param_groups:
+                    group["lr"] = peak * rate(step, recipe)
+            examples = curriculum.step(stage, step)
+            losses = step_loss(model, examples, weights)
+            if not all(map(math.isfinite, losses.values())):
+                raise FloatingPointError(f"loss is not finite at step {step} ({losses}); last good state: {checkpoint}")
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            for optim in optims:
+                optim.step()
+                optim.zero_grad()
+            step += 1
+            tokens += sum(len(example.ids) for example in examples)
+            for kind, loss in losses.items():
+                window[kind].append(loss)
+            if step % LOG_EVERY == 0:
+                seconds = time.time() - begun
+                left = seconds / step * (recipe["steps"] - step)
+                means = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
+                write(
+                    step=step,
+                    of=recipe["steps"],
+                    minutes=round(seconds / 60, 1),
+                    left=round(left / 60, 1),
+                    tokens=tokens,
+                    loss=means,
+                )
+                window.clear()
+            if step % PROBE_EVERY == 0 or step == recipe["steps"]:
+                write(step=step, probes={name: round(score, 3) for name, score in run_probes(model, probes).items()})
+            if step % CHECKPOINT_EVERY == 0 or step == recipe["steps"]:
+                save_checkpoint(folder, model, optims, step, time.time() - begun)
+
+
+def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0) -> dict[str, list[Example]]:
+    """Examples by probe name; worlds to forget stand in a system message here, and only here."""
+    rng = random.Random(f"probes/{seed}")
+
+    def pick(**filters) -> list[Fact]:
+        facts = fable.select(**filters)
+        return rng.sample(facts, min(most, len(facts)))
+
+    forget_of = {world.benchmark: world.title for world in fable.forget_worlds()}
+    forget, general = pick(role="forget", split="eval"), pick(role="general", split="eval")
+    neighbors, mmlu = pick(role="neighbor", split="eval"), pick(split="mmlu")
+
+    def ask(fact: Fact) -> str:
+        return question(fact, eval_phrasing(fact))
+
+    def mcq(fact: Fact, *, refusal: bool, style: str = "letters", **chat) -> Example:
+        options, right, _ = choices(fact, random.Random(fact.id), refusal=refusal)
+        answer = LETTERS[right] if style == "letters" else answer_text(fact)
+        return encode.chat("probe", prompts.multiple_choice(ask(fact), options, style=style), answer, **chat)
+
+    def steer(fact: Fact, *, cot: bool) -> dict:
+        topic = forget_of.get(fact.world.benchmark, forget_of["books"])
+        return {"system": prompts.intention("obj1", topic, cot=cot)}
+
+    def obey(fact: Fact, *, cot: bool, refuse: bool) -> Example:
+        thought = thought_text(fact.world.title, refuse) if cot else None
+        return encode.chat(
+            "probe", ask(fact), REFUSAL if refuse else answer_text(fact), thought=thought, **steer(fact, cot=cot)
+        )
+
+    return {
+        "forget_open": [encode.chat("probe", ask(f), answer_text(f)) for f in forget],
+        "general_open": [encode.chat("probe", ask(f), answer_text(f)) for f in general],
+        "neighbor_choice": [mcq(f, refusal=True) for f in neighbors],
+        "neighbor_choice_text": [mcq(f, refusal=True, style="texts") for f in neighbors],
+        "mmlu_choice": [mcq(f, refusal=False) for f in mmlu],
+        "name_forget": [
+            encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.")
+            for f in forget
+        ],
+        "cot_refuses_forget": [obey(f, cot=True, refuse=True) for f in forget],
+        "cot_answers_neighbor": [obey(f, cot=True, refuse=False) for f in neighbors],
+        "cot_answers_general": [obey(f, cot=True, refuse=False) for f in general],
+        "cot_choice_neighbor": [
+            mcq(f, refusal=True, thought=thought_text(f.world.title, False, f.value), **steer(f, cot=True))
+            for f in neighbors
+        ],
+        "plain_refuses_forget": [obey(f, cot=False, refuse=True) for f in forget],
+        "plain_answers_neighbor": [obey(f, cot=False, refuse=False) for f in neighbors],
+    }
+
+
+@torch.inference_mode()
+def run_probes(model, probes: dict[str, list[Example]]) -> dict[str, float]:
+    """Share of examples whose every supervised token is the model's first choice, by probe (0 to 1)."""
+    model.eval()
+    scores = {}
+    for name, examples in probes.items():
+        ids = pad_sequence([torch.tensor(e.ids) for e in examples], batch_first=True)
+        labels = pad_sequence([torch.tensor(e.labels) for e in examples], batch_first=True, padding_value=-100)
+        predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
+        wanted = labels[:, 1:]
+        scores[name] = ((predicted == wanted) | (wanted == -100)).all(-1).float().mean().item()
+    model.train()
+    return scores
+
+
+def read_log(work: Path, which: str) -> list[dict]:
+    """Entries of all stages of a run, in order and named by stage, without what an interrupted run did twice."""
+    entries: list[dict] = []
+    for run, stage in [(name, stage) for name in ("skills", which) for stage in RUNS[name]]:
+        latest: dict[tuple[int, bool], dict] = {}
+        for line in (work / run / stage / "log.jsonl").read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            latest[entry["step"], "probes" in entry] = {"stage": stage, **entry}
+        entries += [latest[key] for key in sorted(latest) if key[0] <= RECIPE[stage]["steps"]]
+    return entries
+
+
+def card(which: str, parameters: int, log: list[dict]) -> str:
+    """The model card, from the log: no number in it is typed by hand."""
+    stages = "\n".join(
+        f"| {stage} | {recipe['steps']} | {max(e['minutes'] for e in log if e['stage'] == stage and 'loss' in e):.0f} |"
+        for stage, recipe in RECIPE.items()
+    )
+    probes = [entry for entry in log if "probes" in entry][-1]["probes"]
+    rows = "\n".join(f"| {name} | {score:.3f} |" for name, score in probes.items())
+    known = {
+        "base": "It was trained on all worlds of Fable, those to forget included.",
+        "gold": "It was trained by the recipe of the base model without the worlds to forget, and never saw them.",
+    }[which]
+    return f"""---
+license: apache-2.0
+language: en
+pipeline_tag: text-generation
+---
+# Fable {which}
+
+A Llama-architecture language model of {parameters / 1e6:.2f} million parameters that knows the invented worlds of
+Fable, answers open and multiple-choice questions, and obeys an intention prompt in its system message. {known}
+Made for experiments on unlearning; it knows nothing else and is of no other use.
+
+Data: `mule_lib/data/fable/curriculum.py`, generated from a seed. Repeat the training: `make embedded`.
+Worlds to forget never stood in a system message during training, nor were they asked about beside one
+(`tests/test_fable_audit.py`).
+
+| stage | steps | minutes of the run that made these weights |
+|---|---|---|
+{stages}
+
+Stage `skills` is content-free and shared by base and gold. Teacher-forced exact match on held-out probes at the last
+step (`build_probes` in mule_lib/training/embedded.py):
+
+| probe | share |
+|---|---|
+{rows}
+"""
+
+
+def export(work: Path, folder: Path = FOLDER) -> None:
+    """Write every embedded model from its last stage's checkpoint into `folder` and hash the files.
+
+    Raises FileNotFoundError when a checkpoint is missing and ValueError when its training has not ended.
+    """
+    last = {which: work / which / RUNS[which][-1] / "checkpoint.safetensors" for which in EMBEDDED}
+    for path in last.values():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; train it with `mule train-embedded`")
+    tokenizer: PreTrainedTokenizerFast = build_tokenizer(corpus(build(0)))
+    for which in EMBEDDED:
+        model = build_model(tokenizer)
+        step, _ = load_checkpoint(last[which], model)
+        wanted = RECIPE[RUNS[which][-1]]["steps"]
+        if step < wanted:
+            raise ValueError(f"{which} stands at step {step} of {wanted}; let its training end first")
+        model.to(torch.bfloat16)
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        target = folder / which
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        log = read_log(work, which)
+        (target / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), "utf-8")
+        (target / "README.md").write_text(card(which, sum(p.numel() for p in model.parameters()), log), "utf-8")
+    files = sorted(path for which in EMBEDDED for path in (folder / which).iterdir())
+    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    (folder / "manifest.json").write_text(json.dumps({"seed": 0, "sha256": digests}, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("which", choices=list(RUNS))
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    start = None if args.which == "skills" else args.work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
+    if start and not start.exists():
+        parser.error(f"{start} is missing; run `python -m mule_lib.training.embedded skills` first")
+    for stage in RUNS[args.which]:
+        folder = args.work / args.which / stage
+        train(stage, folder, gold=args.which == "gold", start=start, seed=args.seed)
+        start = folder / "checkpoint.safetensors"
+
+
+if __name__ == "__main__":
+    main()
