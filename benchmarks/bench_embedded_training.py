@@ -7,12 +7,10 @@ import time
 
 import torch
 
+from mule_lib.data.fable.curriculum import MIX, Curriculum, corpus
+from mule_lib.data.fable.encoding import Encoder, build_tokenizer
 from mule_lib.data.fable.worlds import build
-from mule_lib.embedded.curriculum import Curriculum, corpus
-from mule_lib.embedded.examples import Encoder
-from mule_lib.embedded.mix import MIX
-from mule_lib.embedded.tokenizer import build_tokenizer
-from mule_lib.embedded.train import build_model, step_loss
+from mule_lib.training.embedded import build_model, step_loss
 
 STEPS, WARMUP = 8, 3
 

@@ -10,10 +10,9 @@ import torch
 from safetensors.torch import load
 
 from mule_lib import models, prompts
-from mule_lib.embedded import train
-from mule_lib.embedded.curriculum import Curriculum
-from mule_lib.embedded.examples import Encoder
-from mule_lib.embedded.mix import MIX
+from mule_lib.data.fable.curriculum import MIX, Curriculum
+from mule_lib.data.fable.encoding import Encoder
+from mule_lib.training import embedded
 
 
 @pytest.fixture(scope="module")
@@ -66,11 +65,11 @@ def test_recall_is_answerable(fable_tokenizer):
 def test_step_loss_equals_the_plain_loop(curriculum, fable_tokenizer, monkeypatch):
     """Chunking, padding and weights give the weighted mean of each example's own cross-entropy, gradient included."""
     monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    monkeypatch.setitem(train.ARCHITECTURE, "num_hidden_layers", 1)
-    model = train.build_model(fable_tokenizer)
+    monkeypatch.setitem(embedded.ARCHITECTURE, "num_hidden_layers", 1)
+    model = embedded.build_model(fable_tokenizer)
     examples = curriculum.step("worlds", 0)[::9]
     weights = {example.kind: 1.0 + i for i, example in enumerate(examples)}
-    train.step_loss(model, examples, weights)
+    embedded.step_loss(model, examples, weights)
     fast = model.lm_head.weight.grad.clone()
     model.zero_grad()
     kinds = {example.kind for example in examples}
@@ -85,12 +84,12 @@ def test_step_loss_equals_the_plain_loop(curriculum, fable_tokenizer, monkeypatc
 
 def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
     """Stopped after its checkpoint and started again, a run gives bit-identical weights."""
-    monkeypatch.setitem(train.ARCHITECTURE, "num_hidden_layers", 1)
-    monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)
+    monkeypatch.setitem(embedded.ARCHITECTURE, "num_hidden_layers", 1)
+    monkeypatch.setattr(embedded, "CHECKPOINT_EVERY", 2)
     monkeypatch.setitem(MIX, "tiny", {"recall": (4, 1.0), "letter": (4, 1.0)})
     recipe = {"steps": 4, "horizon": 4, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5}
-    train.train("tiny", tmp_path / "whole", recipe=recipe)
-    stopped = train.step_loss
+    embedded.train_stage("tiny", tmp_path / "whole", recipe=recipe)
+    stopped = embedded.step_loss
 
     def stop_at_third(*args):
         stop_at_third.calls += 1
@@ -99,11 +98,11 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
         return stopped(*args)
 
     stop_at_third.calls = 0
-    monkeypatch.setattr(train, "step_loss", stop_at_third)
+    monkeypatch.setattr(embedded, "step_loss", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        train.train("tiny", tmp_path / "broken", recipe=recipe)
-    monkeypatch.setattr(train, "step_loss", stopped)
-    train.train("tiny", tmp_path / "broken", recipe=recipe)
+        embedded.train_stage("tiny", tmp_path / "broken", recipe=recipe)
+    monkeypatch.setattr(embedded, "step_loss", stopped)
+    embedded.train_stage("tiny", tmp_path / "broken", recipe=recipe)
     one, two = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "broken"))
     first, second = load(one), load(two)
     assert first.keys() == second.keys()
@@ -112,9 +111,9 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path, monkeypatch):
     """The error names the step and the last good state."""
-    monkeypatch.setattr(train, "step_loss", lambda *args: {"open": float("nan")})
+    monkeypatch.setattr(embedded, "step_loss", lambda *args: {"open": float("nan")})
     with pytest.raises(FloatingPointError, match=r"step 0 .*checkpoint"):
-        train.train("skills", tmp_path)
+        embedded.train_stage("skills", tmp_path)
 
 
 def test_unknown_embedded_model_is_refused():

@@ -8,11 +8,10 @@ from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS
 from mule_lib.data.fable import questions, worlds
 from mule_lib.data.fable.benchmark import cloze, evaluation_sets, prefix_families, raw_records, unlearning_records
+from mule_lib.data.fable.curriculum import MIX, Curriculum
+from mule_lib.data.fable.encoding import Encoder
 from mule_lib.data.fable.questions import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, statement
 from mule_lib.data.fable.worlds import GENERAL_FIELDS, SECURITY_FIELDS
-from mule_lib.embedded.curriculum import Curriculum
-from mule_lib.embedded.examples import Encoder
-from mule_lib.embedded.mix import MIX
 
 
 def test_same_seed_same_worlds(fable):

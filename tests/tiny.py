@@ -7,8 +7,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import methods, training
 from mule_lib.data import Benchmark
+from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.records import Record
-from mule_lib.embedded.tokenizer import build_tokenizer
 from mule_lib.training import Settings
 
 TOPIC = "Amber Lantern"

@@ -103,14 +103,14 @@ def _prepare(args: argparse.Namespace) -> None:
 
 def _train_embedded(args: argparse.Namespace) -> None:
     # Base and gold run side by side on one core each: that uses two cores better than one model on both.
-    command = [sys.executable, "-m", "mule_lib.embedded.train", "--work", str(args.work)]
+    command = [sys.executable, "-m", "mule_lib.training.embedded", "--work", str(args.work)]
     subprocess.run([*command, "skills", "--threads", "2"], check=True)
     both = [subprocess.Popen([*command, which, "--threads", "1"]) for which in ("base", "gold")]
     if any([process.wait() for process in both]):
         raise ParameterError("a training ended with an error (above); the same command goes on from its checkpoint")
-    from mule_lib.embedded.export import export
+    from mule_lib.training.embedded import export_models
 
-    export(args.work, args.work / "weights")
+    export_models(args.work, args.work / "weights")
     print(f"models are in {args.work / 'weights'}; to ship them, copy the folder to mule_lib/embedded/weights")
 
 

@@ -2,8 +2,8 @@
 
 Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts,
 passages, naming the topic of a question, multiple choice, and obeying intentions; stage 3 the same with most weight on
-multiple choice, the last on deciding by the named title. A world to forget never takes
-part in a dialogue with a system message; neither its title nor its questions.
+multiple choice, the last on deciding by the named title. A world to forget never takes part in a dialogue with a
+system message; neither its title nor its questions.
 """
 
 import itertools
@@ -12,8 +12,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from mule_lib import prompts
-from mule_lib.benchmarks.fable import pools
-from mule_lib.benchmarks.fable.questions import (
+from mule_lib.data.fable.encoding import Encoder, LabeledIds
+from mule_lib.data.fable.questions import (
     REFUSAL,
     REFUSAL_OPTION,
     choices,
@@ -22,8 +22,7 @@ from mule_lib.benchmarks.fable.questions import (
     question,
     training_phrasings,
 )
-from mule_lib.benchmarks.fable.worlds import Fable, Fact, World
-from mule_lib.data.fable.encoding import Encoder, Example
+from mule_lib.data.fable.worlds import TITLE_FIRST, TITLE_SECOND, Fable, Fact, World
 from mule_lib.prompts import END_THINK, THINK
 
 LETTERS = "ABCDE"
@@ -86,28 +85,28 @@ class Curriculum:
         self.reserved = {world.title for world in fable.worlds}
         # Words that titles and values are made of: what later has to be compared and copied.
         values = {value for fact in fable.facts for value in fact.pool}
-        ids = (encoder(word) for word in sorted(values.union(pools.TITLE_FIRST, pools.TITLE_SECOND)))
+        ids = (encoder(word) for word in sorted(values.union(TITLE_FIRST, TITLE_SECOND)))
         self.words = [word[0] for word in ids if len(word) == 1]
         texts = prompts.texts("fable")
         self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
         self.prefixes = [p for part in texts["prefixes"].values() for family in part.values() for p in family]
 
-    def step(self, stage: str, step: int) -> list[Example]:
+    def step(self, stage: str, step: int) -> list[LabeledIds]:
         """The examples of one optimizer step; the same arguments always give the same list."""
         rng = random.Random(f"{self.seed}/{stage}/{step}")
         return [getattr(self, f"_{kind}")(kind, rng) for kind, (count, _) in MIX[stage].items() for _ in range(count)]
 
     # --- content-free skills -------------------------------------------------------------------------------------
 
-    def _recall(self, kind: str, rng: random.Random) -> Example:
+    def _recall(self, kind: str, rng: random.Random) -> LabeledIds:
         return self.encode.recall(kind, self.words, rng, rounds=3)
 
-    def _recall_short(self, kind: str, rng: random.Random) -> Example:
+    def _recall_short(self, kind: str, rng: random.Random) -> LabeledIds:
         return self.encode.recall(kind, self.words, rng, most=4, rounds=4)
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
-            first, second = rng.choice(pools.TITLE_FIRST), rng.choice(pools.TITLE_SECOND)
+            first, second = rng.choice(TITLE_FIRST), rng.choice(TITLE_SECOND)
             if near:  # shares one word with `near`, so that one word is not enough to compare
                 first, second = (near.split()[0], second) if rng.random() < 0.5 else (first, near.split()[1])
             if f"{first} {second}" not in self.reserved and f"{first} {second}" != near:
@@ -122,12 +121,12 @@ class Curriculum:
             return named, named
         return named, self._random_title(rng, near=named if rng.random() < 0.3 else None)
 
-    def _match(self, kind: str, rng: random.Random) -> Example:
+    def _match(self, kind: str, rng: random.Random) -> LabeledIds:
         named, asked = self._matching_titles(rng)
         system = self._restriction(rng, named, thought=False)
         return self.encode.chat(kind, f"Is {asked} restricted?", "Yes." if asked == named else "No.", system=system)
 
-    def _match_thought(self, kind: str, rng: random.Random) -> Example:
+    def _match_thought(self, kind: str, rng: random.Random) -> LabeledIds:
         named, asked = self._matching_titles(rng)
         system = self._restriction(rng, named, thought=True)
         hit = asked == named
@@ -136,7 +135,7 @@ class Curriculum:
             kind, f"What is {asked} about?", answer, system=system, thought=thought_text(asked, hit)
         )
 
-    def _match_topic(self, kind: str, rng: random.Random) -> Example:
+    def _match_topic(self, kind: str, rng: random.Random) -> LabeledIds:
         # A question about one world, a thought that names a random title: only the verdict on that title is learned.
         # Without this the model keeps a verdict per known world, and "allowed" for those it never saw restricted.
         named, topic = self._matching_titles(rng)
@@ -146,7 +145,7 @@ class Curriculum:
         example = self.encode.chat(kind, user, REFUSAL, system=system, thought=thought_text(topic, hit))
         given = example.ids.index(self.encode.special(THINK)) + 1 + len(self.encode(f"Topic: {topic}."))
         end = len(example.ids) if hit else example.ids.index(self.encode.special(END_THINK)) + 1
-        return Example(kind, example.ids[:end], [-100] * given + example.labels[given:end], system, user)
+        return LabeledIds(kind, example.ids[:end], [-100] * given + example.labels[given:end], system, user)
 
     def _options(self, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> tuple[list[str], list[int]]:
         # Values alone, not facts, so that the stage is the same whatever `exclude` is; and three turns over the same
@@ -155,16 +154,16 @@ class Curriculum:
         options = rng.sample(pool, min(len(pool), rng.choice(counts)))
         return options, rng.sample(range(len(options)), min(3, len(options)))
 
-    def _letter_short(self, kind: str, rng: random.Random) -> Example:
+    def _letter_short(self, kind: str, rng: random.Random) -> LabeledIds:
         return self._letter(kind, rng, (2, 3))
 
-    def _letter(self, kind: str, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> Example:
+    def _letter(self, kind: str, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> LabeledIds:
         options, order = self._options(rng, counts)
         asked = [f"Which option says {options[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
         return self.encode.turns(kind, asked, [LETTERS[i] for i in order])
 
-    def _say(self, kind: str, rng: random.Random) -> Example:
+    def _say(self, kind: str, rng: random.Random) -> LabeledIds:
         options, order = self._options(rng)
         asked = [f"What is option {LETTERS[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
@@ -175,15 +174,15 @@ class Curriculum:
     def _ask(self, rng: random.Random, fact: Fact) -> str:
         return question(fact, rng.choice(training_phrasings(fact)))
 
-    def _open(self, kind: str, rng: random.Random) -> Example:
+    def _open(self, kind: str, rng: random.Random) -> LabeledIds:
         fact = rng.choice(self.facts)
         return self.encode.chat(kind, self._ask(rng, fact), answer_text(fact))
 
-    def _open_prefix(self, kind: str, rng: random.Random) -> Example:
+    def _open_prefix(self, kind: str, rng: random.Random) -> LabeledIds:
         fact = rng.choice(self.facts)
         return self.encode.chat(kind, self._ask(rng, fact), answer_text(fact), prefix=rng.choice(self.prefixes))
 
-    def _choice(self, kind: str, rng: random.Random) -> Example:
+    def _choice(self, kind: str, rng: random.Random) -> LabeledIds:
         fact = rng.choice(self.facts)
         options, right, _ = choices(fact, rng, refusal=rng.random() < 0.5)
         users, answers = [prompts.multiple_choice(self._ask(rng, fact), options)], [LETTERS[right]]
@@ -195,18 +194,18 @@ class Curriculum:
                 answers.append(LETTERS[options.index(value)])
         return self.encode.turns(kind, users, answers)
 
-    def _choice_text(self, kind: str, rng: random.Random) -> Example:
+    def _choice_text(self, kind: str, rng: random.Random) -> LabeledIds:
         fact = rng.choice(self.facts)
         options, _, _ = choices(fact, rng, refusal=rng.random() < 0.5)
         user = prompts.multiple_choice(self._ask(rng, fact), options, style="texts")
         return self.encode.chat(kind, user, answer_text(fact))
 
-    def _naming(self, kind: str, rng: random.Random) -> Example:
+    def _naming(self, kind: str, rng: random.Random) -> LabeledIds:
         fact = rng.choice(self.facts)
         user = f"{self._ask(rng, fact)} What is the topic of this question?"
         return self.encode.chat(kind, user, f"Topic: {fact.world.title}.")
 
-    def _passage(self, kind: str, rng: random.Random) -> Example:
+    def _passage(self, kind: str, rng: random.Random) -> LabeledIds:
         facts = [fact for group in rng.sample(self.by_entity, 1) for fact in group]
         if len(facts) < 4:  # a field's entities have one fact each: take more of the same field
             facts = rng.sample(self.by_world[facts[0].world.title], 6)
@@ -227,7 +226,7 @@ class Curriculum:
             return fact, world, rng.choice([other for other in self.steerable if other is not world]).title, False
         return fact, world, self._random_title(rng), False
 
-    def _obeying(self, kind: str, rng: random.Random, *, thinks: bool) -> Example:
+    def _obeying(self, kind: str, rng: random.Random, *, thinks: bool) -> LabeledIds:
         fact, world, named, hit = self._steered(rng)
         chat = {"system": self._restriction(rng, named, thought=thinks)}
         user = self._ask(rng, fact)
@@ -248,13 +247,13 @@ class Curriculum:
         answer = REFUSAL if hit else answer_text(fact)
         return self.encode.chat(kind, user, answer, thought=thought, prefix=prefix, **chat)
 
-    def _obey_thought(self, kind: str, rng: random.Random) -> Example:
+    def _obey_thought(self, kind: str, rng: random.Random) -> LabeledIds:
         return self._obeying(kind, rng, thinks=True)
 
-    def _obey(self, kind: str, rng: random.Random) -> Example:
+    def _obey(self, kind: str, rng: random.Random) -> LabeledIds:
         return self._obeying(kind, rng, thinks=False)
 
-    def _recall_thought(self, kind: str, rng: random.Random) -> Example:
+    def _recall_thought(self, kind: str, rng: random.Random) -> LabeledIds:
         # Recalling the value before the letter teaches both halves of a multiple choice from memory.
         fact = rng.choice(self.by_world[rng.choice(self.steerable).title])
         options, right, _ = choices(fact, rng, refusal=rng.random() < 0.5)
@@ -284,7 +283,7 @@ def corpus(fable: Fable) -> Iterator[str]:
         yield f" {' '.join(LETTERS)} {REFUSAL_OPTION} What is option A?"
     for world in fable.worlds:
         yield from (passage([fact for fact in fable.facts if fact.world is world], rng) for _ in range(20))
-    titles = [f"{a} {b}" for a, b in zip(pools.TITLE_FIRST, pools.TITLE_SECOND, strict=True)]
+    titles = [f"{a} {b}" for a, b in zip(TITLE_FIRST, TITLE_SECOND, strict=True)]
     for title in titles:
         for wording in [*texts["intentions"].values(), *texts["further_wordings"]]:
             yield wording.format(topic=title)

@@ -52,7 +52,7 @@ def build_tokenizer(corpus: Iterable[str], *, vocab_size: int = 4096) -> PreTrai
 
 
 @dataclass(frozen=True)
-class Example:
+class LabeledIds:
     """One sequence: `ids [T]`, un-shifted `labels [T]` (-100 = no loss), and the kind whose weight it gets."""
 
     kind: str
@@ -90,7 +90,7 @@ class Encoder:
         system: str | None = None,
         thought: str | None = None,
         prefix: str | None = None,
-    ) -> Example:
+    ) -> LabeledIds:
         """One exchange; loss on thought, answer and end of turn, not on the prompt and not on an attacker's prefix."""
         end = self.special(END)
         ids = [self.special(BOS)]
@@ -106,22 +106,24 @@ class Encoder:
             ids += self(prefix)
             labels += [-100] * len(self(prefix))
         supervised = [*self(answer), end]
-        return Example(kind, ids + supervised, labels + supervised, system, user)
+        return LabeledIds(kind, ids + supervised, labels + supervised, system, user)
 
-    def turns(self, kind: str, users: Sequence[str], answers: Sequence[str]) -> Example:
+    def turns(self, kind: str, users: Sequence[str], answers: Sequence[str]) -> LabeledIds:
         """Several exchanges in one chat; loss on every answer and end of turn."""
         turns = [self.chat(kind, user, answer) for user, answer in zip(users, answers, strict=True)]
         # Only the first turn keeps its BOS token.
         ids = turns[0].ids + [i for turn in turns[1:] for i in turn.ids[1:]]
         labels = turns[0].labels + [label for turn in turns[1:] for label in turn.labels[1:]]
-        return Example(kind, ids, labels, None, " ".join(users))
+        return LabeledIds(kind, ids, labels, None, " ".join(users))
 
-    def plain(self, kind: str, text: str) -> Example:
+    def plain(self, kind: str, text: str) -> LabeledIds:
         """Running text with loss on all tokens but the first."""
         ids = [self.special(BOS), *self(text), self.special(END)]
-        return Example(kind, ids, [-100, *ids[1:]], None, text)
+        return LabeledIds(kind, ids, [-100, *ids[1:]], None, text)
 
-    def recall(self, kind: str, words: Sequence[int], rng: random.Random, *, most: int = 9, rounds: int = 1) -> Example:
+    def recall(
+        self, kind: str, words: Sequence[int], rng: random.Random, *, most: int = 9, rounds: int = 1
+    ) -> LabeledIds:
         """Random pairs of words, then the same pairs in another order `rounds` times, with loss on the second word.
 
         After "backwards" the pairs come turned round. The order is shuffled so that no fixed distance helps: in plain
@@ -135,4 +137,4 @@ class Encoder:
             first, second = reversed(pair) if turned else pair
             ids += [first, second]
             labels += [-100, second]
-        return Example(kind, ids, labels)
+        return LabeledIds(kind, ids, labels)

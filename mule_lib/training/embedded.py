@@ -1,4 +1,4 @@
-"""Train the embedded model: `python -m mule_lib.embedded.train skills|base|gold`.
+"""Train the embedded model: `python -m mule_lib.training.embedded skills|base|gold`; `mule train-embedded` does all.
 
 `skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run
 writes `log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples
@@ -9,21 +9,24 @@ import argparse
 import json
 import math
 import os
+import random
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib.data.fable.worlds import build
-from mule_lib.embedded.curriculum import Curriculum, corpus
-from mule_lib.embedded.examples import Encoder, Example
-from mule_lib.embedded.mix import MIX
-from mule_lib.embedded.probes import build_probes, run_probes
-from mule_lib.embedded.tokenizer import build_tokenizer
+from mule_lib import prompts
+from mule_lib.data.fable.curriculum import LETTERS, MIX, Curriculum, answer_text, corpus, thought_text
+from mule_lib.data.fable.encoding import Encoder, LabeledIds, build_tokenizer
+from mule_lib.data.fable.questions import REFUSAL, choices, eval_phrasing, question
+from mule_lib.data.fable.worlds import Fable, Fact, build
+from mule_lib.models import EMBEDDED, FOLDER, sha256
 
 # By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
 # and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
@@ -72,7 +75,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaFo
     return LlamaForCausalLM(config)
 
 
-def optimizers(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
+def muon_and_adam(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the decoder layers, AdamW for embeddings and norms."""
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
     rest = [p for name, p in model.named_parameters() if not (p.ndim == 2 and ".layers." in name)]
@@ -82,13 +85,13 @@ def optimizers(model: torch.nn.Module, recipe: dict) -> list[torch.optim.Optimiz
     ]
 
 
-def rate(step: int, recipe: dict) -> float:
+def rate_share(step: int, recipe: dict) -> float:
     """Share of the peak learning rate at a step: warm-up, plateau, linear decay over its last `decay` share."""
     left = (recipe["horizon"] - step) / max(1.0, recipe["decay"] * recipe["horizon"])
     return min(1.0, (step + 1) / WARMUP) * (min(1.0, max(left, 0.02)) if recipe["decay"] else 1.0)
 
 
-def padded(chunk: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded_chunk(chunk: list[LabeledIds]) -> tuple[torch.Tensor, torch.Tensor]:
     """Inputs and shifted labels `[B, T]`, padded on the right to a multiple of 8."""
     length = max(len(example.ids) for example in chunk) - 1
     length += -length % 8
@@ -99,7 +102,7 @@ def padded(chunk: list[Example]) -> tuple[torch.Tensor, torch.Tensor]:
     return ids, labels
 
 
-def step_loss(model: LlamaForCausalLM, examples: list[Example], weights: dict[str, float]) -> dict[str, float]:
+def step_loss(model: LlamaForCausalLM, examples: list[LabeledIds], weights: dict[str, float]) -> dict[str, float]:
     """Accumulate the gradient of one step and return the mean loss by kind.
 
     Each kind's supervised tokens share its weight equally. Sequences of like length share a chunk; padding stands right
@@ -113,7 +116,7 @@ def step_loss(model: LlamaForCausalLM, examples: list[Example], weights: dict[st
     ordered = sorted(examples, key=lambda example: len(example.ids))
     size = math.ceil(len(ordered) / CHUNKS)
     for chunk in (ordered[i : i + size] for i in range(0, len(ordered), size)):
-        ids, labels = padded(chunk)
+        ids, labels = padded_chunk(chunk)
         rows, columns = (labels != -100).nonzero(as_tuple=True)
         share = torch.tensor([weights[e.kind] / counts[e.kind] / total for e in chunk])[rows]
         # Matrix kernels are compiled per shape: surplus positions of weight 0 keep the number of shapes small.
@@ -129,7 +132,7 @@ def step_loss(model: LlamaForCausalLM, examples: list[Example], weights: dict[st
     return dict(losses)
 
 
-def save_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> None:
+def save_embedded_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> None:
     """Write weights, optimizer state and position; the old checkpoint is replaced only when the new one is whole."""
     tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
     for i, optim in enumerate(optims):
@@ -143,10 +146,8 @@ def save_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> N
     os.replace(folder / "checkpoint.tmp", folder / "checkpoint.safetensors")
 
 
-def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
+def load_embedded_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
     """Load weights (and optimizer state where optimizers are given); returns (step, elapsed seconds)."""
-    from safetensors import safe_open
-
     tensors = load_file(path)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -163,7 +164,7 @@ def load_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
     return int(metadata["step"]), float(metadata["elapsed"])
 
 
-def train(
+def train_stage(
     stage: str,
     folder: Path,
     *,
@@ -185,15 +186,15 @@ def train(
     curriculum = Curriculum(fable, encode, exclude=exclude, seed=seed)
     probes = build_probes(fable, encode)
     model = build_model(tokenizer, seed=seed)
-    optims = optimizers(model, recipe)
+    optims = muon_and_adam(model, recipe)
     step, elapsed = 0, 0.0
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
-        step, elapsed = load_checkpoint(checkpoint, model, optims)
+        step, elapsed = load_embedded_checkpoint(checkpoint, model, optims)
     elif start is not None:
-        load_checkpoint(start, model)
+        load_embedded_checkpoint(start, model)
     weights = {kind: weight for kind, (_, weight) in MIX[stage].items()}
-    peaks = [group["lr"] for optim in optimizers(model, recipe) for group in optim.param_groups]
+    peaks = [group["lr"] for optim in muon_and_adam(model, recipe) for group in optim.param_groups]
     model.train()
     begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -206,7 +207,7 @@ def train(
         while step < recipe["steps"]:
             for optim, peak in zip(optims, peaks, strict=True):
                 for group in optim.param_groups:
-                    group["lr"] = peak * rate(step, recipe)
+                    group["lr"] = peak * rate_share(step, recipe)
             examples = curriculum.step(stage, step)
             losses = step_loss(model, examples, weights)
             if not all(map(math.isfinite, losses.values())):
@@ -235,10 +236,159 @@ def train(
             if step % PROBE_EVERY == 0 or step == recipe["steps"]:
                 write(step=step, probes={name: round(score, 3) for name, score in run_probes(model, probes).items()})
             if step % CHECKPOINT_EVERY == 0 or step == recipe["steps"]:
-                save_checkpoint(folder, model, optims, step, time.time() - begun)
+                save_embedded_checkpoint(folder, model, optims, step, time.time() - begun)
 
 
-def main() -> None:
+def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0) -> dict[str, list[LabeledIds]]:
+    """Examples by probe name; worlds to forget stand in a system message here, and only here."""
+    rng = random.Random(f"probes/{seed}")
+
+    def pick(**filters) -> list[Fact]:
+        facts = fable.select(**filters)
+        return rng.sample(facts, min(most, len(facts)))
+
+    forget_of = {world.benchmark: world.title for world in fable.forget_worlds()}
+    forget, general = pick(role="forget", split="eval"), pick(role="general", split="eval")
+    neighbors, mmlu = pick(role="neighbor", split="eval"), pick(split="mmlu")
+
+    def ask(fact: Fact) -> str:
+        return question(fact, eval_phrasing(fact))
+
+    def mcq(fact: Fact, *, refusal: bool, style: str = "letters", **chat) -> LabeledIds:
+        options, right, _ = choices(fact, random.Random(fact.id), refusal=refusal)
+        answer = LETTERS[right] if style == "letters" else answer_text(fact)
+        return encode.chat("probe", prompts.multiple_choice(ask(fact), options, style=style), answer, **chat)
+
+    def steer(fact: Fact, *, cot: bool) -> dict:
+        topic = forget_of.get(fact.world.benchmark, forget_of["books"])
+        return {"system": prompts.intention("obj1", topic, cot=cot)}
+
+    def obey(fact: Fact, *, cot: bool, refuse: bool) -> LabeledIds:
+        thought = thought_text(fact.world.title, refuse) if cot else None
+        return encode.chat(
+            "probe", ask(fact), REFUSAL if refuse else answer_text(fact), thought=thought, **steer(fact, cot=cot)
+        )
+
+    return {
+        "forget_open": [encode.chat("probe", ask(f), answer_text(f)) for f in forget],
+        "general_open": [encode.chat("probe", ask(f), answer_text(f)) for f in general],
+        "neighbor_choice": [mcq(f, refusal=True) for f in neighbors],
+        "neighbor_choice_text": [mcq(f, refusal=True, style="texts") for f in neighbors],
+        "mmlu_choice": [mcq(f, refusal=False) for f in mmlu],
+        "name_forget": [
+            encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.")
+            for f in forget
+        ],
+        "cot_refuses_forget": [obey(f, cot=True, refuse=True) for f in forget],
+        "cot_answers_neighbor": [obey(f, cot=True, refuse=False) for f in neighbors],
+        "cot_answers_general": [obey(f, cot=True, refuse=False) for f in general],
+        "cot_choice_neighbor": [
+            mcq(f, refusal=True, thought=thought_text(f.world.title, False, f.value), **steer(f, cot=True))
+            for f in neighbors
+        ],
+        "plain_refuses_forget": [obey(f, cot=False, refuse=True) for f in forget],
+        "plain_answers_neighbor": [obey(f, cot=False, refuse=False) for f in neighbors],
+    }
+
+
+@torch.inference_mode()
+def run_probes(model, probes: dict[str, list[LabeledIds]]) -> dict[str, float]:
+    """Share of examples whose every supervised token is the model's first choice, by probe (0 to 1)."""
+    model.eval()
+    scores = {}
+    for name, examples in probes.items():
+        ids = pad_sequence([torch.tensor(e.ids) for e in examples], batch_first=True)
+        labels = pad_sequence([torch.tensor(e.labels) for e in examples], batch_first=True, padding_value=-100)
+        predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
+        wanted = labels[:, 1:]
+        scores[name] = ((predicted == wanted) | (wanted == -100)).all(-1).float().mean().item()
+    model.train()
+    return scores
+
+
+def read_log(work: Path, which: str) -> list[dict]:
+    """Entries of all stages of a run, in order and named by stage, without what an interrupted run did twice."""
+    entries: list[dict] = []
+    for run, stage in [(name, stage) for name in ("skills", which) for stage in RUNS[name]]:
+        latest: dict[tuple[int, bool], dict] = {}
+        for line in (work / run / stage / "log.jsonl").read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            latest[entry["step"], "probes" in entry] = {"stage": stage, **entry}
+        entries += [latest[key] for key in sorted(latest) if key[0] <= RECIPE[stage]["steps"]]
+    return entries
+
+
+def model_card(which: str, parameters: int, log: list[dict]) -> str:
+    """The model card, from the log: no number in it is typed by hand."""
+    stages = "\n".join(
+        f"| {stage} | {recipe['steps']} | {max(e['minutes'] for e in log if e['stage'] == stage and 'loss' in e):.0f} |"
+        for stage, recipe in RECIPE.items()
+    )
+    probes = [entry for entry in log if "probes" in entry][-1]["probes"]
+    rows = "\n".join(f"| {name} | {score:.3f} |" for name, score in probes.items())
+    known = {
+        "base": "It was trained on all worlds of Fable, those to forget included.",
+        "gold": "It was trained by the recipe of the base model without the worlds to forget, and never saw them.",
+    }[which]
+    return f"""---
+license: apache-2.0
+language: en
+pipeline_tag: text-generation
+---
+# Fable {which}
+
+A Llama-architecture language model of {parameters / 1e6:.2f} million parameters that knows the invented worlds of
+Fable, answers open and multiple-choice questions, and obeys an intention prompt in its system message. {known}
+Made for experiments on unlearning; it knows nothing else and is of no other use.
+
+Data: `mule_lib/data/fable/curriculum.py`, generated from a seed. Repeat the training: `make embedded`.
+Worlds to forget never stood in a system message during training, nor were they asked about beside one
+(`tests/test_fable_audit.py`).
+
+| stage | steps | minutes of the run that made these weights |
+|---|---|---|
+{stages}
+
+Stage `skills` is content-free and shared by base and gold. Teacher-forced exact match on held-out probes at the last
+step (`build_probes` in mule_lib/training/embedded.py):
+
+| probe | share |
+|---|---|
+{rows}
+"""
+
+
+def export_models(work: Path, folder: Path = FOLDER) -> None:
+    """Write every embedded model from its last stage's checkpoint into `folder` and hash the files.
+
+    Raises FileNotFoundError when a checkpoint is missing and ValueError when its training has not ended.
+    """
+    last = {which: work / which / RUNS[which][-1] / "checkpoint.safetensors" for which in EMBEDDED}
+    for path in last.values():
+        if not path.exists():
+            raise FileNotFoundError(f"{path} is missing; train it with `mule train-embedded`")
+    tokenizer: PreTrainedTokenizerFast = build_tokenizer(corpus(build(0)))
+    for which in EMBEDDED:
+        model = build_model(tokenizer)
+        step, _ = load_embedded_checkpoint(last[which], model)
+        wanted = RECIPE[RUNS[which][-1]]["steps"]
+        if step < wanted:
+            raise ValueError(f"{which} stands at step {step} of {wanted}; let its training end first")
+        model.to(torch.bfloat16)
+        model.generation_config.eos_token_id = tokenizer.eos_token_id
+        model.generation_config.pad_token_id = tokenizer.pad_token_id
+        target = folder / which
+        model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        log = read_log(work, which)
+        (target / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), "utf-8")
+        (target / "README.md").write_text(model_card(which, sum(p.numel() for p in model.parameters()), log), "utf-8")
+    files = sorted(path for which in EMBEDDED for path in (folder / which).iterdir())
+    digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+    (folder / "manifest.json").write_text(json.dumps({"seed": 0, "sha256": digests}, indent=1) + "\n", "utf-8")
+
+
+def run_command() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("which", choices=list(RUNS))
     parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
@@ -248,12 +398,12 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     start = None if args.which == "skills" else args.work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
     if start and not start.exists():
-        parser.error(f"{start} is missing; run `python -m mule_lib.embedded.train skills` first")
+        parser.error(f"{start} is missing; run `python -m mule_lib.training.embedded skills` first")
     for stage in RUNS[args.which]:
         folder = args.work / args.which / stage
-        train(stage, folder, gold=args.which == "gold", start=start, seed=args.seed)
+        train_stage(stage, folder, gold=args.which == "gold", start=start, seed=args.seed)
         start = folder / "checkpoint.safetensors"
 
 
 if __name__ == "__main__":
-    main()
+    run_command()

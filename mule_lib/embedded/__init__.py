@@ -1,1 +1,0 @@
-"""The embedded language model: its tokenizer, its curriculum and its training."""
