@@ -263,7 +263,7 @@ class MeetTheModel(Notebook):
     batch_size: int = Field(128, ge=1)
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: Annotated[str, _one_of(CHOICE_STYLES)] = "texts"
-    out_dir: str = "outputs/fable/00_meet_the_model"
+    out_dir: str = "outputs/scratch/00_meet_the_model"
 
 
 class DataStandardization(Notebook):
@@ -278,7 +278,7 @@ class DataStandardization(Notebook):
     repeats: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
     batch_size: int = Field(64, ge=1)
-    out_dir: str = "outputs/fable/01_data/books"
+    out_dir: str = "outputs/scratch/01_data_standardization/books"
 
     @field_validator("data_dir")
     @classmethod
@@ -308,7 +308,7 @@ class GradientCosine(Notebook):
     train_batch_size: int = Field(18, ge=1)
     train_seeds: int = Field(3, ge=1)
     seed: int = Field(0, ge=0)
-    out_dir: str = "outputs/fable/02_gradient_cosine"
+    out_dir: str = "outputs/scratch/02_gradient_cosine"
 
     @field_validator("data_dir")
     @classmethod
