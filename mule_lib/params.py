@@ -78,7 +78,14 @@ def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 
 
-# Options of the methods -----------------------------------------------------------------------------------------------
+# Options of the methods
+
+Weight = Annotated[float, Field(ge=0)]
+Above0 = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Teacher = Annotated[str, _one_of(("oracle", "ensemble"))]
+Positions = Annotated[str, _one_of(("answer", "first"))]
 
 
 class MethodOptions(Checked):
@@ -100,32 +107,36 @@ class MethodOptions(Checked):
 class PromptedOptions(MethodOptions):
     """Methods that steer the model in context and train nothing."""
 
-    teacher: Annotated[str, _one_of(("oracle", "ensemble"))] = "oracle"
+    teacher: Teacher = "oracle"
     cot: bool = True
+
+
+class EnsembleOptions(PromptedOptions):
+    teacher: Teacher = "ensemble"
 
 
 class TrainedOptions(MethodOptions):
     """What all methods that train take. Without `anchors` partners share no batch and anchor-only groups are unused."""
 
     anchors: bool = True
-    positions: Annotated[str, _one_of(("answer", "first"))] = "answer"
-    max_answer_tokens: int = Field(64, ge=1)
+    positions: Positions = "answer"
+    max_answer_tokens: Count = 64
 
 
 class WeightedOptions(TrainedOptions):
-    forget_weight: float = Field(1.0, ge=0)
-    retain_weight: float = Field(1.0, ge=0)
+    forget_weight: Weight = 1.0
+    retain_weight: Weight = 1.0
 
 
 class PreferenceOptions(WeightedOptions):
-    beta: float = Field(0.1, gt=0)
+    beta: Above0 = 0.1
 
 
 class SimNPOOptions(WeightedOptions):
     """The authors' values for TOFU forget10 (Fan 2025)."""
 
-    forget_weight: float = Field(0.125, ge=0)
-    beta: float = Field(4.5, gt=0)
+    forget_weight: Weight = 0.125
+    beta: Above0 = 4.5
     margin: float = 0.0
 
 
@@ -134,42 +145,38 @@ class FLATOptions(TrainedOptions):
 
 
 class NGDiffOptions(TrainedOptions):
-    auto_learning_rate_every: int = Field(10, ge=0)
+    auto_learning_rate_every: Seed = 10
 
 
 class MOLLMOptions(TrainedOptions):
-    kl_weight: float = Field(1.0, ge=0)
+    kl_weight: Weight = 1.0
     normalize: bool = False
 
 
 class DistilledOptions(TrainedOptions):
     """Methods that copy a steered teacher; `answers="given"` puts the records' own answers behind its context."""
 
-    teacher: Annotated[str, _one_of(("oracle", "ensemble"))] = "oracle"
+    teacher: Teacher = "oracle"
     cot: bool = True
     answers: Annotated[str, _one_of(("teacher", "given"))] = "teacher"
-    top_k: int = Field(10, ge=1)
+    top_k: Count = 10
 
 
 class SmoothL1Options(DistilledOptions):
-    beta: float = Field(1.0, gt=0)
+    beta: Above0 = 1.0
     over_k: Annotated[str, _one_of(("mean", "sum"))] = "mean"
 
 
 class DUETOptions(SmoothL1Options):
     """DUET's own setting: the Ensemble Teacher, at the first answer token."""
 
-    teacher: Annotated[str, _one_of(("oracle", "ensemble"))] = "ensemble"
-    positions: Annotated[str, _one_of(("answer", "first"))] = "first"
+    teacher: Teacher = "ensemble"
+    positions: Positions = "first"
 
 
 class BiLDOptions(DistilledOptions):
     top_k: int = Field(8, ge=2)
-    temperature: float = Field(3.0, gt=0)
-
-
-class EnsembleOptions(PromptedOptions):
-    teacher: Annotated[str, _one_of(("oracle", "ensemble"))] = "ensemble"
+    temperature: Above0 = 3.0
 
 
 METHOD_OPTIONS: dict[str, type[MethodOptions]] = {
@@ -203,7 +210,7 @@ def method_options(method: str, changed: Mapping[str, Any] | None = None) -> Met
     return schema(**(changed or {}))
 
 
-# Types that several notebooks take ------------------------------------------------------------------------------------
+# Types that several notebooks take
 
 
 def _model(value: str) -> str:
@@ -225,16 +232,16 @@ def _folder(value: str) -> str:
     return value
 
 
+def _data(value: str, info: ValidationInfo) -> str:
+    for name in info.data.get("benchmarks", [info.data.get("benchmark")]):
+        if not value and name in PREPARED:
+            raise ValueError(f"{name} has to be prepared first: {PREPARED[name]}")
+    return _folder(value)
+
+
 def _options(value: dict, info: ValidationInfo) -> dict:
     if "method" in info.data:  # it is declared first, and missing here only if it was refused
         method_options(info.data["method"], value)
-    return value
-
-
-def _needs_data(value: str, benchmarks: Collection[str]) -> str:
-    lacking = [name for name in benchmarks if name in PREPARED] if not value else []
-    if lacking:
-        raise ValueError(f"{lacking[0]} has to be prepared first: {PREPARED[lacking[0]]}")
     return value
 
 
@@ -242,11 +249,13 @@ Benchmark = Annotated[str, _one_of(BENCHMARKS)]
 MethodName = Annotated[str, _one_of(METHOD_OPTIONS)]
 Options = Annotated[dict, AfterValidator(_options)]
 Precision = Annotated[str, _one_of(PRECISIONS)]
+ChoiceStyle = Annotated[str, _one_of(CHOICE_STYLES)]
 ModelName = Annotated[str, AfterValidator(_model)]  # base, gold, a folder with a config.json, or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
+DataFolder = Annotated[str, AfterValidator(_data)]  # may be "" only for benchmarks that are built in code
 
 
-# Notebooks ------------------------------------------------------------------------------------------------------------
+# Notebooks
 
 
 class Notebook(Checked):
@@ -259,10 +268,10 @@ class MeetTheModel(Notebook):
     """Notebook 00."""
 
     benchmarks: list[Annotated[str, _one_of(FABLE)]] = Field(list(FABLE), min_length=1)
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(128, ge=1)
+    seed: Seed = 0
+    batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
-    choice_style: Annotated[str, _one_of(CHOICE_STYLES)] = "texts"
+    choice_style: ChoiceStyle = "texts"
     out_dir: str = "outputs/scratch/00_meet_the_model"
 
 
@@ -270,27 +279,22 @@ class DataStandardization(Notebook):
     """Notebook 01. `data_dir` is a folder that `data.save` wrote; empty: Fable is built in code."""
 
     benchmark: Benchmark = "books"
-    data_dir: Folder = ""
+    data_dir: DataFolder = ""
     model: ModelName = "base"
     revision: str = ""
     precision: Precision = "fp32"
     near_duplicate: float = Field(0.8, gt=0, le=1)
-    repeats: int = Field(3, ge=1)
-    seed: int = Field(0, ge=0)
-    batch_size: int = Field(64, ge=1)
+    repeats: Count = 3
+    seed: Seed = 0
+    batch_size: Count = 64
     out_dir: str = "outputs/scratch/01_data_standardization/books"
-
-    @field_validator("data_dir")
-    @classmethod
-    def _data(cls, value: str, info: ValidationInfo) -> str:
-        return _needs_data(value, [info.data.get("benchmark", "")])
 
 
 class GradientCosine(Notebook):
     """Notebook 02. `data_dir` holds a folder per benchmark, `teacher_dir` one per benchmark with its teacher's file."""
 
     benchmarks: list[Benchmark] = Field(list(FABLE), min_length=1)
-    data_dir: Folder = ""
+    data_dir: DataFolder = ""
     model: ModelName = "base"
     revision: str = ""
     precision: Precision = "fp32"
@@ -298,22 +302,17 @@ class GradientCosine(Notebook):
     options: Options = {}
     teacher_reads: Annotated[str, _one_of(TEACHER_READS)] = "questions"
     teacher_dir: Folder = ""
-    max_thought_tokens: int = Field(48, ge=1)
+    max_thought_tokens: Count = 48
     steps: list[int] = [0, 5]
     batches: int = Field(6, ge=3)
-    draws: int = Field(4, ge=1)
+    draws: Count = 4
     pairs: int = Field(28, ge=0)
-    layers: int = Field(3, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    train_batch_size: int = Field(18, ge=1)
-    train_seeds: int = Field(3, ge=1)
-    seed: int = Field(0, ge=0)
+    layers: Count = 3
+    learning_rate: Above0 = 1e-3
+    train_batch_size: Count = 18
+    train_seeds: Count = 3
+    seed: Seed = 0
     out_dir: str = "outputs/scratch/02_gradient_cosine"
-
-    @field_validator("data_dir")
-    @classmethod
-    def _data(cls, value: str, info: ValidationInfo) -> str:
-        return _needs_data(value, info.data.get("benchmarks", []))
 
     @field_validator("teacher_dir")
     @classmethod
@@ -342,19 +341,19 @@ class Training(Notebook):
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
     method: MethodName = "mule"
     options: Options = {}
-    seeds: list[Annotated[int, Field(ge=0)]] = Field([0], min_length=1)
+    seeds: list[Seed] = Field([0], min_length=1)
     model: ModelName = "base"
     revision: str = ""
-    data_dir: Folder = ""
+    data_dir: DataFolder = ""
     data_format: Annotated[str, _one_of(DATA_FORMATS)] = "unified"
     teacher_file: str = ""
     steps: int = Field(40, ge=0)
-    train_batch_size: int = Field(18, ge=1)
-    accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(5e-4, ge=0)
+    train_batch_size: Count = 18
+    accumulation: Count = 1
+    learning_rate: Weight = 5e-4
     lora_rank: int = Field(0, ge=0)
     precision: Precision = "fp32"
-    max_thought_tokens: int = Field(48, ge=1)
+    max_thought_tokens: Count = 48
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
     beyond: bool = False
@@ -362,15 +361,10 @@ class Training(Notebook):
     harness_limit: int = Field(0, ge=0)
     overwrite: bool = False
     rerun: bool = False
-    batch_size: int = Field(128, ge=1)
+    batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
-    choice_style: Annotated[str, _one_of(CHOICE_STYLES)] = "texts"
+    choice_style: ChoiceStyle = "texts"
     out_dir: str = "outputs/scratch/04_training/books/mule"
-
-    @field_validator("data_dir")
-    @classmethod
-    def _data(cls, value: str, info: ValidationInfo) -> str:
-        return _needs_data(value, [info.data.get("benchmark", "")])
 
     @field_validator("data_format")
     @classmethod
@@ -383,23 +377,22 @@ class Training(Notebook):
     @field_validator("teacher_file")
     @classmethod
     def _teacher(cls, value: str, info: ValidationInfo) -> str:
-        if not value:
+        if not value or not {"method", "options"} <= set(info.data):
             return value
         if not repository_path(value).is_file():
             raise ValueError("no such file; `mule teacher` writes it")
-        if {"method", "options"} <= set(info.data):
-            wanted = method_options(info.data["method"], info.data["options"]).teacher_name
-            if wanted is None:
-                raise ValueError(f"{info.data['method']} with these options takes no teacher's answers; leave it empty")
-            if Path(value).stem != wanted:
-                raise ValueError(f"the options of this run ask for {wanted}.jsonl")
+        wanted = method_options(info.data["method"], info.data["options"]).teacher_name
+        if wanted is None:
+            raise ValueError(f"{info.data['method']} with these options takes no teacher's answers; leave it empty")
+        if Path(value).stem != wanted:
+            raise ValueError(f"the options of this run ask for {wanted}.jsonl")
         return value
 
 
 class Table(Notebook):
     """Notebooks 05 and 06, which only read run folders; `benchmark` stands for MUSE-Books."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     name: str = "fable"
     benchmark: Benchmark = "books"
     out_dir: str = "outputs/fable"
@@ -414,7 +407,7 @@ class Radar(Table):
 class Claims(Notebook):
     """Notebook 08. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
 
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     name: str = "fable"
     benchmarks: list[str] = ["books", "cyber"]
     resamples: int = Field(10_000, ge=5_000)
@@ -434,23 +427,23 @@ class Standardize(Checked):
 
     benchmark: Annotated[str, _one_of(("muse_books", "wmdp_cyber"))] = "muse_books"  # also names its prompt texts
     out_dir: str = "data/muse_books"
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
 
     forget_source: str = ""
     questions_source: str = ""  # MUSE's knowmem, WMDP's questions
     general_source: str = ""  # Wikipedia
     mmlu_source: str = ""
     mmlu_split: Annotated[str, _one_of(("test", "validation", "dev"))] = "test"
-    forget_chunks: int = Field(400, ge=1)  # drawn at random from all; about 60 % of them train
-    general_articles: int = Field(300, ge=1)  # one chunk of each
-    questions: int = Field(300, ge=1)  # WMDP questions drawn for open form
+    forget_chunks: Count = 400  # drawn at random from all; about 60 % of them train
+    general_articles: Count = 300  # one chunk of each
+    questions: Count = 300  # WMDP questions drawn for open form
 
     chunk_chars: int = Field(2400, ge=200)
     pairs_per_chunk: int = Field(4, ge=1, le=20)
-    answer_words: int = Field(12, ge=1)
+    answer_words: Count = 12
     support: float = Field(0.6, ge=0, le=1)
     near_duplicate: float = Field(0.7, gt=0, le=1)
-    concepts_per_field: int = Field(12, ge=1)
+    concepts_per_field: Count = 12
     pairs_per_concept: int = Field(4, ge=1, le=20)
     verify: bool = True  # a second look at pairs without a source
     distractors: int = Field(3, ge=1, le=6)
@@ -462,17 +455,17 @@ class Standardize(Checked):
     evaluation_prefixes: Annotated[str, _one_of(("train", "held_out"))] = "train"
 
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
-    attacker_candidates: int = Field(4, ge=1)
+    attacker_candidates: Count = 4
     attacker_target: str = "base"  # the model under attack: a hub id or a folder
-    attacker_tokens: int = Field(32, ge=1)
+    attacker_tokens: Count = 32
 
     # Any OpenAI-compatible endpoint, a local transformers model, or recorded replies.
     generator: Annotated[str, _one_of(("openai", "local", "replay"))] = "openai"
     generator_model: str = ""
     replay_file: str = ""
     cache_file: str = ""  # "" is <out_dir>/replies.jsonl
-    budget_tokens: int = Field(5_000_000, ge=1)
-    concurrency: int = Field(8, ge=1)
+    budget_tokens: Count = 5_000_000
+    concurrency: Count = 8
     max_failed: float = Field(0.05, ge=0, le=1)  # share of requests; above it nothing is written
 
     @field_validator("generator_model", "replay_file")
@@ -492,9 +485,6 @@ class Standardize(Checked):
         return self.model_dump(exclude=costs)
 
 
-# The suite ------------------------------------------------------------------------------------------------------------
-
-
 class RunGroup(BaseModel):
     """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
 
@@ -502,7 +492,7 @@ class RunGroup(BaseModel):
 
     rows: list[str] = Field(min_length=1)
     benchmarks: list[Benchmark] = Field(min_length=1)
-    seeds: int = Field(1, ge=1)
+    seeds: Count = 1
 
 
 class Suite(Checked):
@@ -523,7 +513,7 @@ class Suite(Checked):
     gpus_per_run: int = Field(0, ge=0)
 
 
-# YAML -----------------------------------------------------------------------------------------------------------------
+# YAML
 
 NOTEBOOKS: dict[str, type[Notebook]] = {
     "00_meet_the_model": MeetTheModel,

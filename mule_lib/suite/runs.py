@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -41,9 +41,6 @@ class RunFolderError(ValueError):
     """A folder holds something else than this run; the message says what differs and what to do."""
 
 
-# Identity -------------------------------------------------------------------------------------------------------------
-
-
 def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
     """All that one seed's numbers depend on, as JSON: parameters, code, prompts, data, model and packages.
 
@@ -55,7 +52,7 @@ def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
     return {
         "notebook": notebook.stem,
         "params": values,
-        "code": {f"notebooks/{notebook.name}": _code_hash(notebook), **code_hashes(p.method)},
+        "code": {f"notebooks/{notebook.name}": _source(notebook).hash, **code_hashes(p.method)},
         "prompts": _prompts(p.benchmark),
         "data": {**_hashes(p.data_dir, DATA_FILES), **_hashes(p.teacher_file)},
         "model": model_hash(p.model, p.revision),
@@ -99,88 +96,67 @@ def model_hash(name: str, revision: str = "") -> str:
     return f"{name}@{Path(file).parent.name if isinstance(file, str) else revision or 'main'}"
 
 
-def code_hashes(method: str | None = None) -> dict[str, str]:
+def code_hashes(method: str) -> dict[str, str]:
     """Hash of each file that makes numbers, by its path; comments, docstrings and layout do not count.
 
-    Of `methods`, `losses` and `gradients` the definitions that `method` and the other files reach; without a method,
-    the other files only.
+    Of `methods`, `losses` and `gradients` instead the definitions that `method` and the other files reach.
     """
-    library = LIBRARY
-    files = {file.relative_to(library).as_posix(): file for file in sorted(library.rglob("*.py"))}
-    counted = {
-        name: file
-        for name, file in files.items()
-        if not any(name == room or name.startswith(f"{room}/") for room in WITHOUT_NUMBERS)
-        and name.removesuffix(".py") not in BY_DEFINITION
+    names = {file: file.relative_to(LIBRARY).as_posix() for file in sorted(LIBRARY.rglob("*.py"))}
+    left_out = (*WITHOUT_NUMBERS, *(f"{name}.py" for name in BY_DEFINITION))
+    files = {n: f for f, n in names.items() if not any(n == each or n.startswith(f"{each}/") for each in left_out)}
+    definitions = {
+        f"{module}.{name}": part
+        for module in BY_DEFINITION
+        for name, part in _source(LIBRARY / f"{module}.py").definitions.items()
     }
-    hashes = {f"mule_lib/{name}": _code_hash(file) for name, file in counted.items()}
-    if method is None:
-        return hashes
-    reached = {name for file in counted.values() for name in _references(_tree(file), None)}
-    definitions = {name: _definitions(library / f"{name}.py") for name in BY_DEFINITION}
-    return hashes | _reached(reached | {f"methods.METHODS[{method}]"}, definitions)
-
-
-def _reached(waiting: Collection[str], definitions: Mapping[str, Mapping[str, ast.AST]]) -> dict[str, str]:
-    """Hash of every definition, such as "losses.duet", that is reached from the given ones."""
-    found: dict[str, str] = {}
-    waiting = list(waiting)
+    entry = f"methods.METHODS[{method}]"
+    waiting = [entry] if entry in definitions else list(definitions)  # added at run time: anything may be behind it
+    waiting += [name for name in definitions if name.endswith(".*")]
+    for file in files.values():
+        waiting += _source(file).references
+    hashes = {f"mule_lib/{name}": _source(file).hash for name, file in files.items()}
     while waiting:
         name = waiting.pop()
-        module, _, inside = name.partition(".")
-        node = definitions[module].get(inside)
-        if name in found or node is None:
-            continue
-        found[name] = _hash(ast.dump(node))
-        waiting += _references(node, module)
-    return dict(sorted(found.items()))
+        if name in definitions and name not in hashes:
+            hashes[name] = definitions[name].hash
+            waiting += definitions[name].references
+    return hashes
 
 
-def _definitions(file: Path) -> dict[str, ast.AST]:
-    """The top-level definitions of a module by name; each entry of the dict METHODS is one of its own."""
-    found: dict[str, ast.AST] = {}
-    for node in _tree(file).body:
-        if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign):
-            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
-                if isinstance(target, ast.Name) and target.id == "METHODS" and isinstance(node.value, ast.Dict):
-                    entries = zip(node.value.keys, node.value.values, strict=True)
-                    found |= {f"METHODS[{ast.literal_eval(key)}]": value for key, value in entries if key}
-                else:
-                    found |= {name.id: node for name in ast.walk(target) if isinstance(name, ast.Name)}
-    return found
+class _Code(NamedTuple):
+    """A piece of code: its hash, what it names in the modules of `BY_DEFINITION`, and what a module defines on top."""
+
+    hash: str
+    references: frozenset[str]
+    definitions: dict[str, "_Code"]
 
 
-def _references(node: ast.AST, module: str | None) -> set[str]:
-    """Definitions of the modules of `BY_DEFINITION` that a piece of code names; plain names are those of `module`."""
+def _code(nodes: Collection[ast.AST], module: str = "") -> _Code:
+    """Plain names count as definitions of `module`, where one is given, or as imported from beside it."""
     found = set()
-    for part in ast.walk(node):
+    for part in (part for node in nodes for part in ast.walk(node)):
         if isinstance(part, ast.Name) and module:
-            found |= {f"{each}.{part.id}" for each in BY_DEFINITION}  # its own, or imported from beside it
-        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in BY_DEFINITION:
+            found |= {f"{each}.{part.id}" for each in BY_DEFINITION}
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
             found.add(f"{part.value.id}.{part.attr}")
         elif isinstance(part, ast.ImportFrom) and (part.module or "").startswith("mule_lib."):
             found |= {f"{part.module.removeprefix('mule_lib.')}.{alias.name}" for alias in part.names}
-    return {name for name in found if name.partition(".")[0] in BY_DEFINITION}
+    text = "\n".join(ast.dump(node) for node in nodes)
+    references = frozenset(name for name in found if name.partition(".")[0] in BY_DEFINITION)
+    return _Code(hashlib.sha256(text.encode()).hexdigest()[:16], references, {})
 
 
-def _code_hash(file: Path) -> str:
-    return _hash(ast.dump(_tree(file)))
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _tree(file: Path) -> ast.Module:
+def _source(file: Path) -> _Code:
     status = file.stat()
     return _parsed(file, status.st_mtime_ns, status.st_size)
 
 
 @cache
-def _parsed(file: Path, changed: int, size: int) -> ast.Module:
-    """A file's code (a notebook's code cells) without comments and docstrings."""
+def _parsed(file: Path, changed: int, size: int) -> _Code:
+    """A file's code (a notebook's code cells) without comments and docstrings.
+
+    Each entry of the dict METHODS is a definition of its own; statements that define no name are "*".
+    """
     text = file.read_text("utf-8")
     if file.suffix == ".ipynb":
         cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
@@ -191,7 +167,18 @@ def _parsed(file: Path, changed: int, size: int) -> ast.Module:
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body[:] = node.body[1:] or [ast.Pass()]
-    return tree
+    parts: dict[str, list[ast.AST]] = {}
+    for node in tree.body if file.stem in BY_DEFINITION else ():
+        value, name = getattr(node, "value", None), getattr(node, "name", None)
+        targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
+        names = [name] if name else [each.id for each in targets if isinstance(each, ast.Name)]
+        if names == ["METHODS"] and isinstance(value, ast.Dict):
+            parts |= {f"METHODS[{ast.literal_eval(k)}]": [v] for k, v in zip(value.keys, value.values, strict=True)}
+        elif not isinstance(node, ast.Import | ast.ImportFrom):
+            for each in names or ["*"]:
+                parts.setdefault(each, []).append(node)
+    definitions = {name: _code(nodes, file.stem) for name, nodes in parts.items()}
+    return _code([tree])._replace(definitions=definitions)
 
 
 def _hashes(path: str, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
@@ -203,9 +190,6 @@ def _prompts(benchmark: str) -> dict[str, str]:
     files = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (benchmark, "fable"))
     found = next(file for file in files if file.exists())
     return {found.name: file_hash(found)}
-
-
-# Provenance -----------------------------------------------------------------------------------------------------------
 
 
 def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dict[str, Any]:
@@ -229,9 +213,6 @@ def _git() -> dict[str, Any]:
         return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.CalledProcessError):  # an installed copy without its repository
         return {"commit": None, "dirty": None}
-
-
-# Run folders ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
