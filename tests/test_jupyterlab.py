@@ -72,8 +72,8 @@ def test_a_notebook_runs_in_jupyterlab_and_shows_its_figure(lab, tmp_path):
     address, notebooks = lab
     file = notebooks / "04_training.ipynb"
     source = file.read_text("utf-8")
-    assert source.count("outputs/fable/runs/books/mule/seed-0") == 1
-    file.write_text(source.replace("outputs/fable/runs/books/mule/seed-0", str(tmp_path / "run")), "utf-8")
+    assert source.count("outputs/scratch/04_training/books/mule") == 1
+    file.write_text(source.replace("outputs/scratch/04_training/books/mule", str(tmp_path / "run")), "utf-8")
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
@@ -94,5 +94,5 @@ def test_a_notebook_runs_in_jupyterlab_and_shows_its_figure(lab, tmp_path):
         page.screenshot(path=tmp_path / "notebook.png")
         browser.close()
     assert width > 300
-    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text("utf-8"))["metrics"]
+    metrics = json.loads((tmp_path / "run" / "seed-0" / "metrics.json").read_text("utf-8"))["metrics"]
     assert metrics["forget"] < 50  # the default run is MULE on Fable-Books: it unlearned in the browser

@@ -66,9 +66,10 @@ def test_refusing_takes_no_torch():
 
 def test_options_are_typed_and_have_ranges():
     """Every method of the table has options, with the defaults that the table shows; a bad value names its key."""
-    assert set(METHOD_OPTIONS) >= {name for name in METHODS if name != "rmu"}
+    assert set(METHOD_OPTIONS) == set(METHODS)
     for name in METHOD_OPTIONS:
         assert method_options(name).trains == bool(METHODS[name].terms)
+        assert method_options(name) == METHODS[name].options
     assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3
     with pytest.raises(ParameterError, match="top_k = 0: Input should be greater than or equal to 1"):
         method_options("mule", {"top_k": 0})

@@ -1,4 +1,4 @@
-"""The paper's suite, notebooks 01 to 07, on the published benchmarks' rows with a small random model: size differs."""
+"""The paper's suite, notebooks 01 to 08, on the published benchmarks' rows with a small random model: size differs."""
 
 import json
 import os
@@ -24,6 +24,7 @@ from mule_lib.data.standardize.pipeline import standardize
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import Standardize
+from mule_lib.suite import graph
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("muse_books", "wmdp_cyber")
@@ -71,8 +72,10 @@ def shrunk(file: Path, model: Path) -> None:
     """A params file of the paper with another model and smaller sizes, under the same keys."""
     values = yaml.safe_load(file.read_text("utf-8"))
     # The pilot study's steps are a list: the places where it measures, and no length.
-    known = {key: value for key, value in SIZE.items() if isinstance(values.get(key), type(value))}
-    file.write_text(yaml.safe_dump({**values, **known, "model": str(model)}), "utf-8")
+    place = values.get("defaults", values)
+    known = {key: value for key, value in SIZE.items() if isinstance(place.get(key), type(value))}
+    place.update(known, model=str(model))
+    file.write_text(yaml.safe_dump(values), "utf-8")
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +88,11 @@ def suite(tmp_path_factory):
         shutil.copytree(ROOT / name, home / name, ignore=weights)
     shutil.copy(ROOT / "Snakefile", home)
     random_llama(home / "model", prepared(home / "data"))
-    files = [file for file in (home / "params").glob("0[123]_*/**/paper*.yaml") if not file.stem.startswith("paper_")]
-    for file in (*files, *(home / "params" / "04_training" / "paper").glob("*.yaml")):
+    for file in (home / "params").glob("0[124]_*/paper.yaml"):
         shrunk(file, home / "model")
     file = home / "params" / "suite" / "paper.yaml"
     groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
-    cut = {"runs": groups, "gpus_per_run": 0}  # no GPU, so that kernels start as forks of one process
+    cut = {"runs": groups, "gpus_per_run": 0}
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), **cut}), "utf-8")
     command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--suite", str(file), "--cores", "1"]
     own = os.environ | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -131,7 +133,7 @@ def test_every_set_was_evaluated_whole(suite, benchmark):
         asked = {name: len((folder / f"{name}.jsonl").read_text("utf-8").splitlines()) for name in ("forget", "mmlu")}
         assert {name: found["n"][name] for name in asked} == asked
         params = json.loads((out / "params.json").read_text("utf-8"))
-        paper = yaml.safe_load((ROOT / "params" / "04_training" / "paper" / f"{row}.yaml").read_text("utf-8"))
+        paper = graph.row_of("paper", row)
         assert all(params[key] == value for key, value in paper.items() if key not in {*SIZE, "model"})
     log = pd.DataFrame(RunResult.read(suite / "runs" / benchmark / "mule" / "seed-0").log)
     assert log["step"].max() == 2 and np.isfinite(log["loss"]).all() and (log["loss"] > 0).any()
