@@ -13,7 +13,7 @@ LIBRARY = ROOT / "mule_lib"
 ROOMS = {
     "params": (),
     "paper": (),
-    "prompts": (),
+    "prompts": ("params",),
     "losses": (),
     "gradients": (),
     "data": ("params", "paper", "prompts"),

@@ -80,7 +80,7 @@ def test_options_are_typed_and_have_ranges():
 def test_a_doubled_key_is_refused(tmp_path):
     """Of two values of one key YAML keeps the last in silence."""
     (tmp_path / "x.yaml").write_text("steps: 3\nrow: x\nsteps: 4\n")
-    with pytest.raises(ParameterError, match=r"x.yaml: the key 'steps' stands twice"):
+    with pytest.raises(ParameterError, match=r"x.yaml: not valid YAML .the key 'steps' stands twice"):
         load("04_training", tmp_path / "x.yaml")
 
 

@@ -18,12 +18,11 @@ from scripted import ScriptedLLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.data.fable.encoding import build_tokenizer
-from mule_lib.data.standardize.ask import Job
+from mule_lib.data.standardize.ask import Job, Standardize
 from mule_lib.data.standardize.command import write
 from mule_lib.data.standardize.pipeline import standardize
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import Standardize
 from mule_lib.suite import graph
 
 ROOT = Path(__file__).resolve().parent.parent

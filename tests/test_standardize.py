@@ -14,13 +14,13 @@ from mule_lib import data, params, prompts
 from mule_lib.data import published, records
 from mule_lib.data.published import RawText
 from mule_lib.data.standardize import attacker, command
-from mule_lib.data.standardize.ask import PROMPTS, Job
+from mule_lib.data.standardize.ask import PROMPTS, Job, Standardize
 from mule_lib.data.standardize.checks import REASONS, similarities
 from mule_lib.data.standardize.chunks import clean
 from mule_lib.data.standardize.generators import GeneratorError
 from mule_lib.data.standardize.pipeline import Sources, StandardizeError, standardize
 from mule_lib.data.text import is_refusal, normalise
-from mule_lib.params import ROOT, ParameterError, Standardize
+from mule_lib.params import ROOT, ParameterError
 
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 SMALL = {
@@ -429,7 +429,7 @@ def test_after_a_kill_nothing_that_was_kept_is_asked_again_and_the_files_are_the
         return Act(hangs=True) if number >= 60 else scripted.scripted(body, number)
 
     program = (
-        "import sys; from mule_lib.data.standardize.command import run; from mule_lib.params import Standardize; "
+        "import sys; from mule_lib.data.standardize.command import Standardize, run; "
         "run(Standardize.model_validate_json(sys.argv[1]))"
     )
     with ScriptedServer(killing) as server:
@@ -507,7 +507,7 @@ def test_a_bad_source_is_refused_before_anything_is_asked(tmp_path):
 
 @pytest.mark.parametrize("name", ["paper_muse_books", "paper_wmdp_cyber"])
 def test_the_papers_params_files_are_valid(name):
-    p = params.load("standardize", ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
+    p = params.load(Standardize, ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
     assert name == f"paper_{p.benchmark}" and p.attacker_rounds and p.forget_source == ""
 
 
@@ -523,5 +523,5 @@ def test_bad_parameters_are_one_line(tmp_path, wrong, message):
     file = tmp_path / "params.yaml"
     file.write_text(json.dumps({"generator_model": "m"} | wrong), "utf-8")  # JSON is YAML
     with pytest.raises(ParameterError) as caught:
-        params.load("standardize", file)
+        params.load(Standardize, file)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -9,6 +9,7 @@ from scripted import REALDATA, ScriptedLLM, rows
 from mule_lib import prompts
 from mule_lib.data.published import RawText
 from mule_lib.data.standardize import ask, chunks
+from mule_lib.data.standardize.ask import Standardize
 from mule_lib.data.standardize.checks import (
     REASONS,
     fault,
@@ -21,7 +22,7 @@ from mule_lib.data.standardize.checks import (
 )
 from mule_lib.data.standardize.pairs import Pair
 from mule_lib.data.standardize.pipeline import assign, without_duplicates
-from mule_lib.params import ROOT, Standardize
+from mule_lib.params import ROOT
 
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 BAD = {

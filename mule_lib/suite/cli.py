@@ -62,10 +62,10 @@ def _report(args: argparse.Namespace) -> None:
 
 
 def _standardize(args: argparse.Namespace) -> None:
-    p = params.load("standardize", args.file, _given(args))
+    from mule_lib.data.standardize.ask import Standardize
     from mule_lib.data.standardize.command import run
 
-    run(p, load_model=writer, dry_run=args.dry_run)
+    run(params.load(Standardize, args.file, _given(args)), load_model=writer, dry_run=args.dry_run)
 
 
 def writer(name: str):

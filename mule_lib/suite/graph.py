@@ -46,7 +46,7 @@ class ReproduceError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One start of notebook 04: a row of the params file on one benchmark with some of its seeds.
 
     `teacher` is the stem of its file of shared teacher answers, None without one.
@@ -78,7 +78,7 @@ def read(file: Path, **changed: Any) -> Suite:
 
 def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
-    suite = validate("suite", values, source=source)
+    suite = validate(Suite, values, source=source)
     scales = [path.stem for path in (ROOT / "params" / TRAINING).glob("*.yaml")]
     if suite.params not in scales:
         raise ParameterError(f"{source}: params = {suite.params!r}: {nearest(suite.params, scales)}")
@@ -104,7 +104,7 @@ def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     return suite
 
 
-def jobs(suite: Suite) -> list[Job]:
+def jobs(suite: Suite) -> list[TrainingJob]:
     """Every training of a suite, those with first seeds first; a job carries at most `seeds_per_job` seeds."""
     wanted: dict[tuple[str, str], int] = {}
     for group in suite.runs:
@@ -119,7 +119,7 @@ def jobs(suite: Suite) -> list[Job]:
         for first in range(0, seeds, suite.seeds_per_job or seeds):
             carried = tuple(range(first, min(seeds, first + (suite.seeds_per_job or seeds))))
             teacher = options_of(suite.params, row).teacher_name
-            found.append(Job(benchmark, row, carried, teacher, first == 0 and (benchmark, row) in further))
+            found.append(TrainingJob(benchmark, row, carried, teacher, first == 0 and (benchmark, row) in further))
     return sorted(found, key=lambda job: job.seeds[0])
 
 
@@ -185,7 +185,7 @@ def rooms(step: str) -> list[str]:
     return [file.relative_to(ROOT).as_posix() for file in files if file.suffix in (".py", ".jinja", ".yaml")]
 
 
-def code_behind(suite: Suite, job: Job) -> str:
+def code_behind(suite: Suite, job: TrainingJob) -> str:
     """Hash of a job's parameters and of the code that its method runs through; other rows do not enter it."""
     values = row_of(suite.params, job.row)
     return runs.fingerprint([values, runs.code_hashes(values["method"])])

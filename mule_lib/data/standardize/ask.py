@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from mule_lib import prompts
 from mule_lib.data.standardize.generators import Generator, Request, in_words
-from mule_lib.params import Standardize
+from mule_lib.params import Checked, Count, Seed, one_of
 
 COLUMNS = ["step", "asked", "failed", "refused", "items", "accepted", "rejected"]
 
@@ -53,6 +53,65 @@ def _form(shape: dict | list | str) -> Any:
         closed = ConfigDict(extra="forbid", strict=True)
         return create_model("Reply", __config__=closed, **{key: (_form(value), ...) for key, value in shape.items()})
     return {"text": str, "true or false": bool}[shape]
+
+
+class Standardize(Checked):
+    """`mule standardize`. Sources: "" is the Hub at the pinned commit, else a file or folder. All counts are ours."""
+
+    benchmark: one_of(("muse_books", "wmdp_cyber")) = "muse_books"  # also names its prompt texts
+    out_dir: str = "data/muse_books"
+    seed: Seed = 0
+
+    forget_source: str = ""
+    questions_source: str = ""  # MUSE's knowmem, WMDP's questions
+    general_source: str = ""  # Wikipedia
+    mmlu_source: str = ""
+    mmlu_split: one_of(("test", "validation", "dev")) = "test"
+    forget_chunks: Count = 400  # drawn at random from all; about 60 % of them train
+    general_articles: Count = 300  # one chunk of each
+    questions: Count = 300  # WMDP questions drawn for open form
+
+    chunk_chars: int = Field(2400, ge=200)
+    pairs_per_chunk: int = Field(4, ge=1, le=20)
+    answer_words: Count = 12
+    support: float = Field(0.6, ge=0, le=1)
+    near_duplicate: float = Field(0.7, gt=0, le=1)
+    concepts_per_field: Count = 12
+    pairs_per_concept: int = Field(4, ge=1, le=20)
+    verify: bool = True  # a second look at pairs without a source
+    distractors: int = Field(3, ge=1, le=6)
+    refusals: int = Field(40, ge=0)  # beside our own
+    # Share of the pairs to refuse that get a counterpart; beside the others, general and neighbour pairs are drawn.
+    anchor_share: float = Field(0.5, ge=0, lt=1)
+    evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
+    validation_share: float = Field(0.1, gt=0, lt=0.4)
+    evaluation_prefixes: one_of(("train", "held_out")) = "train"
+
+    attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
+    attacker_candidates: Count = 4
+    attacker_target: str = "base"  # the model under attack: a hub id or a folder
+    attacker_tokens: Count = 32
+
+    # Any OpenAI-compatible endpoint, a local transformers model, or recorded replies.
+    generator: one_of(("openai", "local", "replay")) = "openai"
+    generator_model: str = ""
+    replay_file: str = ""
+    cache_file: str = ""  # "" is <out_dir>/replies.jsonl
+    budget_tokens: Count = 5_000_000
+    concurrency: Count = 8
+    max_failed: float = Field(0.05, ge=0, le=1)  # share of requests; above it nothing is written
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """A name whose lack would show only when the first reply is asked for."""
+        if self.generator == "replay" and not self.replay_file:
+            yield "replay_file", "name the file of recorded replies for generator 'replay'"
+        if self.generator != "replay" and not self.generator_model:
+            yield "generator_model", f"name the model for generator {self.generator!r}"
+
+    def identity(self) -> dict[str, Any]:
+        """The parameters that shape the data; a folder may be finished with other values of the rest."""
+        costs = {"out_dir", "cache_file", "budget_tokens", "concurrency", "max_failed", "replay_file"}
+        return self.model_dump(exclude=costs)
 
 
 @dataclass

@@ -13,10 +13,10 @@ import pandas as pd
 from mule_lib.data import save
 from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.data.standardize import attacker, generators
-from mule_lib.data.standardize.ask import COLUMNS, PROMPTS, Job, prompt_file
+from mule_lib.data.standardize.ask import COLUMNS, PROMPTS, Job, Standardize, prompt_file
 from mule_lib.data.standardize.generators import CachedGenerator
 from mule_lib.data.standardize.pipeline import Sources, Standardized, StandardizeError, drawn_chunks, standardize
-from mule_lib.params import Standardize, repository_path
+from mule_lib.params import repository_path
 
 HEADER = "standardize.json"
 CHARS_PER_TOKEN, PAIR_TOKENS, PROMPT_TOKENS = 4, 60, 400  # for the estimate before the start

@@ -13,11 +13,10 @@ from mule_lib.data.published import RawText, articles, is_knowledge, read
 from mule_lib.data.raw_formats import Passage, raw_records
 from mule_lib.data.records import Record
 from mule_lib.data.standardize import attacker, pairs
-from mule_lib.data.standardize.ask import Job
+from mule_lib.data.standardize.ask import Job, Standardize
 from mule_lib.data.standardize.checks import find_duplicates
 from mule_lib.data.standardize.chunks import Chunk, chunks
 from mule_lib.data.standardize.pairs import Pair
-from mule_lib.params import Standardize
 
 TRAINED = ("train", "validation")
 # What each objective refuses, and what it opposes to that (Section 3.3).
