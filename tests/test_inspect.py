@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import torch
 from run_folders import write_run, write_runs
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib import prompts, training
+from mule_lib import models, prompts, training
 from mule_lib.data import files, load
 from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
@@ -84,25 +82,13 @@ def test_doctor_names_what_is_wrong(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def model(fable_tokenizer):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fable_tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        eos_token_id=fable_tokenizer.eos_token_id,
-        pad_token_id=fable_tokenizer.pad_token_id,
-        initializer_range=0.2,
-    )
-    return LlamaForCausalLM(config).eval()
+def embedded():
+    return models.load("base")
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch, model, fable_tokenizer):
-    monkeypatch.setattr(training, "load_model", lambda p: (model, fable_tokenizer))
+def loaded_once(monkeypatch, embedded):
+    monkeypatch.setattr(training, "load_model", lambda p: embedded)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +97,12 @@ def data():
 
 
 @pytest.mark.parametrize(("row", "objective"), [("upper_bound", "obj3"), ("ensemble_teacher", "obj1"), ("ga", "obj3")])
-def test_an_open_prompt_is_the_evaluated_one(model, fable_tokenizer, data, row, objective):
+def test_an_open_prompt_is_the_evaluated_one(embedded, data, row, objective):
     """Prompt and output of the evaluation's own sample, special tokens shown, the output between the marks."""
     name = inspect.SETS[objective]
     alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
     sets = type(data.sets)("b", data.topic, **{**alone, name: getattr(data.sets, name)[2:3]})
-    sample = evaluate_row(model, fable_tokenizer, sets, METHODS[row].steering(data.topic), partial=True).samples[0]
+    sample = evaluate_row(*embedded, sets, METHODS[row].steering(data.topic), partial=True).samples[0]
     head, text, compared = inspect.row_prompts(row, objective=objective, item=2)
     prompt, output = re.fullmatch(r"(.*)⟪(.*)⟫", text, re.DOTALL).groups()
     assert sample["id"] in head
@@ -127,7 +113,7 @@ def test_an_open_prompt_is_the_evaluated_one(model, fable_tokenizer, data, row, 
     assert ("<|system|>" in prompt) is (row != "ga")
 
 
-def test_every_option_of_a_choice_is_scored(model, fable_tokenizer, data):
+def test_every_option_of_a_choice_is_scored(embedded, data):
     """One marked line an option, the likeliest one that of the evaluation."""
     for part in ("neighbor", "mmlu"):
         for style in prompts.CHOICE_STYLES:
@@ -135,7 +121,7 @@ def test_every_option_of_a_choice_is_scored(model, fable_tokenizer, data):
             alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
             sets = type(data.sets)("b", data.topic, **{**alone, part: (item,)})
             how = METHODS["base"].steering(data.topic)
-            sample = evaluate_row(model, fable_tokenizer, sets, how, choice_style=style, partial=True).samples[0]
+            sample = evaluate_row(*embedded, sets, how, choice_style=style, partial=True).samples[0]
             lines = inspect.row_prompts("base", part=part, item=1, choice_style=style)
             options = [line for line in "\n".join(lines).split("\n") if line.startswith("  ⟪")]
             assert len(options) == len(item.options)
@@ -232,7 +218,7 @@ def test_the_reference_has_every_artifact_with_its_columns():
 
 def test_the_tables_are_those_of_the_runs_listed_beside_them():
     """Means over seeds of runs.csv are the measured numbers of the tables, in points; trained rows have five seeds."""
-    runs = pd.DataFrame(inspect.reference_runs(KEPT)).astype(dict.fromkeys(METRICS, float))
+    runs = inspect.reference_runs(KEPT)
     means = runs.groupby(["benchmark", "row"])[list(METRICS)].mean()
     for name in ("table1", "table2", "table3"):
         table = pd.read_csv(KEPT / "tables" / f"{name}.csv").dropna(subset=["measured"])

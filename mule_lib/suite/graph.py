@@ -12,19 +12,8 @@ from typing import Any
 
 import filelock
 
-from mule_lib.params import (
-    FABLE,
-    PREPARED,
-    ROOT,
-    ParameterError,
-    Suite,
-    Training,
-    method_options,
-    nearest,
-    read_yaml,
-    row_values,
-    validate,
-)  # fmt: skip
+from mule_lib import params
+from mule_lib.params import FABLE, PREPARED, ROOT, ParameterError, Suite
 from mule_lib.suite import runs
 from mule_lib.suite.notebook import THREADS
 
@@ -68,26 +57,23 @@ class TrainingJob:
         return [Path("outputs", suite.name, "runs", self.benchmark, self.row, f"seed-{seed}") for seed in self.seeds]
 
 
-# The suite as data ----------------------------------------------------------------------------------------------------
-
-
 def read(file: Path, **changed: Any) -> Suite:
     """Read a suite file with some keys changed; None leaves a key as it is. Raises ParameterError as `check` does."""
-    return check({**read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
+    return check({**params.read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
 
 
 def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
-    suite = validate(Suite, values, source=source)
+    suite = params.validate(Suite, values, source=source)
     scales = [path.stem for path in (ROOT / "params" / TRAINING).glob("*.yaml")]
     if suite.params not in scales:
-        raise ParameterError(f"{source}: params = {suite.params!r}: {nearest(suite.params, scales)}")
-    known = read_yaml(ROOT / params_file(TRAINING, suite)[0])["rows"]
+        raise ParameterError(f"{source}: params = {suite.params!r}: {params.nearest(suite.params, scales)}")
+    known = params.read_yaml(ROOT / params_file(TRAINING, suite)[0])["rows"]
     for key in ("runs", "beyond"):
         for group in getattr(suite, key):
             for row in group.rows:
                 if row not in known:
-                    raise ParameterError(f"{source}: {key}: row {row!r}: {nearest(row, known)}")
+                    raise ParameterError(f"{source}: {key}: row {row!r}: {params.nearest(row, known)}")
             for benchmark in group.benchmarks:
                 if benchmark in PREPARED and not (ROOT / suite.data.get(benchmark, "-") / "train.jsonl").is_file():
                     where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
@@ -125,20 +111,18 @@ def jobs(suite: Suite) -> list[TrainingJob]:
 
 def row_of(scale: str, row: str) -> dict[str, Any]:
     """The flat parameters of a row of params/04_training/<scale>.yaml."""
-    return _rows(scale, row, (ROOT / "params" / TRAINING / f"{scale}.yaml").stat().st_mtime_ns)
-
-
-@cache
-def _rows(scale: str, row: str, changed: int) -> dict[str, Any]:
     file = ROOT / "params" / TRAINING / f"{scale}.yaml"
-    return row_values(read_yaml(file), row, source=str(file))
+    return params.row_values(_read(file, file.stat().st_mtime_ns), row, source=str(file))
+
+
+_read = cache(lambda file, changed: params.read_yaml(file))
 
 
 def options_of(scale: str, row: str):
     """The method's options of a row. Raises ParameterError with the row's file."""
     values = row_of(scale, row)
     try:
-        return method_options(values["method"], values.get("options"))
+        return params.method_options(values["method"], values.get("options"))
     except ParameterError as error:
         raise ParameterError(f"params/{TRAINING}/{scale}.yaml: {row}: {error}") from None
 
@@ -149,7 +133,7 @@ def teacher_row(suite: Suite, benchmark: str, teacher: str) -> str:
     Raises ParameterError where those rows train different models, which cannot share a teacher's answers.
     """
     rows = [job.row for job in jobs(suite) if (job.benchmark, job.teacher) == (benchmark, teacher)]
-    defaults = {name: Training.model_fields[name].default for name in TAUGHT_BY}
+    defaults = {name: params.Training.model_fields[name].default for name in TAUGHT_BY}
     asked = {tuple({**defaults, **row_of(suite.params, row)}[name] for name in TAUGHT_BY) for row in rows}
     if len(asked) > 1:
         models = ", ".join(sorted({str(model) for model, *_ in asked}))
@@ -168,9 +152,6 @@ def all_have_teacher(suite: Suite, teacher: str) -> bool:
 def benchmarks(suite: Suite) -> list[str]:
     """The benchmarks of a suite, in the order in which its file names them."""
     return list(dict.fromkeys(name for group in suite.runs for name in group.benchmarks))
-
-
-# What the steps need --------------------------------------------------------------------------------------------------
 
 
 def notebook(stem: str) -> list[str]:
@@ -209,9 +190,6 @@ def params_file(stem: str, suite: Suite) -> list[str]:
     """The file of a notebook's parameters for a suite, [] where there is none and its defaults hold."""
     file = Path("params") / stem / f"{suite.params}.yaml"
     return [file.as_posix()] if (ROOT / file).is_file() else []
-
-
-# The start ------------------------------------------------------------------------------------------------------------
 
 
 def reproduce(

@@ -1,24 +1,25 @@
 """Looks at what is there: the machine, two runs side by side, all runs, prompts as a model sees them, the reference."""
 
-import csv
 import os
 import platform
+import re
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import psutil
 
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import ROOT, Training, load, read_yaml, validate
+from mule_lib.params import EMBEDDED, ROOT, Training, load, read_yaml, validate
 from mule_lib.report.page import live_links
 from mule_lib.suite.runs import PACKAGES, differences, read_identity, runs_below
 
@@ -30,7 +31,6 @@ KEPT = frozenset({".csv", ".json", ".md", ".tex", ".html", ".png", ".pdf", ".txt
 # Folders of a suite that are large or of one machine only.
 LEFT_OUT = frozenset({"runs", "stale", "teachers", "executed", "logs", "evaluation"})
 LARGEST = 4_000_000  # bytes
-COLUMNS = ("benchmark", "row", "seed", "fingerprint", *METRICS, "steps", "train_seconds", "evaluate_seconds")
 # Points by which a fresh run may differ: other processors round otherwise, and training makes more of it.
 UNTRAINED, TRAINED = 1.0, 8.0
 
@@ -39,11 +39,7 @@ class InspectError(ValueError):
     """There is nothing of that kind to look at; the message says what would be right."""
 
 
-# The machine ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One line: what was looked at, what was found, and whether it is as it has to be."""
 
     name: str
@@ -56,15 +52,21 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Everything worth knowing before a run or in a report of an error; importing torch takes some seconds."""
-    free = shutil.disk_usage(ROOT).free / 2**30
+    import torch
+
+    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    shown = ", ".join(f"{card.name} {card.total_memory / 2**30:.0f} GiB" for card in cards)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory, free = psutil.virtual_memory().total / 2**30, shutil.disk_usage(ROOT).free / 2**30
+    note = "" if memory > cores else "; each job needs more than 1 GiB, start fewer with --cores"
     offline = os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True"}
     return [
         Finding("python", f"{platform.python_version()} ({sys.executable})", sys.version_info >= (3, 11)),
         _packages(),
         _kernel(),
         _models(),
-        _accelerator(),
-        _memory(),
+        Finding("accelerator", shown or "none; the embedded suite needs none"),
+        Finding("machine", f"{cores} cores, {memory:.0f} GiB of memory{note}", not note),
         Finding("disk", f"{free:.0f} GiB free at {ROOT}", free > 1),
         Finding("Hugging Face Hub", "not asked (HF_HUB_OFFLINE is set)" if offline else "asked for models by name"),
     ]
@@ -73,19 +75,16 @@ def examine() -> list[Finding]:
 def _packages() -> Finding:
     """Installed versions against requirements.lock, where that file lies beside the library."""
     file = ROOT / "requirements.lock"
-    lines = file.read_text("utf-8").splitlines() if file.is_file() else []
-    pairs = (line.split(" ")[0].split("==", 1) for line in lines if "==" in line and not line.startswith("#"))
-    locked = {name.strip().lower(): pinned.strip().split("+")[0] for name, pinned in pairs}
-    there, wrong = [], []
+    pinned = re.findall(r"^([\w.-]+)==([^\s+]+)", file.read_text("utf-8") if file.is_file() else "", re.MULTILINE)
+    locked, there, wrong = {name.lower(): number for name, number in pinned}, [], []
     for name in (*PACKAGES, *TOOLS):
         try:
-            installed = version(name)
+            there.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             wrong.append(f"{name} is missing")
             continue
-        there.append(f"{name} {installed}")
-        if locked.get(name, installed.split("+")[0]) != installed.split("+")[0]:
-            wrong.append(f"{name} {installed}, requirements.lock has {locked[name]}")
+        if locked.get(name, there[-1].split()[1].split("+")[0]) != there[-1].split()[1].split("+")[0]:
+            wrong.append(f"{there[-1]}, requirements.lock has {locked[name]}")
     return Finding("packages", "; ".join(wrong) if wrong else ", ".join(there), not wrong)
 
 
@@ -99,32 +98,15 @@ def _kernel() -> Finding:
 
 
 def _models() -> Finding:
-    from mule_lib.models import EMBEDDED, ModelFileError, check_embedded, embedded_hashes
+    from mule_lib import models
 
     try:
         for which in EMBEDDED:
-            check_embedded(which)
-    except ModelFileError as error:
+            models.check_embedded(which)
+        shown = ", ".join(f"{name} {digest[:12]}" for name, digest in models.embedded_hashes().items())
+    except models.ModelFileError as error:
         return Finding("embedded models", str(error), False)
-    return Finding("embedded models", ", ".join(f"{name} {digest[:12]}" for name, digest in embedded_hashes().items()))
-
-
-def _accelerator() -> Finding:
-    import torch
-
-    cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    shown = ", ".join(f"{card.name} {card.total_memory / 2**30:.0f} GiB" for card in cards)
-    return Finding("accelerator", shown or "none; the embedded suite needs none")
-
-
-def _memory() -> Finding:
-    usable, memory = len(psutil.Process().cpu_affinity()), psutil.virtual_memory().total / 2**30
-    good = memory / usable > 1
-    note = "" if good else "; each job needs more than 1 GiB, start fewer with --cores"
-    return Finding("machine", f"{usable} cores, {memory:.0f} GiB of memory{note}", good)
-
-
-# Runs -----------------------------------------------------------------------------------------------------------------
+    return Finding("embedded models", shown)
 
 
 def compare(one: Path, other: Path) -> list[str]:
@@ -182,9 +164,6 @@ def _change(one: Sequence[float], other: Sequence[float], points: float) -> str:
         return f"{points:+.1f} (other items: {len(one)} and {len(other)})"
     _, low, high, n, _ = bootstrap_difference(other, one)
     return f"{points:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] on {n} items"
-
-
-# Prompts --------------------------------------------------------------------------------------------------------------
 
 
 def own_prompt(question: str, *, model: str = "base", **parts: str | None) -> str:
@@ -308,9 +287,6 @@ def _decoded(tokenizer, ids) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-# The reference --------------------------------------------------------------------------------------------------------
-
-
 def keep_reference(suite: Path, reference: Path) -> list[Path]:
     """Replace `reference` by the small files of a suite's folder and a table of its runs; return what was kept.
 
@@ -319,21 +295,21 @@ def keep_reference(suite: Path, reference: Path) -> list[Path]:
     if not (suite / "report.html").is_file():
         raise InspectError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
     runs = [RunResult.read(folder) for folder in runs_below(suite / "runs")]
-    chosen = [file for file in sorted(suite.rglob("*")) if is_kept(file, suite)]
+    chosen = [file.relative_to(suite) for file in sorted(suite.rglob("*")) if is_kept(file, suite)]
     shutil.rmtree(reference, ignore_errors=True)
-    for file in chosen:
-        target = reference / file.relative_to(suite)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    lines = [",".join(COLUMNS)]
-    for run in runs:
-        numbers = [f"{run.metrics[metric]:.2f}" for metric in METRICS]
-        times = [f"{run.timing[name]:g}" for name in ("steps", "train_seconds", "evaluate_seconds")]
-        lines.append(",".join((run.benchmark, run.row, str(run.seed), run.identity, *numbers, *times)))
-    write_text(reference / "runs.csv", "\n".join(lines) + "\n")
+    for name in chosen:
+        (reference / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(suite / name, reference / name)
+    times = ("steps", "train_seconds", "evaluate_seconds")
+    lines = [
+        {"benchmark": r.benchmark, "row": r.row, "seed": r.seed, "identity": r.identity, **r.metrics}
+        | {name: r.timing[name] for name in times}
+        for r in runs
+    ]
+    pd.DataFrame(lines).to_csv(reference / "runs.csv", index=False, float_format="%.2f")
     # The page without links to what is not kept.
     write_text(reference / "report.html", live_links((suite / "report.html").read_text("utf-8"), reference))
-    return [file.relative_to(suite) for file in chosen]
+    return chosen
 
 
 def is_kept(file: Path, suite: Path) -> bool:
@@ -343,29 +319,25 @@ def is_kept(file: Path, suite: Path) -> bool:
     return file.is_file() and not hidden and file.suffix in KEPT and file.stat().st_size <= LARGEST
 
 
-def reference_runs(reference: Path) -> list[dict[str, str]]:
+def reference_runs(reference: Path) -> pd.DataFrame:
     """The table of runs of a reference. Raises InspectError where there is none."""
     file = reference / "runs.csv"
     if not file.is_file():
         raise InspectError(f"{file}: missing; `mule reference` writes it from a suite that was run")
-    with file.open(encoding="utf-8", newline="") as lines:
-        return list(csv.DictReader(lines))
+    return pd.read_csv(file)
 
 
 def reference_differences(suite: Path, reference: Path) -> tuple[int, list[str]]:
     """How many runs below a folder the reference has, and one line per metric beyond its tolerance."""
-    held = {(line["benchmark"], line["row"], int(line["seed"])): line for line in reference_runs(reference)}
-    compared, beyond = 0, []
-    for folder in runs_below(suite):
-        run = RunResult.read(folder)
-        line = held.get((run.benchmark, run.row, run.seed))
-        if line is None:
-            continue
-        compared += 1
+    held = reference_runs(reference).set_index(["benchmark", "row", "seed"])
+    runs = [RunResult.read(folder) for folder in runs_below(suite)]
+    runs = [run for run in runs if (run.benchmark, run.row, run.seed) in held.index]
+    beyond = []
+    for run in runs:
         tolerance = TRAINED if run.timing["steps"] else UNTRAINED
         for metric in METRICS:
-            here, there = run.metrics[metric], float(line[metric])
+            here, there = run.metrics[metric], held.loc[(run.benchmark, run.row, run.seed), metric]
             if abs(here - there) > tolerance:
                 name = f"{run.benchmark}/{run.row}/seed-{run.seed}"
                 beyond.append(f"{name}: {metric} is {here:.1f}, in the reference {there:.1f} (tolerance {tolerance:g})")
-    return compared, beyond
+    return len(runs), beyond

@@ -16,8 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
 from mule_lib.data.files import file_hash, folder_hashes, write_json, write_jsonl
 from mule_lib.evaluate.result import METRICS_FILE, RunResult
 from mule_lib.params import ROOT, Training, method_options, repository_path
@@ -358,7 +356,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
     A crash leaves the old folder, or both under hidden names of this process, but never a part under the real name.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    hidden = f".{folder.name}@{platform.node()}.{os.getpid()}"
+    hidden = f".{folder.name}.{os.getpid()}"
     draft, old = folder.parent / f"{hidden}.draft", folder.parent / f"{hidden}.old"
     for leftover in (draft, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -376,12 +374,9 @@ def written_whole(folder: Path) -> Iterator[Path]:
 
 
 def remove_drafts(folder: Path) -> None:
-    """Remove what processes of this machine that were killed have left below `folder`."""
+    """Remove what killed processes have left below `folder`, where none is at work."""
     for draft in [*folder.rglob(".*.draft"), *folder.rglob(".*.old")]:
-        owner, _, process = draft.stem.rpartition(".")
-        here = owner.endswith(f"@{platform.node()}") and process.isdigit()
-        if draft.is_dir() and here and not psutil.pid_exists(int(process)):
-            shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def runs_below(folder: Path) -> list[Path]:
