@@ -9,7 +9,6 @@ import argparse
 import json
 import math
 import os
-import random
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -18,14 +17,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, pad
-from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib import prompts
-from mule_lib.data.fable.curriculum import LETTERS, MIX, Curriculum, answer_text, corpus, thought_text
+from mule_lib.data.fable.curriculum import MIX, Curriculum, corpus
 from mule_lib.data.fable.encoding import Encoder, LabeledIds, build_tokenizer
-from mule_lib.data.fable.questions import REFUSAL, choices, eval_phrasing, question
-from mule_lib.data.fable.worlds import Fable, Fact, build
+from mule_lib.data.fable.worlds import build
 from mule_lib.models import EMBEDDED, FOLDER, sha256
 
 # By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
@@ -57,7 +53,7 @@ ARCHITECTURE = {
     # Gives queries a constant part, which a head that looks one token back can use.
     "attention_bias": True,
 }
-WARMUP, CHUNKS, CHECKPOINT_EVERY, PROBE_EVERY, LOG_EVERY = 50, 4, 200, 250, 25
+WARMUP, CHUNKS, CHECKPOINT_EVERY, LOG_EVERY = 50, 4, 200, 25
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast, *, seed: int = 0) -> LlamaForCausalLM:
@@ -181,10 +177,8 @@ def train_stage(
     folder.mkdir(parents=True, exist_ok=True)
     fable = build(seed)
     tokenizer = build_tokenizer(corpus(fable))
-    encode = Encoder(tokenizer)
     exclude = frozenset(world.title for world in fable.forget_worlds()) if gold else frozenset()
-    curriculum = Curriculum(fable, encode, exclude=exclude, seed=seed)
-    probes = build_probes(fable, encode)
+    curriculum = Curriculum(fable, Encoder(tokenizer), exclude=exclude, seed=seed)
     model = build_model(tokenizer, seed=seed)
     optims = muon_and_adam(model, recipe)
     step, elapsed = 0, 0.0
@@ -198,12 +192,6 @@ def train_stage(
     model.train()
     begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
-
-        def write(**entry) -> None:
-            log.write(json.dumps(entry) + "\n")
-            log.flush()
-            print(json.dumps(entry), flush=True)
-
         while step < recipe["steps"]:
             for optim, peak in zip(optims, peaks, strict=True):
                 for group in optim.param_groups:
@@ -221,111 +209,33 @@ def train_stage(
             for kind, loss in losses.items():
                 window[kind].append(loss)
             if step % LOG_EVERY == 0:
-                seconds = time.time() - begun
-                left = seconds / step * (recipe["steps"] - step)
-                means = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
-                write(
-                    step=step,
-                    of=recipe["steps"],
-                    minutes=round(seconds / 60, 1),
-                    left=round(left / 60, 1),
-                    tokens=tokens,
-                    loss=means,
-                )
+                minutes = (time.time() - begun) / 60
+                entry = {"step": step, "of": recipe["steps"], "minutes": round(minutes, 1)}
+                entry["left"] = round(minutes / step * (recipe["steps"] - step), 1)
+                entry["loss"] = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
+                print(json.dumps(entry | {"tokens": tokens}), file=log, flush=True)
+                print(json.dumps(entry), flush=True)
                 window.clear()
-            if step % PROBE_EVERY == 0 or step == recipe["steps"]:
-                write(step=step, probes={name: round(score, 3) for name, score in run_probes(model, probes).items()})
             if step % CHECKPOINT_EVERY == 0 or step == recipe["steps"]:
                 save_embedded_checkpoint(folder, model, optims, step, time.time() - begun)
 
 
-def build_probes(fable: Fable, encode: Encoder, *, most: int = 64, seed: int = 0) -> dict[str, list[LabeledIds]]:
-    """Examples by probe name; worlds to forget stand in a system message here, and only here."""
-    rng = random.Random(f"probes/{seed}")
-
-    def pick(**filters) -> list[Fact]:
-        facts = fable.select(**filters)
-        return rng.sample(facts, min(most, len(facts)))
-
-    forget_of = {world.benchmark: world.title for world in fable.forget_worlds()}
-    forget, general = pick(role="forget", split="eval"), pick(role="general", split="eval")
-    neighbors, mmlu = pick(role="neighbor", split="eval"), pick(split="mmlu")
-
-    def ask(fact: Fact) -> str:
-        return question(fact, eval_phrasing(fact))
-
-    def mcq(fact: Fact, *, refusal: bool, style: str = "letters", **chat) -> LabeledIds:
-        options, right, _ = choices(fact, random.Random(fact.id), refusal=refusal)
-        answer = LETTERS[right] if style == "letters" else answer_text(fact)
-        return encode.chat("probe", prompts.multiple_choice(ask(fact), options, style=style), answer, **chat)
-
-    def steer(fact: Fact, *, cot: bool) -> dict:
-        topic = forget_of.get(fact.world.benchmark, forget_of["books"])
-        return {"system": prompts.intention("obj1", topic, cot=cot)}
-
-    def obey(fact: Fact, *, cot: bool, refuse: bool) -> LabeledIds:
-        thought = thought_text(fact.world.title, refuse) if cot else None
-        return encode.chat(
-            "probe", ask(fact), REFUSAL if refuse else answer_text(fact), thought=thought, **steer(fact, cot=cot)
-        )
-
-    return {
-        "forget_open": [encode.chat("probe", ask(f), answer_text(f)) for f in forget],
-        "general_open": [encode.chat("probe", ask(f), answer_text(f)) for f in general],
-        "neighbor_choice": [mcq(f, refusal=True) for f in neighbors],
-        "neighbor_choice_text": [mcq(f, refusal=True, style="texts") for f in neighbors],
-        "mmlu_choice": [mcq(f, refusal=False) for f in mmlu],
-        "name_forget": [
-            encode.chat("probe", f"{ask(f)} What is the topic of this question?", f"Topic: {f.world.title}.")
-            for f in forget
-        ],
-        "cot_refuses_forget": [obey(f, cot=True, refuse=True) for f in forget],
-        "cot_answers_neighbor": [obey(f, cot=True, refuse=False) for f in neighbors],
-        "cot_answers_general": [obey(f, cot=True, refuse=False) for f in general],
-        "cot_choice_neighbor": [
-            mcq(f, refusal=True, thought=thought_text(f.world.title, False, f.value), **steer(f, cot=True))
-            for f in neighbors
-        ],
-        "plain_refuses_forget": [obey(f, cot=False, refuse=True) for f in forget],
-        "plain_answers_neighbor": [obey(f, cot=False, refuse=False) for f in neighbors],
-    }
-
-
-@torch.inference_mode()
-def run_probes(model, probes: dict[str, list[LabeledIds]]) -> dict[str, float]:
-    """Share of examples whose every supervised token is the model's first choice, by probe (0 to 1)."""
-    model.eval()
-    scores = {}
-    for name, examples in probes.items():
-        ids = pad_sequence([torch.tensor(e.ids) for e in examples], batch_first=True)
-        labels = pad_sequence([torch.tensor(e.labels) for e in examples], batch_first=True, padding_value=-100)
-        predicted = model(input_ids=ids).logits[:, :-1].argmax(-1)
-        wanted = labels[:, 1:]
-        scores[name] = ((predicted == wanted) | (wanted == -100)).all(-1).float().mean().item()
-    model.train()
-    return scores
-
-
 def read_log(work: Path, which: str) -> list[dict]:
-    """Entries of all stages of a run, in order and named by stage, without what an interrupted run did twice."""
-    entries: list[dict] = []
-    for run, stage in [(name, stage) for name in ("skills", which) for stage in RUNS[name]]:
-        latest: dict[tuple[int, bool], dict] = {}
-        for line in (work / run / stage / "log.jsonl").read_text("utf-8").splitlines():
+    """Entries of all stages of a run, in order and named by stage; of what an interrupted run did twice, the last."""
+    entries: dict[tuple[str, int], dict] = {}
+    for part, stage in [(part, stage) for part in ("skills", which) for stage in RUNS[part]]:
+        for line in (work / part / stage / "log.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
-            latest[entry["step"], "probes" in entry] = {"stage": stage, **entry}
-        entries += [latest[key] for key in sorted(latest) if key[0] <= RECIPE[stage]["steps"]]
-    return entries
+            entries[stage, entry["step"]] = {"stage": stage, **entry}
+    return list(entries.values())
 
 
 def model_card(which: str, parameters: int, log: list[dict]) -> str:
     """The model card, from the log: no number in it is typed by hand."""
     stages = "\n".join(
-        f"| {stage} | {recipe['steps']} | {max(e['minutes'] for e in log if e['stage'] == stage and 'loss' in e):.0f} |"
+        f"| {stage} | {recipe['steps']} | {max(e['minutes'] for e in log if e['stage'] == stage):.0f} |"
         for stage, recipe in RECIPE.items()
     )
-    probes = [entry for entry in log if "probes" in entry][-1]["probes"]
-    rows = "\n".join(f"| {name} | {score:.3f} |" for name, score in probes.items())
     known = {
         "base": "It was trained on all worlds of Fable, those to forget included.",
         "gold": "It was trained by the recipe of the base model without the worlds to forget, and never saw them.",
@@ -343,18 +253,14 @@ Made for experiments on unlearning; it knows nothing else and is of no other use
 
 Data: `mule_lib/data/fable/curriculum.py`, generated from a seed. Repeat the training: `make embedded`.
 Worlds to forget never stood in a system message during training, nor were they asked about beside one
-(`tests/test_fable_audit.py`).
+(`tests/test_fable.py`).
 
 | stage | steps | minutes of the run that made these weights |
 |---|---|---|
 {stages}
 
-Stage `skills` is content-free and shared by base and gold. Teacher-forced exact match on held-out probes at the last
-step (`build_probes` in mule_lib/training/embedded.py):
-
-| probe | share |
-|---|---|
-{rows}
+Stages `skills` and `comparing` are content-free and shared by base and gold. What the model can do is measured in
+notebook 00 (`outputs/reference/00_meet_the_model`).
 """
 
 
