@@ -303,8 +303,6 @@ class Training(Notebook):
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
     beyond: bool = False
-    harness_tasks: list[str] = []
-    harness_limit: int = Field(0, ge=0)
     overwrite: bool = False
     rerun: bool = False
     batch_size: Count = 128

@@ -1,23 +1,20 @@
-"""Evaluation: a row from sets to metrics, scores of choices, results that write and read themselves, harness tasks."""
+"""Evaluation: a row from sets to metrics, scores of choices, results that write and read themselves."""
 
 import json
-import random
 import subprocess
 import sys
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
-from test_generate import byte_tokenizer, tiny_llama
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib import evaluate, prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.items import SETS
-from mule_lib.evaluate import evaluate_row, harness, score_choices
+from mule_lib.evaluate import evaluate_row, score_choices
 from mule_lib.evaluate.result import ResultError, RunResult
-from mule_lib.models import contexts, option_log_likelihoods
+from mule_lib.models import contexts
 from mule_lib.paper import METRICS
 from mule_lib.prompts import steering
 
@@ -222,104 +219,3 @@ def test_files_that_are_no_result_are_refused(tmp_path):
     (tmp_path / "values.json").write_text("{", "utf-8")
     with pytest.raises(ResultError, match=r"values.json: cannot be read as JSON"):
         RunResult.read(tmp_path)
-
-
-CHAT = (
-    "{{ bos_token }}{% for m in messages %}"
-    "{{ {'system': '<sys>', 'user': '<user>', 'assistant': '<bot>'}[m['role']] }}{{ m['content'] | trim }}"
-    "{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
-    "{% if add_generation_prompt %}<bot>{% endif %}"
-)
-ABOUT = "The following are multiple choice questions (with answers) about castle law.\n\n"
-# Invented rows in the columns of cais/mmlu; their answers follow no pattern of the letters.
-ROWS = [
-    {
-        "question": f" Question {i}: which sum is {7 * i % 11}? ",
-        "choices": [f"{(i * k + 3) % 13} and {k}" for k in range(4)],
-        "answer": (i * 5 + i // 4) % 4,
-    }
-    for i in range(40)
-]
-TASK = """
-task: invented_choice
-dataset_path: json
-dataset_kwargs:
-  data_files:
-    test: {file}
-test_split: test
-output_type: multiple_choice
-description: "The following are multiple choice questions (with answers) about {topic}.\\n\\n"
-doc_to_text: "{{{{question.strip()}}}}\\nA. {{{{choices[0]}}}}\\nB. {{{{choices[1]}}}}\\nC. {{{{choices[2]}}}}\\nD. {{{{choices[3]}}}}\\nAnswer:"
-doc_to_choice: ["A", "B", "C", "D"]
-doc_to_target: answer
-metric_list:
-  - metric: acc
-"""  # noqa: E501
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    pytest.importorskip("lm_eval")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    file = tmp_path / "items.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    (tmp_path / "task.yaml").write_text(TASK.format(file=file, topic="castle law"))
-    return tmp_path
-
-
-def own_accuracy(model, tokenizer, *, chat: bool) -> float:
-    """Our scores of the harness's prompt: letters behind `Answer:`, which lose their blank in a chat."""
-    asked, options = [], []
-    for row in ROWS:
-        listed = [f"{letter}. {choice}" for letter, choice in zip("ABCD", row["choices"], strict=True)]
-        question = "\n".join([row["question"].strip(), *listed, "Answer:"])
-        turns = [{"role": "system", "content": ABOUT}, {"role": "user", "content": question}]
-        asked.append(prompts.conversation(tokenizer, turns) if chat else tokenizer(ABOUT + question)["input_ids"])
-        options.append([prompts.encode_text(tokenizer, letter if chat else f" {letter}") for letter in "ABCD"])
-    scores = option_log_likelihoods(model, asked, options, batch_size=28)
-    return score_choices(scores, [row["answer"] for row in ROWS])["correct"]
-
-
-@pytest.mark.parametrize("chat", [False, True])
-def test_the_harness_counts_as_our_own_scores_do(folder, chat):
-    """One name, one number; the global random states do not move."""
-    model, tokenizer = tiny_llama(), byte_tokenizer(CHAT)
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)
-    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
-    found = harness.run_tasks(
-        model, tokenizer, ["invented_choice"], batch_size=4, apply_chat_template=chat, include_path=folder
-    )
-    accuracy = own_accuracy(model, tokenizer, chat=chat)
-    assert found["results"]["invented_choice"]["acc,none"] == accuracy
-    assert 0 < accuracy < 1
-    assert found["n"] == {"invented_choice": 40}
-    assert found["settings"]["apply_chat_template"] is chat
-    assert random.getstate() == before[0]
-    assert np.random.get_state()[1].tolist() == before[1]
-    assert torch.equal(torch.get_rng_state(), before[2])
-    json.dumps(found)
-
-
-def test_a_limit_takes_the_first_items_of_a_yaml_file(folder):
-    """A task may be a file, `limit` counts items, and the numbers make a table."""
-    found = harness.run_tasks(tiny_llama(), byte_tokenizer(), [str(folder / "task.yaml")], limit=6, batch_size=4)
-    assert list(found["n"].values()) == [6]
-    lines = harness.table(found)
-    assert list(lines["n"]) == [6] and list(lines["metric"]) == ["acc,none"] and lines["value"].between(0, 1).all()
-
-
-def test_an_unknown_task_is_answered_with_the_nearest(folder):
-    """Before the model is asked: None would fail."""
-    with pytest.raises(ValueError, match=r"'invented_chioce' is neither .*; did you mean 'invented_choice'"):
-        harness.run_tasks(None, None, ["invented_chioce"], include_path=folder)
-
-
-def test_bad_settings_and_a_missing_package_are_one_line(monkeypatch):
-    """The line names the parameter, or the command that installs what is missing."""
-    with pytest.raises(ValueError, match="tasks: empty"):
-        harness.run_tasks(None, None, [])
-    with pytest.raises(ValueError, match="limit is 0, should be at least 1"):
-        harness.run_tasks(None, None, ["mmlu"], limit=0)
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(RuntimeError, match=r"pip install lm-eval==0\.4\.13"):
-        harness.run_tasks(None, None, ["mmlu"])

@@ -12,7 +12,6 @@ import pytest
 from run_folders import ITEMS, POINTS, made_beyond, write_run, write_runs
 
 from mule_lib.paper import METRICS, REPORTED
-from mule_lib.params import METHOD_OPTIONS, TrainedOptions
 from mule_lib.report import beyond, results, tables
 from mule_lib.report.names import STYLES, number, style_of
 
@@ -217,44 +216,6 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     assert beyond.attacks_table(runs, "books").data.empty
 
 
-# Directions -----------------------------------------------------------------------------------------------------------
-
-BASE = {metric: np.tile([1.0, metric != "mmlu"], 100).astype(float) for metric in METRICS}
-
-
-def _verdicts(name, **means):
-    """Verdicts for item values of three seeds whose means are the base's, or the given ones."""
-    values = {
-        metric: [np.arange(200) < 200 * means[metric]] * 3 if metric in means else [base] * 3
-        for metric, base in BASE.items()
-    }
-    return beyond.directions({name: values}, BASE).set_index("metric")
-
-
-def test_directions_are_judged_by_their_whole_interval():
-    assert set(_verdicts("mule", forget=0.1, asr=0.2)["verdict"]) == {"as claimed"}
-    assert set(_verdicts("mule").index) == set(METRICS)
-    verdicts = _verdicts("ngdiff", general=0.5, asr=0.3)["verdict"]
-    assert verdicts["forget"] == verdicts["general"] == "not as claimed" and verdicts["asr"] == "as claimed"
-    assert _verdicts("mule", general=0.95)["verdict"]["general"] == "undecided"
-    change = _verdicts("ga", forget=0.25).loc["forget"]
-    assert change["change"] == pytest.approx(-75) and change["low"] < -75 < change["high"] < 0
-
-
-def test_every_trained_method_has_an_expectation():
-    assert set(beyond.EXPECTED) == {name for name, kind in METHOD_OPTIONS.items() if issubclass(kind, TrainedOptions)}
-
-
-def test_the_table_of_directions_marks_what_is_not_as_claimed(runs):
-    table = beyond.directions_table(runs, "books")
-    trained = {run.row for run in runs if run.benchmark == "books"} & set(beyond.EXPECTED)
-    assert set(table.data["row"]) == trained and len(table.shown) == len(trained)
-    marks = table.shown.map(lambda cell: "not as claimed" in cell).to_numpy().sum()
-    assert marks == (table.data["verdict"] == "not as claimed").sum()
-    assert f"of {len(table.data)} directions" in table.finding
-    assert beyond.directions_table([run for run in runs if run.row != "base"], "books").data.empty
-
-
 # LaTeX ----------------------------------------------------------------------------------------------------------------
 
 
@@ -272,7 +233,7 @@ def test_tables_compile_and_fit_the_page(runs, table1, table2, tmp_path):
     """In a plain article: no error, no lost sign, nothing beyond the margins, plain ASCII; a long table too."""
     texts = table2.shown[["Row", "Forget ↓"]].rename(columns={"Forget ↓": "Test ≤ 5 %"})
     long = tables.Table("long", texts, pd.concat([texts] * 5, ignore_index=True), "A & more.", widths=(0.3, 0.6))
-    made = [table1, table2, beyond.directions_table(runs, "books"), beyond.attacks_table(runs, "cyber"), long]
+    made = [table1, table2, beyond.attacks_table(runs, "cyber"), long]
     made += [tables.reported_table(name) for name in ("table3",)]
     for table in made:
         table.write(tmp_path)

@@ -15,7 +15,7 @@ from mule_lib import methods
 from mule_lib.data import files, load, save
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, Table, Training
+from mule_lib.params import METHOD_OPTIONS, ROOT, Table, Training
 from mule_lib.suite import RunFolderError, notebook, open_run, runs
 from mule_lib.suite.notebook import NotebookError, run_notebook
 from mule_lib.suite.runs import (
@@ -345,10 +345,3 @@ def test_a_dead_kernel_is_named(tmp_path):
     made_notebook(tmp_path / "dead.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(NotebookError, match=r"dead\.ipynb: the kernel died, most often for lack of memory"):
         notebook.execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", Table())
-
-
-def test_a_run_that_asks_for_tasks_without_the_package_is_refused(monkeypatch):
-    """With the parameter's name and the command, before anything is loaded."""
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(ParameterError, match=r"harness_tasks: .*pip install lm-eval==0\.4\.13"):
-        run_notebook(NOTEBOOK, ROOT / "none.ipynb", overrides={"harness_tasks": ["mmlu"]})

@@ -13,7 +13,6 @@ _HOMES = {
     "score_choices": "evaluate.choices",
     "bootstrap_interval": "evaluate.intervals",
     "RunResult": "evaluate.result",
-    "run_tasks": "evaluate.harness",
     "rouge_l": "data.text",
 }
 __all__ = list(_HOMES)

@@ -39,7 +39,6 @@ class RunResult(BaseModel):
     details: dict[str, dict[str, Any]]
     timing: dict[str, int | float]
     beyond: dict[str, Any] | None = None
-    harness: dict[str, Any] | None = None
     obedience: list[dict[str, Any]] = []
     log: list[dict[str, Any]] = []
     values: dict[str, list[float]]

@@ -1,15 +1,13 @@
-"""Behind and beyond Tables 1 to 3: rates behind the metrics, later attacks, and whether methods move as claimed."""
+"""Behind and beyond Tables 1 to 3: rates behind the metrics, and later attacks."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_interval
+from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.result import RunResult
-from mule_lib.paper import METRICS
-from mule_lib.report import results
-from mule_lib.report.names import BASE, LABELS, METRIC_NAMES, benchmark_name, heading, label, listed, number, spread
+from mule_lib.report.names import LABELS, benchmark_name, heading, label, listed, number, spread
 from mule_lib.report.tables import Table, measured_source
 
 # The rates behind the metrics: name, set, keys of the set's details, which add up.
@@ -96,66 +94,3 @@ def means(data: pd.DataFrame) -> pd.DataFrame:
     data = data.assign(line=data["metric"].map(heading) + " " + data["condition"])
     data = data.sort_values("metric", key=lambda metric: metric == "asr", kind="stable")
     return data.groupby(["line", "row"], sort=False)[["measured", "low", "high"]].mean().reset_index()
-
-
-# Does each row move the way its own paper says it does? ---------------------------------------------------------------
-
-# Points that a row which claims to keep a metric may lose: what its papers call "comparable" is never zero.
-KEPT_WITHIN = 5.0
-FALLS, KEPT = "falls", f"loses at most {KEPT_WITHIN:g}"
-_KEEPS, _KEEPS_NEAR = ("general", "mmlu"), ("general", "neighbor", "mmlu")
-# row: (metrics that must fall, metrics that must be kept). Rows trained on prefilled records claim to resist attacks;
-# GA and FLAT see no data to keep, and only FLAT's authors claim that none is needed.
-EXPECTED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ga": (("forget",), ()),
-    **dict.fromkeys(("graddiff", "npo", "simnpo", "idk_dpo", "flat"), (("forget",), _KEEPS)),
-    "sft": (("forget", "asr"), ()),
-    **dict.fromkeys(("ngdiff", "mollm"), (("forget", "asr"), _KEEPS_NEAR)),
-    "duet": (("forget",), _KEEPS),
-    **dict.fromkeys(("mule", "mule_duet_loss", "mule_bild_loss"), (("forget", "asr"), _KEEPS_NEAR)),
-}
-
-
-def directions(values: Mapping[str, Mapping], base: Mapping[str, Sequence], *, seed: int = 0) -> pd.DataFrame:
-    """The verdict on every claimed direction: row, metric, claimed, change, low, high (points), verdict.
-
-    `values[row][metric]` is [items] or [seeds, items] in 0 to 1, `base[metric]` is [items], the same items. A fall is
-    *as claimed* when the whole interval lies below zero, a kept metric when it lies above minus `KEPT_WITHIN` points;
-    *not as claimed* when the whole interval lies on the other side, *undecided* between.
-    """
-    lines = []
-    for row, (falling, kept) in EXPECTED.items():
-        for metric in (*falling, *kept) if row in values else ():
-            change = bootstrap_difference(values[row][metric], base[metric], seed=seed)
-            middle, low, high = (100 * value for value in change[:3])
-            ends = (-high, -low) if metric in falling else (low + KEPT_WITHIN, high + KEPT_WITHIN)
-            verdict = {2: "as claimed", 1: "undecided", 0: "not as claimed"}[sum(end > 0 for end in ends)]
-            lines.append((row, metric, FALLS if metric in falling else KEPT, middle, low, high, verdict))
-    return pd.DataFrame(lines, columns=["row", "metric", "claimed", "change", "low", "high", "verdict"])
-
-
-def directions_table(runs: Iterable[RunResult], benchmark: str, *, seed: int = 0, name: str = "directions") -> Table:
-    """The directions of all rows of a benchmark that were run; empty without its base row."""
-    groups = {row: group for (where, row), group in results.by_row(runs).items() if where == benchmark}
-    values = {row: {m: [run.values[m] for run in group] for m in METRICS} for row, group in groups.items()}
-    data = directions(values if BASE in groups else {}, groups[BASE][0].values if BASE in groups else {}, seed=seed)
-    heads = [f"{METRIC_NAMES[metric]} {FALLS if metric in ('forget', 'asr') else KEPT}" for metric in METRICS]
-    shown: dict[str, dict[str, str]] = {}
-    for line in data.itertuples():
-        mark = "" if line.verdict == "as claimed" else f" ({line.verdict})"
-        text = spread(line.change, line.low, line.high, sign=True) + mark
-        shown.setdefault(line.row, {"Row": label(line.row)})[f"{METRIC_NAMES[line.metric]} {line.claimed}"] = text
-    broken = [
-        f"{label(line.row)} {METRIC_NAMES[line.metric]} ({number(line.change, sign=True)})"
-        for line in data[data["verdict"] == "not as claimed"].itertuples()
-    ]
-    mine = [run for group in groups.values() for run in group]
-    return Table(
-        name,
-        data,
-        pd.DataFrame(list(shown.values()), columns=["Row", *heads]).fillna(""),
-        f"Change against the base model, {measured_source(benchmark, mine)}: points, 95 % intervals. Empty: nothing is "
-        "claimed.",
-        f"{(data['verdict'] == 'as claimed').sum()} of {len(data)} directions are as the methods' own papers claim, "
-        f"{(data['verdict'] == 'undecided').sum()} are undecided. Not as claimed: {listed(broken)}.",
-    )

@@ -48,8 +48,6 @@ def run_notebook(
     if isinstance(p, Training):
         from mule_lib.suite.runs import open_run
 
-        if p.harness_tasks:
-            _check_tasks(p.harness_tasks)
         if not open_run(p, notebook=notebook).pending:
             return Ran(p, reused=True)
     limit_threads(threads)
@@ -66,15 +64,6 @@ def limit_threads(threads: int | None) -> None:
         raise ParameterError(f"--threads {threads}: should be at least 1")
     if threads:
         os.environ.update(dict.fromkeys(THREADS, str(threads)))
-
-
-def _check_tasks(tasks: list[str]) -> None:
-    from mule_lib.evaluate import harness  # seconds of imports, for the few runs that ask for tasks
-
-    try:
-        harness.check(tasks)
-    except (RuntimeError, ValueError) as error:
-        raise ParameterError(f"harness_tasks: {error}") from error
 
 
 def cell_values(p: Notebook, declared: Mapping[str, Any]) -> dict[str, Any]:

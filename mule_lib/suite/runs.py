@@ -248,7 +248,6 @@ class Run:
         *,
         evaluate_seconds: float,
         beyond: Mapping[str, Any] | None = None,
-        harness: Mapping[str, Any] | None = None,
     ) -> RunResult:
         """Write the folder of one seed whole: parameters, metrics, item values, samples, provenance.
 
@@ -278,7 +277,6 @@ class Run:
                 "steps": trained.steps,
             },
             beyond=beyond,
-            harness=harness,
             obedience=trained.obedience,
             log=trained.log,
             values=evaluation.values,

@@ -223,7 +223,8 @@ def train_stage(
 def read_log(work: Path, which: str) -> list[dict]:
     """Entries of all stages of a run, in order and named by stage; of what an interrupted run did twice, the last."""
     entries: dict[tuple[str, int], dict] = {}
-    for part, stage in [(part, stage) for part in ("skills", which) for stage in RUNS[part]]:
+    stages = [(part, stage) for part in ("skills", which) for stage in RUNS[part]]
+    for part, stage in stages:
         for line in (work / part / stage / "log.jsonl").read_text("utf-8").splitlines():
             entry = json.loads(line)
             entries[stage, entry["step"]] = {"stage": stage, **entry}
