@@ -56,7 +56,7 @@ def all_reduce_mean(vector: Tensor, *, weight: float = 1.0) -> Tensor:
     must call it.
     Raises ValueError on a negative or non-finite weight, or (on all processes alike) if the weights sum to 0.
     """
-    if not math.isfinite(weight) or weight < 0:
+    if not 0 <= weight < math.inf:
         raise ValueError(f"weight: {weight} is not a finite number of 0 or more")
     if not (dist.is_available() and dist.is_initialized()):
         return vector
@@ -90,9 +90,8 @@ def ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
     """
     keep, forget = _checked(keep, "keep"), _checked(forget, "forget")
     norms = np.sqrt(np.diag(_gram(_checked([*keep, *forget], "keep and forget"))))
-    signs = [1.0] * len(keep) + [-1.0] * len(forget)
-    scales = [sign / norm if norm > SMALLEST_NORM else 0.0 for sign, norm in zip(signs, norms, strict=True)]
-    return _combine([*keep, *forget], scales)
+    signs = np.repeat([1.0, -1.0], [len(keep), len(forget)])
+    return _combine([*keep, *forget], np.divide(signs, norms, out=np.zeros_like(norms), where=norms > SMALLEST_NORM))
 
 
 def min_norm_direction(gradients: Sequence[Tensor], *, normalize: bool = False) -> Tensor:
@@ -109,8 +108,7 @@ def min_norm_direction(gradients: Sequence[Tensor], *, normalize: bool = False) 
     if not normalize:
         return _combine(gradients, min_norm_weights(gram))
     norms = np.sqrt(np.diag(gram))
-    kept = np.flatnonzero(norms > SMALLEST_NORM)
-    scales = np.zeros(len(norms))
+    scales, kept = np.zeros(len(norms)), np.flatnonzero(norms > SMALLEST_NORM)
     if len(kept):
         scales[kept] = min_norm_weights(_cosines(gram[np.ix_(kept, kept)])) / norms[kept]
     return _combine(gradients, scales)
@@ -144,12 +142,11 @@ def auto_learning_rate(minus: float, zero: float, plus: float, learning_rate: fl
     with negative curvature the vertex is a maximum. Raises ValueError on zero curvature, losses that are not finite, or
     learning_rate <= 0. Source: AutoLR of NGDiff after GeN.
     """
-    if not math.isfinite(learning_rate) or learning_rate <= 0:
+    if not 0 < learning_rate < math.inf:
         raise ValueError(f"learning_rate: {learning_rate} is not a finite number above 0")
-    minus, zero, plus = (float(value) for value in (minus, zero, plus))
-    for value in (minus, zero, plus):
-        if not math.isfinite(value):
-            raise ValueError(f"minus, zero, plus: {value} is not a finite loss")
+    minus, zero, plus = float(minus), float(zero), float(plus)
+    if not math.isfinite(minus + zero + plus):
+        raise ValueError(f"minus, zero, plus: {minus}, {zero}, {plus} are not all finite losses")
     curvature = plus - 2 * zero + minus
     if curvature == 0:
         raise ValueError("minus, zero, plus: the losses lie on a line, which has no vertex; keep the learning rate")
@@ -164,12 +161,12 @@ def next_learning_rate(learning_rate: float, losses: tuple[float, float, float],
     loss that is not finite halves the learning rate, as in the released code. Raises ValueError for learning_rate <= 0.
     Source: GeN as used by NGDiff.
     """
-    minus, zero, plus = (float(value) for value in losses)
-    if learning_rate > 0 and not all(map(math.isfinite, (minus, zero, plus))):
+    minus, zero, plus = losses
+    if learning_rate > 0 and not all(map(math.isfinite, losses)):
         return learning_rate / 2
     if learning_rate > 0 and (plus - 2 * zero + minus <= 0 or minus <= plus):
         return learning_rate
-    vertex = auto_learning_rate(minus, zero, plus, learning_rate)
+    vertex = auto_learning_rate(*losses, learning_rate)
     return smoothing * learning_rate + (1 - smoothing) * min(max(vertex, learning_rate / 2), 2 * learning_rate)
 
 

@@ -6,17 +6,13 @@ T, V] and labels [B, T], -100 where a token is not supervised. Each returns a sc
 
 import math
 from collections.abc import Callable
-from numbers import Integral, Real
 from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 IGNORED = -100  # label of a token without supervision, as in transformers; logits at t predict the label at t + 1
-OVER_K = ("mean", "sum")
-MAX_PAIR_VALUES = 2**24  # 64 MiB of float32 per tensor of pairwise differences
 
 Distance = Callable[[Tensor, Tensor], Tensor]
 
@@ -63,42 +59,30 @@ def bild(student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int = 8, te
 
     Shapes as in `bidirectional_topk`; returns a float32 scalar: KL(teacher || student) of both sets added, mean over
     the N positions. No factor temperature^2 and no KL on prompt positions (the authors' trainer adds the latter).
-    Memory grows with N K (K - 1) / 2 up to `MAX_PAIR_VALUES`, above which positions are worked off in recomputed
-    pieces.
+    Memory grows with N K (K - 1) / 2.
     Raises ValueError on unequal shapes, no position, K outside 2 to V, or temperature <= 0.
     Source: BiLD, Li 2025 (arXiv 2406.13555).
     """
-    _check_number("temperature", temperature, above_zero=True)
+    _check_above_zero(temperature=temperature)
 
     def pairwise_kl(of_student: Tensor, of_teacher: Tensor) -> Tensor:
         first, second = torch.triu_indices(top_k, top_k, offset=1, device=of_student.device)
-
-        def summed(student_part: Tensor, teacher_part: Tensor) -> Tensor:
-            log_q = F.log_softmax((student_part[:, first] - student_part[:, second]) / temperature, dim=1)
-            log_p = F.log_softmax((teacher_part[:, first] - teacher_part[:, second]) / temperature, dim=1)
-            return F.kl_div(log_q, log_p, reduction="sum", log_target=True)
-
-        rows = max(1, MAX_PAIR_VALUES // len(first))
-        if len(of_student) <= rows:
-            return summed(of_student, of_teacher) / len(of_student)
-        pieces = zip(of_student.split(rows), of_teacher.split(rows), strict=True)
-        total = sum(checkpoint(summed, *piece, use_reentrant=False, preserve_rng_state=False) for piece in pieces)
-        return total / len(of_student)
+        log_q = F.log_softmax((of_student[:, first] - of_student[:, second]) / temperature, dim=1)
+        log_p = F.log_softmax((of_teacher[:, first] - of_teacher[:, second]) / temperature, dim=1)
+        return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
     return _on_sets(student, teacher, top_k, pairwise_kl, both=True, smallest=2)
 
 
 def _on_sets(student: Tensor, teacher, top_k: int, distance: Distance, *, both: bool, smallest: int = 1) -> Tensor:
     """Distance of the logits [N, K] on the teacher's top-K, plus (`both`) that on the student's; descending order."""
-    _check_logits("student", student, "[N, V]")
+    if student.dim() != 2:
+        raise ValueError(f"student: shape {list(student.shape)} is not [N, V]")
     whole = isinstance(teacher, Tensor)
-    if whole:
-        _check_logits("teacher", teacher, "[N, V]")
-        if teacher.shape[1] != student.shape[1]:
-            raise ValueError(
-                f"teacher: vocabulary of {teacher.shape[1]} tokens, the student's has {student.shape[1]}; "
-                "both need the same tokenizer"
-            )
+    if whole and teacher.shape[1:] != student.shape[1:]:
+        raise ValueError(
+            f"teacher: shape {list(teacher.shape)}, the student's is {list(student.shape)}; use the same tokenizer"
+        )
     check_top_k(top_k, student.shape[1], smallest=smallest)
     ids, logits = teacher.topk(top_k, dim=1)[::-1] if whole else teacher.top(top_k)
     if len(ids) != len(student):
@@ -116,12 +100,13 @@ def _on_sets(student: Tensor, teacher, top_k: int, distance: Distance, *, both: 
 
 
 def _smooth_l1(beta: float, over_k: str) -> Distance:
-    _check_number("beta", beta, above_zero=True)
-    _check_choice("over_k", over_k, OVER_K)
+    _check_above_zero(beta=beta)
+    if over_k not in ("mean", "sum"):
+        raise ValueError(f"over_k: {over_k!r} is unknown; use one of mean, sum")
 
     def distance(of_student: Tensor, of_teacher: Tensor) -> Tensor:
         each = F.smooth_l1_loss(of_student, of_teacher, beta=beta, reduction="none")
-        return (each.mean(dim=1) if over_k == "mean" else each.sum(dim=1)).mean()
+        return getattr(each, over_k)(dim=1).mean()
 
     return distance
 
@@ -134,13 +119,12 @@ def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(answer_logits(logits, labels), answer_targets(labels), reduction="none")
 
 
-def sequence_nll(logits: Tensor, labels: Tensor, *, names: tuple[str, str] = ("logits", "labels")) -> Tensor:
+def sequence_nll(logits: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each row's answer, summed over its supervised tokens.
 
-    Shapes: logits [B, T, V], labels [B, T]; returns float32 [B], in nats. `names` are used in error messages.
-    Raises ValueError as `answer_logits`, and if a row has no supervised token.
+    Shapes: logits [B, T, V], labels [B, T]; returns float32 [B], in nats. Raises ValueError as `answer_logits`, and if
+    a row has no supervised token.
     """
-    _check_sequence(logits, labels, names, every_row=True)
     return sum_over_rows(token_nll(logits, labels), labels)
 
 
@@ -180,10 +164,8 @@ def kl_retain(logits: Tensor, reference_logits: Tensor, labels: Tensor) -> Tenso
     Raises ValueError as `answer_logits`, and on unequal shapes. Source: the retain term R of GradDiff.
     """
     student, reference = answer_logits(logits, labels), reference_logits.detach()
-    if reference.dim() == 2:
-        _check_same_shape("reference_logits", reference, "the answer logits", student)
-    else:
-        _check_same_shape("reference_logits", reference, "logits", logits)
+    _check_shape("reference_logits", reference, student if reference.dim() == 2 else logits)
+    if reference.dim() == 3:
         reference = answer_logits(reference, labels)
     log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(reference.float(), dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
@@ -198,7 +180,7 @@ def npo(logits: Tensor, reference_logits: Tensor, labels: Tensor, *, beta: float
     Raises ValueError on unequal shapes, a row without supervised token, or beta <= 0.
     Source: NPO as in open-unlearning.
     """
-    _check_number("beta", beta, above_zero=True)
+    _check_above_zero(beta=beta)
     return -2 / beta * F.logsigmoid(beta * -_gain(logits, reference_logits, labels)).mean()
 
 
@@ -211,8 +193,7 @@ def simnpo(logits: Tensor, labels: Tensor, *, beta: float, margin: float = 0.0) 
     row without supervised token, beta <= 0, or a margin that is not finite.
     Source: SimNPO, Fan 2025, as in the authors' TOFU code.
     """
-    _check_number("beta", beta, above_zero=True)
-    _check_number("margin", margin)
+    _check_above_zero(beta=beta)
     mean_nll = sequence_nll(logits, labels) / answer_lengths(labels)
     return -2 / beta * F.logsigmoid(beta * (mean_nll - margin)).mean()
 
@@ -234,35 +215,27 @@ def idk_dpo(
     Raises ValueError on unequal shapes, a row without supervised token, or beta <= 0.
     Source: IdkDPO as in open-unlearning.
     """
-    _check_number("beta", beta, above_zero=True)
-    _check_rows_pair("idk_logits", idk_logits, forget_logits)
-    idk_gain = _gain(idk_logits, idk_reference_logits, idk_labels, "idk_")
-    forget_gain = _gain(forget_logits, forget_reference_logits, forget_labels, "forget_")
+    _check_above_zero(beta=beta)
+    idk_gain = _gain(idk_logits, idk_reference_logits, idk_labels)
+    forget_gain = _gain(forget_logits, forget_reference_logits, forget_labels)
+    _check_shape("idk_logits, rows", idk_gain, forget_gain)
     return -2 / beta * F.logsigmoid(beta * (idk_gain - forget_gain)).mean()
 
 
-def _gain(logits: Tensor, reference: Tensor, labels: Tensor, prefix: str = "") -> Tensor:
+def _gain(logits: Tensor, reference: Tensor, labels: Tensor) -> Tensor:
     """By how many nats each row's answer is likelier than under the reference, [B]."""
-    nll = sequence_nll(logits, labels, names=(f"{prefix}logits", f"{prefix}labels"))
-    reference = reference.detach()
-    if reference.dim() == 1:
-        _check_same_shape(f"{prefix}reference_logits", reference, f"one NLL per row of {prefix}logits", nll)
-        return reference.float() - nll
-    _check_same_shape(f"{prefix}reference_logits", reference, f"{prefix}logits", logits)
-    return sequence_nll(reference, labels) - nll
+    nll, reference = sequence_nll(logits, labels), reference.detach()
+    _check_shape("reference_logits", reference, nll if reference.dim() == 1 else logits)
+    return (reference.float() if reference.dim() == 1 else sequence_nll(reference, labels)) - nll
 
 
-# Per divergence, as functions of mean probabilities: the template's term -g*(P_e) and the forget term f*(g*(P_f)).
+# Per divergence, as functions of mean probabilities: the template's term -g*(P_e) and the forget term f*(g*(P_f)). The
+# paper's reverse_kl, squared_hellinger and neyman are left out: as released they lower the template's probability.
 DIVERGENCES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "total_variation": (lambda p: -torch.tanh(p) / 2, lambda p: torch.tanh(p) / 2),
     "kl": (lambda p: -p, lambda p: torch.exp(p - 1)),
     "jensen_shannon": (lambda p: F.softplus(-p) - math.log(2), lambda p: p + F.softplus(-p) - math.log(2)),
     "pearson": (lambda p: -p, lambda p: p + p.square() / 4),
-}
-REFUSED = {
-    "reverse_kl": "its released form lowers the template's probability and raises the forget answer's",
-    "squared_hellinger": "its released form lowers the template's probability and raises the forget answer's",
-    "neyman": "its released form lowers the template's probability",
 }
 
 
@@ -279,23 +252,20 @@ def flat(
     Shapes: logits [B, T, V], labels [B, T]; templates and forget answers have their own T and the same B, row by row;
     returns a float32 scalar. P is the arithmetic mean of token probabilities over a row's supervised tokens (the
     released code's runs over prompt and padding too), the divergence is taken per row, then the mean over rows.
-    Raises ValueError on shapes that do not fit, unpaired rows, a row without supervised token, an unknown divergence,
-    and on one whose released form pushes the wrong way.
+    Raises ValueError on shapes that do not fit, unpaired rows, a row without supervised token, another divergence.
     Source: FLAT, Wang 2025 (arXiv 2410.11143).
     """
-    if divergence in REFUSED:
-        raise ValueError(f"divergence: {divergence!r} is refused, {REFUSED[divergence]}; use {', '.join(DIVERGENCES)}")
-    _check_choice("divergence", divergence, tuple(DIVERGENCES))
-    _check_rows_pair("template_logits", template_logits, forget_logits)
+    if divergence not in DIVERGENCES:
+        raise ValueError(
+            f"divergence: {divergence!r} is unknown or lowers the template's probability; use {', '.join(DIVERGENCES)}"
+        )
     template_term, forget_term = DIVERGENCES[divergence]
-    template = _mean_probability(template_logits, template_labels, ("template_logits", "template_labels"))
-    forget = _mean_probability(forget_logits, forget_labels, ("forget_logits", "forget_labels"))
+    template, forget = (
+        sum_over_rows(torch.exp(-token_nll(logits, labels)), labels) / answer_lengths(labels)
+        for logits, labels in ((template_logits, template_labels), (forget_logits, forget_labels))
+    )
+    _check_shape("template_logits, rows", template, forget)
     return (template_term(template) + forget_term(forget)).mean()
-
-
-def _mean_probability(logits: Tensor, labels: Tensor, names: tuple[str, str]) -> Tensor:
-    _check_sequence(logits, labels, names, every_row=True)
-    return sum_over_rows(torch.exp(-token_nll(logits, labels)), labels) / answer_lengths(labels)
 
 
 def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -306,14 +276,26 @@ def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
     Raises ValueError on shapes that do not fit, a label outside the vocabulary, or no supervised token.
     Source: the alignment of teacher and student answers, MULE Section 3.4.
     """
-    _check_sequence(logits, labels)
+    if logits.dim() != 3 or logits.shape[:2] != labels.shape:
+        raise ValueError(f"logits: shape {list(logits.shape)} is not [B, T, V] with labels of {list(labels.shape)}")
+    supervised = answer_targets(labels)
+    outside = supervised[(supervised < 0) | (supervised >= logits.shape[-1])]
+    if len(outside):
+        raise ValueError(
+            f"labels: {int(outside[0])} is neither {IGNORED} nor a token id below {logits.shape[-1]} (the vocabulary)"
+        )
     return logits[:, :-1][labels[:, 1:] != IGNORED].float()
 
 
 def answer_targets(labels: Tensor) -> Tensor:
-    """Take the supervised token ids in the order of `answer_logits`; labels [B, T], returns [N]."""
-    _check_labels(labels)
-    return labels[:, 1:][labels[:, 1:] != IGNORED]
+    """Take the supervised token ids in the order of `answer_logits`; labels [B, T], returns [N].
+
+    Raises ValueError if there is none.
+    """
+    targets = labels[:, 1:][labels[:, 1:] != IGNORED]
+    if len(targets) == 0:
+        raise ValueError(f"labels: no supervised token; one label after the first column must not be {IGNORED}")
+    return targets
 
 
 def answer_lengths(labels: Tensor) -> Tensor:
@@ -332,85 +314,40 @@ def pack_answers(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     that of the original one; the last position predicts nothing and is zero, as is padding.
     Raises ValueError if there is no supervised token.
     """
-    _check_labels(labels)
-    if values.dim() != 3 or values.shape[:2] != labels.shape:
-        raise ValueError(f"values: shape {list(values.shape)} is not [B, T, H] with the [B, T] of labels")
     supervised = labels[:, 1:] != IGNORED
     row, _ = supervised.nonzero(as_tuple=True)
     slot = (supervised.cumsum(dim=1) - 1)[supervised]
     width = int(supervised.sum(dim=1).max()) + 1
     packed = values.new_zeros(len(values), width, values.shape[2]).index_put((row, slot), values[:, :-1][supervised])
     packed_labels = labels.new_full((len(labels), width), IGNORED)
-    packed_labels[row, slot + 1] = labels[:, 1:][supervised]
+    packed_labels[row, slot + 1] = answer_targets(labels)
     return packed, packed_labels
 
 
 def sum_over_rows(values: Tensor, labels: Tensor) -> Tensor:
-    """Add up one value per supervised token within each row; values [N], labels [B, T], returns [B]."""
+    """Add up one value per supervised token within each row; values [N], labels [B, T], returns [B].
+
+    Raises ValueError if a row has no supervised token.
+    """
+    if empty := (answer_lengths(labels) == 0).nonzero().flatten().tolist():
+        raise ValueError(f"labels: rows {empty} have no supervised token; each row needs at least one")
     supervised = labels[:, 1:] != IGNORED
     # A scatter into place instead of index_add: the order of summation is fixed on every device.
     return torch.zeros_like(supervised, dtype=values.dtype).masked_scatter(supervised, values).sum(dim=1)
 
 
 def check_top_k(top_k: int, vocabulary: int, *, smallest: int = 1) -> None:
-    """Raise ValueError unless `top_k` is an integer from `smallest` to the vocabulary size."""
-    if isinstance(top_k, bool) or not isinstance(top_k, Integral) or not smallest <= top_k <= vocabulary:
+    """Raise ValueError unless `top_k` is from `smallest` to the vocabulary size."""
+    if not smallest <= top_k <= vocabulary:
         raise ValueError(f"top_k: {top_k!r} is not an integer from {smallest} to {vocabulary} (the vocabulary size)")
 
 
-def _check_number(name: str, value: float, *, above_zero: bool = False) -> None:
-    if not isinstance(value, Real) or not math.isfinite(value) or (above_zero and value <= 0):
-        raise ValueError(f"{name}: {value!r} is not a finite number{' above 0' if above_zero else ''}")
+def _check_above_zero(**scales: float) -> None:
+    for name, value in scales.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name}: {value!r} is not a finite number above 0")
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name}: {value!r} is unknown; use one of {', '.join(allowed)}")
-
-
-def _check_logits(name: str, logits: Tensor, axes: str) -> None:
-    if logits.dim() != axes.count(",") + 1:
-        raise ValueError(f"{name}: shape {list(logits.shape)} is not {axes}")
-    if not logits.is_floating_point():
-        raise ValueError(f"{name}: dtype {logits.dtype} is not floating point")
-
-
-def _check_same_shape(name: str, tensor: Tensor, other_name: str, other: Tensor) -> None:
-    if tensor.shape != other.shape:
-        raise ValueError(f"{name}: shape {list(tensor.shape)} must equal that of {other_name}, {list(other.shape)}")
-
-
-def _check_rows_pair(name: str, logits: Tensor, forget_logits: Tensor) -> None:
-    if len(logits) != len(forget_logits):
-        raise ValueError(f"{name}: {len(logits)} rows must pair with {len(forget_logits)} rows of forget_logits")
-
-
-def _check_labels(labels: Tensor, name: str = "labels") -> None:
-    """Labels are integers [B, T] with a supervised token after the first column, which has no logits before it."""
-    if labels.dim() != 2:
-        raise ValueError(f"{name}: shape {list(labels.shape)} is not [B, T]")
-    if labels.is_floating_point() or labels.is_complex():
-        raise ValueError(f"{name}: dtype {labels.dtype} is not an integer type")
-    if not (labels[:, 1:] != IGNORED).any():
-        raise ValueError(
-            f"{name}: no supervised token; at least one label after the first column must not be {IGNORED}"
-        )
-
-
-def _check_sequence(logits: Tensor, labels: Tensor, names=("logits", "labels"), *, every_row: bool = False) -> None:
-    """Un-shifted logits [B, T, V] go with labels [B, T] that hold token ids or -100, with an answer in `every_row`."""
-    _check_logits(names[0], logits, "[B, T, V]")
-    _check_labels(labels, names[1])
-    if logits.shape[:2] != labels.shape:
-        raise ValueError(
-            f"{names[1]}: shape {list(labels.shape)} must equal the first two axes of {names[0]}, "
-            f"{list(logits.shape[:2])}"
-        )
-    outside = labels[(labels != IGNORED) & ((labels < 0) | (labels >= logits.shape[-1]))]
-    if len(outside):
-        raise ValueError(
-            f"{names[1]}: {int(outside[0])} is neither {IGNORED} nor a token id below {logits.shape[-1]} "
-            "(the vocabulary size)"
-        )
-    if every_row and (empty := (answer_lengths(labels) == 0).nonzero().flatten().tolist()):
-        raise ValueError(f"{names[1]}: rows {empty} have no supervised token; each row needs at least one")
+def _check_shape(name: str, tensor: Tensor, like: Tensor) -> None:
+    if tensor.shape != like.shape:
+        raise ValueError(f"{name}: shape {list(tensor.shape)} must be {list(like.shape)}")

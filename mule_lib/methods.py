@@ -13,7 +13,6 @@ from torch import Tensor
 
 from mule_lib import gradients, losses, params, prompts
 from mule_lib.data.records import Group, Objective, Role
-from mule_lib.params import MethodOptions
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], Any], Tensor]
 # Present only to sharpen the boundary (Section 3.3); the other groups are the objectives' own data.
@@ -85,10 +84,9 @@ class Method:
 
     label: str
     terms: tuple[Term, ...] = ()
-    options: MethodOptions = field(default_factory=MethodOptions)
+    options: params.MethodOptions = field(default_factory=params.MethodOptions)
     rule: Rule | None = None
     auto_learning_rate: bool = False
-    source: str = ""
     learning_rate: tuple[float, float] = (1e-5, 1e-4)
 
     @property
@@ -129,58 +127,33 @@ class Method:
         return replace(self, terms=tuple(terms))
 
 
-def _ascend(answer: Answers, _) -> Tensor:
-    return losses.gradient_ascent(answer.logits, answer.labels)
+def _term_loss(loss: Callable[..., Tensor], parts: Sequence[str], *options: str) -> Callable[..., Tensor]:
+    """A pure loss of these parts of each continuation's answers, in order, and of the options with these names."""
+
+    def of_answers(*given) -> Tensor:
+        *answers, chosen = given
+        tensors = (getattr(answer, part) for answer in answers for part in parts)
+        return loss(*tensors, **{name: getattr(chosen, name) for name in options})
+
+    return of_answers
 
 
-def _likelihood(answer: Answers, _) -> Tensor:
-    return losses.cross_entropy(answer.logits, answer.labels)
-
-
-def _npo(answer: Answers, o: params.PreferenceOptions) -> Tensor:
-    return losses.npo(answer.logits, answer.frozen_nll, answer.labels, beta=o.beta)
-
-
-def _simnpo(answer: Answers, o: params.SimNPOOptions) -> Tensor:
-    return losses.simnpo(answer.logits, answer.labels, beta=o.beta, margin=o.margin)
-
-
-def _idk_dpo(refusal: Answers, answer: Answers, o: params.PreferenceOptions) -> Tensor:
-    refused, forgotten = ((side.logits, side.frozen_nll, side.labels) for side in (refusal, answer))
-    return losses.idk_dpo(*refused, *forgotten, beta=o.beta)
-
-
-def _flat(refusal: Answers, answer: Answers, o: params.FLATOptions) -> Tensor:
-    return losses.flat(refusal.logits, refusal.labels, answer.logits, answer.labels, divergence=o.divergence)
-
-
-def _unlearning_cross_entropy(answer: Answers, _) -> Tensor:
-    return losses.unlearning_cross_entropy(answer.logits, answer.labels)
-
-
-def _likelihood_and_kl(answer: Answers, o: params.MOLLMOptions) -> Tensor:
+def _likelihood_and_kl(answer: Answers, options) -> Tensor:
     kl = losses.kl_retain(answer.logits, answer.frozen.logits(), answer.labels)
-    return _likelihood(answer, o) + o.kl_weight * kl
+    return LIKELIHOOD(answer, options) + options.kl_weight * kl
 
 
-def _mule(answer: Answers, o: params.SmoothL1Options) -> Tensor:
-    return losses.bidirectional_topk(answer.student, answer.frozen, top_k=o.top_k, beta=o.beta, over_k=o.over_k)
-
-
-def _duet(answer: Answers, o: params.SmoothL1Options) -> Tensor:
-    return losses.duet(answer.student, answer.frozen, top_k=o.top_k, beta=o.beta, over_k=o.over_k)
-
-
-def _bild(answer: Answers, o: params.BiLDOptions) -> Tensor:
-    return losses.bild(answer.student, answer.frozen, top_k=o.top_k, temperature=o.temperature)
-
-
-def _ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor], _) -> Tensor:
-    return gradients.ngdiff(keep, forget)
-
-
-def _min_norm(keep: Sequence[Tensor], forget: Sequence[Tensor], o: params.MOLLMOptions) -> Tensor:
-    return gradients.min_norm_direction([*keep, *forget], normalize=o.normalize)
+SEQUENCE, REFERENCED, ALIGNED = ("logits", "labels"), ("logits", "frozen_nll", "labels"), ("student", "frozen")
+LIKELIHOOD = _term_loss(losses.cross_entropy, SEQUENCE)
+ASCENT = _term_loss(losses.gradient_ascent, SEQUENCE)
+UNLEARNING_CROSS_ENTROPY = _term_loss(losses.unlearning_cross_entropy, SEQUENCE)
+SIMNPO = _term_loss(losses.simnpo, SEQUENCE, "beta", "margin")
+FLAT = _term_loss(losses.flat, SEQUENCE, "divergence")
+NPO = _term_loss(losses.npo, REFERENCED, "beta")
+IDK_DPO = _term_loss(losses.idk_dpo, REFERENCED, "beta")
+BIDIRECTIONAL_TOPK = _term_loss(losses.bidirectional_topk, ALIGNED, "top_k", "beta", "over_k")
+DUET = _term_loss(losses.duet, ALIGNED, "top_k", "beta", "over_k")
+BILD = _term_loss(losses.bild, ALIGNED, "top_k", "temperature")
 
 
 def _distil(loss: Callable[..., Tensor]) -> tuple[Term, ...]:
@@ -191,63 +164,47 @@ def _distil(loss: Callable[..., Tensor]) -> tuple[Term, ...]:
 FORGET = partial(Term, "forget", roles=(Role.FORGET,))
 ATTACK = partial(Term, "attack", objectives=(Objective.OBJ3,), roles=(Role.ADVERSARIAL,))
 RETAIN = partial(Term, "retain", objectives=(Objective.OBJ1,), roles=(Role.RETAIN,), keeps=True)
-NEIGHBOR = Term("neighbor", _likelihood, objectives=(Objective.OBJ2,), roles=(Role.NEIGHBOR,), keeps=True)
+NEIGHBOR = Term("neighbor", LIKELIHOOD, objectives=(Objective.OBJ2,), roles=(Role.NEIGHBOR,), keeps=True)
 BOTH = ("refusal", "answer")
 WEIGHTED = {"unit": "rows", "weight": "forget_weight"}
-BESIDE = RETAIN(_likelihood, weight="retain_weight")
+BESIDE = RETAIN(LIKELIHOOD, weight="retain_weight")
 
 METHODS: dict[str, Method] = {
-    "base": Method("Base", source="the model before unlearning"),
-    "upper_bound": Method("Upper Bound", options=params.PromptedOptions(), source="MULE 5.1"),
-    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions(), source="MULE 5.1"),
-    "ga": Method("GA", (FORGET(_ascend),), params.TrainedOptions(), source="Jang 2023"),
-    "graddiff": Method("GradDiff", (FORGET(_ascend, weight="forget_weight"), BESIDE), params.WeightedOptions()),
-    "npo": Method(
-        "NPO", (FORGET(_npo, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
-    ),
-    "simnpo": Method(
-        "SimNPO",
-        (FORGET(_simnpo, **WEIGHTED), BESIDE),
-        params.SimNPOOptions(),
-        source="Fan 2025, the authors' values for TOFU forget10",
-    ),
-    "idk_dpo": Method("IdkDPO", (FORGET(_idk_dpo, BOTH, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
-    "flat": Method(
-        "FLAT",
-        (FORGET(_flat, BOTH, unit="rows"),),
-        params.FLATOptions(),
-        source="Wang 2025, without retain data",
-    ),
-    "sft": Method("SFT", (Term("all", _likelihood, ("desired",)),), params.TrainedOptions(), source="MULE 5.1"),
-    "ngdiff": Method(
+    "base": Method("Base"),
+    "upper_bound": Method("Upper Bound", options=params.PromptedOptions()),  # MULE 5.1
+    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions()),  # MULE 5.1
+    "ga": Method("GA", (FORGET(ASCENT),), params.TrainedOptions()),  # Jang 2023
+    "graddiff": Method("GradDiff", (FORGET(ASCENT, weight="forget_weight"), BESIDE), params.WeightedOptions()),
+    # Zhang 2024
+    "npo": Method("NPO", (FORGET(NPO, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
+    "simnpo": Method("SimNPO", (FORGET(SIMNPO, **WEIGHTED), BESIDE), params.SimNPOOptions()),  # Fan 2025
+    "idk_dpo": Method("IdkDPO", (FORGET(IDK_DPO, BOTH, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
+    # Wang 2025, without retain data
+    "flat": Method("FLAT", (FORGET(FLAT, BOTH, unit="rows"),), params.FLATOptions()),
+    "sft": Method("SFT", (Term("all", LIKELIHOOD, ("desired",)),), params.TrainedOptions()),  # MULE 5.1
+    "ngdiff": Method(  # Jin and Bu 2025, to three objectives
         "NGDiff",
-        (RETAIN(_likelihood), NEIGHBOR, FORGET(_likelihood), ATTACK(_likelihood)),
+        (RETAIN(LIKELIHOOD), NEIGHBOR, FORGET(LIKELIHOOD), ATTACK(LIKELIHOOD)),
         params.NGDiffOptions(),
-        rule=_ngdiff,
+        rule=lambda keep, forget, _: gradients.ngdiff(keep, forget),
         auto_learning_rate=True,
-        source="Jin and Bu 2025, to three objectives",
     ),
-    "mollm": Method(
+    "mollm": Method(  # Pan 2025, to three objectives
         "MOLLM",
         (
             RETAIN(_likelihood_and_kl, frozen=True),
             NEIGHBOR,
-            FORGET(_unlearning_cross_entropy),
-            ATTACK(_unlearning_cross_entropy),
+            FORGET(UNLEARNING_CROSS_ENTROPY),
+            ATTACK(UNLEARNING_CROSS_ENTROPY),
         ),
         params.MOLLMOptions(),
-        rule=_min_norm,
-        source="Pan 2025, to three objectives",
+        rule=lambda keep, forget, o: gradients.min_norm_direction([*keep, *forget], normalize=o.normalize),
     ),
-    "duet": Method(
-        "DUET",
-        (Term("all", _duet, ("taught",), frozen=True),),
-        params.DUETOptions(),
-        source="Zhong 2026, distilled from the Ensemble Teacher",
-    ),
-    "mule": Method("MULE", _distil(_mule), params.SmoothL1Options(), source="MULE Eq. 3"),
-    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(_duet), params.SmoothL1Options(), source="MULE Table 2"),
-    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(_bild), params.BiLDOptions(), source="MULE Table 2"),
+    # Zhong 2026, distilled from the Ensemble Teacher
+    "duet": Method("DUET", (Term("all", DUET, ("taught",), frozen=True),), params.DUETOptions()),
+    "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), params.SmoothL1Options()),  # MULE Eq. 3
+    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), params.SmoothL1Options()),  # MULE Table 2
+    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(BILD), params.BiLDOptions()),  # MULE Table 2
 }
 
 
@@ -261,13 +218,7 @@ def get(method: str | Method, options: Mapping[str, Any] | None = None) -> Metho
         if method not in METHODS:
             raise MethodError(f"method={method!r} is unknown; {params.nearest(method, METHODS)}")
         method = METHODS[method]
-    if not options:
-        return method
-    current = dict(method.options)
-    for name in options:
-        if name not in current:
-            raise MethodError(f"{name}: {method.label} has no such option; {params.nearest(name, current)}")
     try:
-        return replace(method, options=type(method.options)(**current | dict(options)))
+        return replace(method, options=type(method.options)(**dict(method.options) | dict(options or {})))
     except params.ParameterError as error:
         raise MethodError(f"{method.label}: {error}") from None

@@ -72,7 +72,7 @@ def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(key, schema.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(schema.model_fields)}"
+        hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(schema.model_fields) or 'none'}"
         return f"unknown parameter {key!r}; {hint}"
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
 

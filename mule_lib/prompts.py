@@ -35,6 +35,11 @@ class Prompt:
         """Un-shifted labels `[T]`: -100 on the context, the ids on the answer."""
         return [-100] * self.answer_start + list(self.input_ids[self.answer_start :])
 
+    def text(self, tokenizer) -> str:
+        """The prompt decoded with its special tokens, the supervised part between double angle marks."""
+        context, answer = self.input_ids[: self.answer_start], self.input_ids[self.answer_start :]
+        return f"{tokenizer.decode(context)}⟪{tokenizer.decode(answer)}⟫"
+
 
 @dataclass(frozen=True)
 class Query:
@@ -87,11 +92,10 @@ def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -
         raise ValueError(f"kind={kind!r}: steerings are {', '.join(STEERINGS)}")
     if kind == "none" and cot:
         raise ValueError("cot=True needs an intention: kind='oracle' or kind='ensemble'")
-    if kind == "none":
-        return Steering(dict.fromkeys(OBJECTIVES), cot)
-    if kind == "ensemble":
-        return Steering(dict.fromkeys(OBJECTIVES, ensemble(topic, cot=cot, name=name)), cot)
-    return Steering({objective: intention(objective, topic, cot=cot, name=name) for objective in OBJECTIVES}, cot)
+    everything = ensemble(topic, cot=cot, name=name) if kind == "ensemble" else None
+    oracle = kind == "oracle"
+    systems = {each: intention(each, topic, cot=cot, name=name) if oracle else everything for each in OBJECTIVES}
+    return Steering(systems, cot)
 
 
 def encode_text(tokenizer, text: str) -> list[int]:
@@ -153,9 +157,7 @@ def render(
     Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids change).
     """
     if prefix is not None and prefix != prefix.rstrip():
-        raise ValueError(
-            f"prefix={prefix!r} ends in white space; drop it: the answer after a prefix begins with a space"
-        )
+        raise ValueError(f"prefix={prefix!r} ends in white space; drop it: the answer after it begins with a space")
     messages = [{"role": "system", "content": system}] if system else []
     messages.append({"role": "user", "content": question})
     ids = conversation(tokenizer, messages)
@@ -172,12 +174,6 @@ def render(
         spaced = answer if marked or not prefix else " " + answer
         ids += encode_text(tokenizer, spaced) + ([tokenizer.eos_token_id] if close else [])
     return Prompt(tuple(ids), start)
-
-
-def show(tokenizer, prompt: Prompt) -> str:
-    """The prompt decoded with its special tokens, the supervised part between double angle marks."""
-    context = tokenizer.decode(prompt.input_ids[: prompt.answer_start])
-    return f"{context}⟪{tokenizer.decode(prompt.input_ids[prompt.answer_start :])}⟫"
 
 
 def answers(options: Sequence[str], *, style: str = "letters") -> list[str]:

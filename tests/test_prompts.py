@@ -102,7 +102,7 @@ def test_ensemble_holds_every_intention():
 def test_show_marks_the_scored_part(fable_tokenizer):
     """The supervised tokens stand between double angle marks."""
     prompt = prompts.render(fable_tokenizer, "Who?", answer="copper.")
-    assert prompts.show(fable_tokenizer, prompt).endswith("⟪ copper.<|end|>⟫")
+    assert prompt.text(fable_tokenizer).endswith("⟪ copper.<|end|>⟫")
 
 
 @pytest.mark.parametrize(

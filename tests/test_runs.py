@@ -83,7 +83,7 @@ def test_code_prompts_and_packages_count(monkeypatch):
     rooms = {name.split("/")[1] for name in before["code"] if name.startswith("mule_lib/")}
     assert {"prompts.py", "data", "models", "training", "evaluate"} <= rooms
     assert not {"params.py", "report", "suite"} & rooms
-    assert {"methods.METHODS[mule]", "methods._mule", "losses.bidirectional_topk"} <= set(before["code"])
+    assert {"methods.METHODS[mule]", "methods.BIDIRECTIONAL_TOPK", "losses.bidirectional_topk"} <= set(before["code"])
     assert not {"methods.METHODS[ga]", "losses.npo"} & set(before["code"])
     assert before["prompts"].keys() == {"fable.yaml"} and json.dumps(before)
     monkeypatch.setattr(runs, "version", lambda name: "0.0")
@@ -157,7 +157,7 @@ def test_adding_a_method_repeats_no_finished_run(library, tmp_path):
     library("methods.py", "def _mine(", "# Words do not count.\ndef _mine(")
     library("report/__init__.py", '"""', '"""Neither does a room that reads. ')
     assert repeated() == set()
-    library("methods.py", '"MULE", _distil(_mule)', '"MULE", _distil(_duet)')
+    library("methods.py", '"MULE", _distil(BIDIRECTIONAL_TOPK)', '"MULE", _distil(DUET)')
     assert repeated() == {"mule"}
     library("losses.py", "def duet(", "@torch.no_grad()\ndef duet(")
     assert repeated() == {"mule", "duet", "mule_duet_loss"}

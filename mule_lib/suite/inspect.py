@@ -171,7 +171,7 @@ def own_prompt(question: str, *, model: str = "base", **parts: str | None) -> st
     from mule_lib import models, prompts
 
     _, tokenizer = models.load(model)
-    return prompts.show(tokenizer, prompts.render(tokenizer, question, **parts))
+    return prompts.render(tokenizer, question, **parts).text(tokenizer)
 
 
 def row_params(row: str, **changes: Any) -> Training:
