@@ -87,6 +87,7 @@ class Method:
     options: params.MethodOptions = field(default_factory=params.MethodOptions)
     rule: Rule | None = None
     auto_learning_rate: bool = False
+    source: str = ""
     learning_rate: tuple[float, float] = (1e-5, 1e-4)
 
     @property
@@ -146,7 +147,7 @@ def _likelihood_and_kl(answer: Answers, options) -> Tensor:
 SEQUENCE, REFERENCED, ALIGNED = ("logits", "labels"), ("logits", "frozen_nll", "labels"), ("student", "frozen")
 LIKELIHOOD = _term_loss(losses.cross_entropy, SEQUENCE)
 ASCENT = _term_loss(losses.gradient_ascent, SEQUENCE)
-UNLEARNING_CROSS_ENTROPY = _term_loss(losses.unlearning_cross_entropy, SEQUENCE)
+UCE = _term_loss(losses.unlearning_cross_entropy, SEQUENCE)
 SIMNPO = _term_loss(losses.simnpo, SEQUENCE, "beta", "margin")
 FLAT = _term_loss(losses.flat, SEQUENCE, "divergence")
 NPO = _term_loss(losses.npo, REFERENCED, "beta")
@@ -170,41 +171,46 @@ WEIGHTED = {"unit": "rows", "weight": "forget_weight"}
 BESIDE = RETAIN(LIKELIHOOD, weight="retain_weight")
 
 METHODS: dict[str, Method] = {
-    "base": Method("Base"),
-    "upper_bound": Method("Upper Bound", options=params.PromptedOptions()),  # MULE 5.1
-    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions()),  # MULE 5.1
-    "ga": Method("GA", (FORGET(ASCENT),), params.TrainedOptions()),  # Jang 2023
+    "base": Method("Base", source="the model before unlearning"),
+    "upper_bound": Method("Upper Bound", options=params.PromptedOptions(), source="MULE 5.1"),
+    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions(), source="MULE 5.1"),
+    "ga": Method("GA", (FORGET(ASCENT),), params.TrainedOptions(), source="Jang 2023"),
     "graddiff": Method("GradDiff", (FORGET(ASCENT, weight="forget_weight"), BESIDE), params.WeightedOptions()),
-    # Zhang 2024
-    "npo": Method("NPO", (FORGET(NPO, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
-    "simnpo": Method("SimNPO", (FORGET(SIMNPO, **WEIGHTED), BESIDE), params.SimNPOOptions()),  # Fan 2025
+    "npo": Method(
+        "NPO", (FORGET(NPO, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
+    ),
+    "simnpo": Method(
+        "SimNPO", (FORGET(SIMNPO, **WEIGHTED), BESIDE), params.SimNPOOptions(), source="Fan 2025, for TOFU forget10"
+    ),
     "idk_dpo": Method("IdkDPO", (FORGET(IDK_DPO, BOTH, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
-    # Wang 2025, without retain data
-    "flat": Method("FLAT", (FORGET(FLAT, BOTH, unit="rows"),), params.FLATOptions()),
-    "sft": Method("SFT", (Term("all", LIKELIHOOD, ("desired",)),), params.TrainedOptions()),  # MULE 5.1
-    "ngdiff": Method(  # Jin and Bu 2025, to three objectives
+    "flat": Method(
+        "FLAT", (FORGET(FLAT, BOTH, unit="rows"),), params.FLATOptions(), source="Wang 2025, without retain data"
+    ),
+    "sft": Method("SFT", (Term("all", LIKELIHOOD, ("desired",)),), params.TrainedOptions(), source="MULE 5.1"),
+    "ngdiff": Method(
         "NGDiff",
         (RETAIN(LIKELIHOOD), NEIGHBOR, FORGET(LIKELIHOOD), ATTACK(LIKELIHOOD)),
         params.NGDiffOptions(),
         rule=lambda keep, forget, _: gradients.ngdiff(keep, forget),
         auto_learning_rate=True,
+        source="Jin and Bu 2025, to three objectives",
     ),
-    "mollm": Method(  # Pan 2025, to three objectives
+    "mollm": Method(
         "MOLLM",
-        (
-            RETAIN(_likelihood_and_kl, frozen=True),
-            NEIGHBOR,
-            FORGET(UNLEARNING_CROSS_ENTROPY),
-            ATTACK(UNLEARNING_CROSS_ENTROPY),
-        ),
+        (RETAIN(_likelihood_and_kl, frozen=True), NEIGHBOR, FORGET(UCE), ATTACK(UCE)),
         params.MOLLMOptions(),
         rule=lambda keep, forget, o: gradients.min_norm_direction([*keep, *forget], normalize=o.normalize),
+        source="Pan 2025, to three objectives",
     ),
-    # Zhong 2026, distilled from the Ensemble Teacher
-    "duet": Method("DUET", (Term("all", DUET, ("taught",), frozen=True),), params.DUETOptions()),
-    "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), params.SmoothL1Options()),  # MULE Eq. 3
-    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), params.SmoothL1Options()),  # MULE Table 2
-    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(BILD), params.BiLDOptions()),  # MULE Table 2
+    "duet": Method(
+        "DUET",
+        (Term("all", DUET, ("taught",), frozen=True),),
+        params.DUETOptions(),
+        source="Zhong 2026, Ensemble Teacher",
+    ),
+    "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), params.SmoothL1Options(), source="MULE Eq. 3"),
+    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), params.SmoothL1Options(), source="MULE Table 2"),
+    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(BILD), params.BiLDOptions(), source="MULE Table 2"),
 }
 
 
