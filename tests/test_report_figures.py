@@ -13,7 +13,7 @@ matplotlib.use("Agg")
 
 from mule_lib import report
 from mule_lib.paper import METRICS
-from mule_lib.report import beyond, figures, results, tables
+from mule_lib.report import beyond, cosines, figures, results, tables
 
 ROWS = ("base", "gold", "upper_bound", "mule", "sft", "duet", "ngdiff", "mule_no_cot", "mule_duet_loss")
 LOG = [
@@ -156,23 +156,23 @@ def _cosines():
 def test_heat_maps_hold_every_value():
     """Four matrices a row, every cosine written in its cell; one format alone and a missing pair are drawn too."""
     data = _cosines()
-    picture = figures.heatmaps(data, "cosine", finding="x")
+    picture = cosines.heatmaps(data, "cosine", finding="x")
     cells = [axis for axis in picture.figure.axes if axis.get_images() and len(axis.texts) == 18]
     written = {text.get_text() for axis in cells for text in axis.texts}
     assert len(cells) == 8 and {report.names.number(value, 2) for value in data["cosine"]} <= written
     assert not any("-" in text or "−0.00" in text for text in written)
     assert picture.figure.get_size_inches()[0] <= figures.WIDTH
     single = data.query("benchmark == 'books' and step == 0 and format == 'raw'").drop(columns=["benchmark", "step"])
-    single = figures.heatmaps(single.iloc[:-1], "cosine", finding="x").figure
+    single = cosines.heatmaps(single.iloc[:-1], "cosine", finding="x").figure
     assert sum(len(axis.texts) for axis in single.axes) == 16
-    distances = figures.heatmaps(data.rename(columns={"cosine": "distance"}), "distance", finding="x")
+    distances = cosines.heatmaps(data.rename(columns={"cosine": "distance"}), "distance", finding="x")
     assert any("proxy A-distance" in text for text in _texts(distances))
 
 
 def test_changes_show_both_formats_and_the_ceiling():
-    picture = figures.cosine_changes(_cosines(), finding="x")
+    picture = cosines.cosine_changes(_cosines(), finding="x")
     legend = [text.get_text() for text in picture.figure.legends[0].get_texts()]
-    assert len(picture.figure.axes) == 4 and legend == list(figures.FORMATS.values())
+    assert len(picture.figure.axes) == 4 and legend == list(cosines.FORMATS.values())
 
 
 def test_metric_dots_draw_every_row(table1):

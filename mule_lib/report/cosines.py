@@ -1,15 +1,19 @@
-"""Notebook 02's tables: cosines between objectives with intervals over batches and trainings, and what they say."""
+"""Between the objectives (Figure 2): cosines with intervals over batches and trainings, what they say, heat maps."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
+from matplotlib.patches import Rectangle
 
+from mule_lib.data.records import Objective
 from mule_lib.evaluate import intervals
-from mule_lib.prompts import OBJECTIVES
-from mule_lib.report.names import benchmark_name
+from mule_lib.report.figures import WIDTH, Picture, dots, palette, panels
+from mule_lib.report.names import benchmark_name, number
 
+OBJECTIVES = [*map(str, Objective)]
 PAIR = ["objective_a", "objective_b"]
 COSINES = ["benchmark", "step", "format", *PAIR, "cosine", "low", "high", "batches", "seeds"]
 GAINS = ["benchmark", "step", *PAIR, "gain", "low", "high", "batches", "seeds"]
@@ -56,10 +60,10 @@ def batch_table(measured: Measured) -> pd.DataFrame:
     lines = []
     for benchmark, form, step, cosines in _each(measured):
         places = list(product(range(cosines.shape[1]), range(cosines.shape[2])))
-        for number, (i, (a, s)) in product(range(len(cosines)), enumerate(places)):
+        for training, (i, (a, s)) in product(range(len(cosines)), enumerate(places)):
             for b, t in places[i + 1 :]:
-                value = round(float(cosines[number, a, s, b, t]), 6)
-                lines.append((benchmark, step, form, number, OBJECTIVES[a], s, OBJECTIVES[b], t, value))
+                value = round(float(cosines[training, a, s, b, t]), 6)
+                lines.append((benchmark, step, form, training, OBJECTIVES[a], s, OBJECTIVES[b], t, value))
     return pd.DataFrame(lines, columns=BATCHES)
 
 
@@ -105,8 +109,8 @@ def findings(table: pd.DataFrame, change: pd.DataFrame) -> list[str]:
         if len(rises):
             up, down = int((rises["low"] > 0).sum()), int((rises["high"] < 0).sum())
             told.append(f"standardization raises {up} and lowers {down}, by {_span(rises['gain'])}")
-        when = "before training" if step == 0 else f"after {step} steps"
-        sentences.append(f"{benchmark_name(benchmark)} {when}: {'; '.join(told)}; the same objective {_span(own)}.")
+        where = f"{benchmark_name(benchmark)} {_steps(step)}"
+        sentences.append(f"{where}: {'; '.join(told)}; the same objective {_span(own)}.")
     return sentences
 
 
@@ -137,3 +141,95 @@ def _means(cosines: np.ndarray, *, seed: int) -> np.ndarray:
     sums = np.einsum("rs,kst,rt,rk->r", of_batch, different, of_batch, of_seed, optimize=True) / seeds
     compared = of_batch.sum(1) ** 2 - np.square(of_batch).sum(1)
     return np.divide(sums, compared, out=np.full(len(sums), np.nan), where=compared > 0)
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
+
+FORMATS = {"raw": "Baseline (raw formats)", "standardized": "Ours (standardized)"}
+# What a number means, what its diagonal is, its range and colours; pale at both ends, so that cells can be read.
+HEATMAPS = {
+    "cosine": (
+        "cosine between gradients, higher is more aligned",
+        "disjoint batches of the same objective (the ceiling)",
+        *(-1, 1, sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)),
+    ),
+    "distance": (  # 0: not told apart, 2: always told apart
+        "proxy A-distance, lower is closer",
+        "halves of the same objective (the floor)",
+        *(0, 2, sns.color_palette("rocket_r", as_cmap=True)),
+    ),
+}
+
+
+def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
+    """Figure 2: one matrix per benchmark (rows), number of steps and format (columns), each value over its interval.
+
+    `value` is a key of `HEATMAPS`; `data` has the columns format, objective_a, objective_b, `value`, low, high, and
+    benchmark and step where there are several. The diagonal, an objective against itself, is framed.
+    """
+    label, words, low, high, colors = HEATMAPS[value]
+    steps = "step" in data
+    filled = data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
+    benchmarks = list(dict.fromkeys(filled["benchmark"]))
+    columns = list(product(dict.fromkeys(filled["step"]), dict.fromkeys(filled["format"])))
+    width = min(WIDTH, 1.1 + 1.9 * len(columns))
+    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
+    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
+    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
+    names = [name.capitalize() for name in OBJECTIVES]
+    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
+        axis, part = axes[i, j], filled.set_index(["benchmark", "step", "format"]).loc[(benchmark, step, form)]
+        part = part.set_index(["objective_a", "objective_b"])
+        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
+        image = axis.imshow(grid, cmap=colors, vmin=low, vmax=high)
+        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
+            if (a, b) in part.index:
+                line, ink = part.loc[(a, b)], _ink(colors((grid[y, x] - low) / (high - low)))
+                ends = f"{number(line['low'], 2)}{'–' if line['low'] >= 0 else ' to '}{number(line['high'], 2)}"
+                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
+                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
+            if a == b:
+                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
+        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
+        axis.set_yticks(range(len(names)), names if j == 0 else [])
+        axis.tick_params(length=0)
+        axis.spines[:].set_visible(False)
+        if i == 0:
+            axis.set_title(FORMATS.get(form, form) + f",\n{_steps(step)}" * steps, fontsize=8)
+    for axis, benchmark in zip(axes[:, 0], benchmarks, strict=True):
+        axis.set_ylabel(benchmark_name(benchmark))
+    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01).set_label(label, fontsize=8)
+    figure.supxlabel(f"framed: {words}; small: 95 % intervals", fontsize=7)
+    return Picture(figure, data, finding)
+
+
+def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
+    """Each pair's cosine in raw and in standardized format, `data` as in `heatmaps` with benchmark and step.
+
+    The band spans the same-objective cosines of the standardized format. Further right is more aligned.
+    """
+    titles = [f"{benchmark_name(line.benchmark)}, {_steps(line.step)}" for line in data.itertuples()]
+    drawn = data.assign(panel=titles, series=data["format"].map(FORMATS), value=data["cosine"])
+    drawn["line"] = data["objective_a"].str.capitalize() + " · " + data["objective_b"].str.capitalize()
+    looks = palette(FORMATS.values())
+    pairs = drawn[drawn["objective_a"] < drawn["objective_b"]]
+    limits = (min(-0.05, data["low"].min() - 0.05), 1)
+    words = "cosine between gradients → more aligned; band: the same objective (ceiling)"
+    figure, axes = dots(pairs, looks, xlabel=words, columns=data["step"].nunique(), limits=limits)
+    for axis, panel in zip(axes.flat, dict.fromkeys(pairs["panel"]), strict=False):
+        same = drawn[(drawn["panel"] == panel) & (drawn["objective_a"] == drawn["objective_b"])]
+        same = same.loc[same["format"] == "standardized", "cosine"]
+        axis.axvspan(same.min(), same.max(), color="0.85", lw=0, zorder=0)
+        axis.axvline(0, color="0.6", lw=0.8)
+    return Picture(figure, data, finding)
+
+
+def _ink(color: Sequence[float]) -> str:
+    """White where its contrast (WCAG) on a colour is above black's."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "0.05"
+
+
+def _steps(step: int) -> str:
+    return "before training" if step == 0 else f"after {step} steps"

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from textwrap import wrap
 
@@ -14,14 +13,12 @@ import seaborn as sns
 from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from scipy.stats import beta
 
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import LOWER_IS_BETTER, METRICS
 from mule_lib.params import method_options
-from mule_lib.prompts import OBJECTIVES
 from mule_lib.report import beyond
 from mule_lib.report.names import (
     DARK,
@@ -128,7 +125,7 @@ def metric_dots(data: pd.DataFrame, labels: Mapping[str, str], *, finding: str) 
     data = data.sort_values("metric", key=lambda metric: metric.map(METRICS.index), kind="stable")
     drawn = _drawn(data, panel="benchmark", line="metric", series="row", value="measured")
     drawn = drawn.assign(line=drawn["line"].map(heading), series=drawn["series"].map(labels))
-    looks = _looks(labels.values())
+    looks = palette(labels.values())
     return Picture(dots(drawn, looks, xlabel="points (0 to 100)", limits=(-3, 103))[0], data, finding)
 
 
@@ -138,7 +135,7 @@ def _drawn(data: pd.DataFrame, **columns: str) -> pd.DataFrame:
     return drawn.assign(panel=drawn["panel"].map(benchmark_name))
 
 
-def _looks(names: Iterable[str]) -> dict[str, Style]:
+def palette(names: Iterable[str]) -> dict[str, Style]:
     return {name: Style(color, "-", marker) for name, color, marker in zip(names, COLORS, MARKERS, strict=False)}
 
 
@@ -387,7 +384,7 @@ def obedience(runs: Iterable[RunResult]) -> Picture:
     worst = drawn.loc[drawn.groupby(["panel", "series"], sort=False)["value"].idxmin()]
     parts = [f"{w.panel}, {TEACHERS[w.series]}: {number(w.value, 0)} % at {w.line}" for w in worst.itertuples()]
     drawn = drawn.assign(series=drawn["series"].map(TEACHERS)).sort_values("line", kind="stable")
-    looks = {name: look for name, look in _looks(TEACHERS.values()).items() if name in set(drawn["series"])}
+    looks = {name: look for name, look in palette(TEACHERS.values()).items() if name in set(drawn["series"])}
     figure, _ = dots(drawn, looks, xlabel="answers as the intention asks, %; right is better", limits=(-3, 103))
     return Picture(figure, data, f"Where each teacher obeys its intention least: {'; '.join(parts)}.")
 
@@ -401,95 +398,3 @@ def robustness(table: Table) -> Picture:
     drawn = drawn.assign(panel=benchmark_name(table.data["benchmark"].iloc[0]), series=drawn["row"].map(label))
     figure, _ = dots(drawn, looks, xlabel="points; left is better", limits=(-3, 103))
     return Picture(figure, table.data, table.finding)
-
-
-# Between the objectives -----------------------------------------------------------------------------------------------
-
-FORMATS = {"raw": "Baseline (raw formats)", "standardized": "Ours (standardized)"}
-# What a number means, what its diagonal is, its range and colours; pale at both ends, so that cells can be read.
-HEATMAPS = {
-    "cosine": (
-        "cosine between gradients, higher is more aligned",
-        "disjoint batches of the same objective (the ceiling)",
-        *(-1, 1, sns.diverging_palette(250, 15, s=80, l=64, as_cmap=True)),
-    ),
-    "distance": (  # 0: not told apart, 2: always told apart
-        "proxy A-distance, lower is closer",
-        "halves of the same objective (the floor)",
-        *(0, 2, sns.color_palette("rocket_r", as_cmap=True)),
-    ),
-}
-
-
-def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
-    """Figure 2: one matrix per benchmark (rows), number of steps and format (columns), each value over its interval.
-
-    `value` is a key of `HEATMAPS`; `data` has the columns format, objective_a, objective_b, `value`, low, high, and
-    benchmark and step where there are several. The diagonal, an objective against itself, is framed.
-    """
-    label, words, low, high, palette = HEATMAPS[value]
-    steps = "step" in data
-    filled = data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
-    benchmarks = list(dict.fromkeys(filled["benchmark"]))
-    columns = list(product(dict.fromkeys(filled["step"]), dict.fromkeys(filled["format"])))
-    width = min(WIDTH, 1.1 + 1.9 * len(columns))
-    # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
-    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
-    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
-    names = [name.capitalize() for name in OBJECTIVES]
-    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
-        axis, part = axes[i, j], filled.set_index(["benchmark", "step", "format"]).loc[(benchmark, step, form)]
-        part = part.set_index(["objective_a", "objective_b"])
-        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
-        image = axis.imshow(grid, cmap=palette, vmin=low, vmax=high)
-        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
-            if (a, b) in part.index:
-                line, ink = part.loc[(a, b)], _ink(palette((grid[y, x] - low) / (high - low)))
-                ends = f"{number(line['low'], 2)}{'–' if line['low'] >= 0 else ' to '}{number(line['high'], 2)}"
-                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
-                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
-            if a == b:
-                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
-        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
-        axis.set_yticks(range(len(names)), names if j == 0 else [])
-        axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        if i == 0:
-            axis.set_title(FORMATS.get(form, form) + f",\n{_steps(step)}" * steps, fontsize=8)
-    for axis, benchmark in zip(axes[:, 0], benchmarks, strict=True):
-        axis.set_ylabel(benchmark_name(benchmark))
-    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01).set_label(label, fontsize=8)
-    figure.supxlabel(f"framed: {words}; small: 95 % intervals", fontsize=7)
-    return Picture(figure, data, finding)
-
-
-def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
-    """Each pair's cosine in raw and in standardized format, `data` as in `heatmaps` with benchmark and step.
-
-    The band spans the same-objective cosines of the standardized format. Further right is more aligned.
-    """
-    titles = [f"{benchmark_name(line.benchmark)}, {_steps(line.step)}" for line in data.itertuples()]
-    drawn = data.assign(panel=titles, series=data["format"].map(FORMATS), value=data["cosine"])
-    drawn["line"] = data["objective_a"].str.capitalize() + " · " + data["objective_b"].str.capitalize()
-    looks = _looks(FORMATS.values())
-    pairs = drawn[drawn["objective_a"] < drawn["objective_b"]]
-    limits = (min(-0.05, data["low"].min() - 0.05), 1)
-    words = "cosine between gradients → more aligned; band: the same objective (ceiling)"
-    figure, axes = dots(pairs, looks, xlabel=words, columns=data["step"].nunique(), limits=limits)
-    for axis, panel in zip(axes.flat, dict.fromkeys(pairs["panel"]), strict=False):
-        same = drawn[(drawn["panel"] == panel) & (drawn["objective_a"] == drawn["objective_b"])]
-        same = same.loc[same["format"] == "standardized", "cosine"]
-        axis.axvspan(same.min(), same.max(), color="0.85", lw=0, zorder=0)
-        axis.axvline(0, color="0.6", lw=0.8)
-    return Picture(figure, data, finding)
-
-
-def _ink(color: Sequence[float]) -> str:
-    """White where its contrast (WCAG) on a colour is above black's."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "0.05"
-
-
-def _steps(step: int) -> str:
-    return "before training" if step == 0 else f"after {step} steps"
