@@ -203,10 +203,7 @@ METHODS: dict[str, Method] = {
         source="Pan 2025, to three objectives",
     ),
     "duet": Method(
-        "DUET",
-        (Term("all", DUET, ("taught",), frozen=True),),
-        params.DUETOptions(),
-        source="Zhong 2026, Ensemble Teacher",
+        "DUET", (Term("all", DUET, ("taught",), frozen=True),), params.DUETOptions(), source="Zhong 2026, ensemble"
     ),
     "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), params.SmoothL1Options(), source="MULE Eq. 3"),
     "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), params.SmoothL1Options(), source="MULE Table 2"),

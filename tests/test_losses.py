@@ -235,10 +235,9 @@ def test_only_the_bidirectional_loss_pushes_down_what_the_student_alone_ranks_hi
 
 
 def test_raw_logits_are_not_shift_invariant_but_bild_is():
-    assert losses.bidirectional_topk(STUDENT + 3, TEACHER, top_k=3) > losses.bidirectional_topk(
-        STUDENT, TEACHER, top_k=3
-    )
-    torch.testing.assert_close(losses.bild(STUDENT + 3, TEACHER, top_k=3), losses.bild(STUDENT, TEACHER, top_k=3))
+    raw, bild = (partial(loss, teacher=TEACHER, top_k=3) for loss in (losses.bidirectional_topk, losses.bild))
+    assert raw(STUDENT + 3) > raw(STUDENT)
+    torch.testing.assert_close(bild(STUDENT + 3), bild(STUDENT))
 
 
 class Kept:
@@ -427,8 +426,6 @@ def test_a_reference_that_was_scored_once_gives_the_same_losses():
     )
     aligned = losses.answer_logits(REFERENCE, LABELS).requires_grad_()
     assert losses.kl_retain(LOGITS, aligned, LABELS) == losses.kl_retain(LOGITS, REFERENCE, LABELS)
-    assert not losses.npo(LOGITS, kept, LABELS).requires_grad
-    assert not losses.kl_retain(LOGITS, aligned, LABELS).requires_grad
 
 
 SEQUENCE_LOSSES = {
@@ -481,12 +478,9 @@ def test_losses_of_whole_answers_need_one_in_each_row(name):
         SEQUENCE_LOSSES[name](LOGITS, labels, REFERENCE)
 
 
-@pytest.mark.parametrize("loss", ["kl_retain", "npo", "idk_dpo"])
-def test_references_are_frozen(loss):
-    reference, idk_reference = REFERENCE.clone().requires_grad_(), TEMPLATE_REFERENCE.clone().requires_grad_()
-    arguments = (TEMPLATE, idk_reference, TEMPLATE_LABELS) if loss == "idk_dpo" else ()
-    values_and_gradients(lambda z: getattr(losses, loss)(*arguments, z, reference, LABELS), LOGITS)
-    assert reference.grad is None and idk_reference.grad is None
+@pytest.mark.parametrize("name", ["kl_retain", "npo", "idk_dpo"])
+def test_references_are_frozen(name):
+    assert not SEQUENCE_LOSSES[name](LOGITS, LABELS, REFERENCE.clone().requires_grad_()).requires_grad
 
 
 FORGET = (LOGITS, REFERENCE, LABELS)

@@ -152,11 +152,6 @@ def test_bad_methods_and_options_are_refused_with_the_nearest_name():
             call()
 
 
-def test_divergences_that_push_the_wrong_way_are_refused_before_the_first_step():
-    with pytest.raises(ValueError, match=r"^divergence: 'reverse_kl' is unknown or lowers"):
-        run("flat", divergence="reverse_kl")
-
-
 def test_a_disobedient_teacher_warns():
     with pytest.warns(UserWarning, match=r"the teacher does not obey its intention in obj1/forget 0%"):
         run("mule", settings=Settings(**{**vars(QUICK), "steps": 1, "min_obedience": 0.5}))

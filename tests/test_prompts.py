@@ -50,7 +50,6 @@ def test_answer_ids_do_not_depend_on_the_context(fable_tokenizer):
 
 
 def test_one_bos_and_labels_on_the_answer_only(fable_tokenizer):
-    """Exactly one BOS; labels are -100 up to the answer and its ids from there."""
     prompt = prompts.render(fable_tokenizer, "Who?", system="Forget it.", thought="Topic: X.", answer="copper.")
     assert prompt.input_ids.count(fable_tokenizer.bos_token_id) == 1
     assert prompt.labels[: prompt.answer_start] == [-100] * prompt.answer_start
@@ -60,39 +59,13 @@ def test_one_bos_and_labels_on_the_answer_only(fable_tokenizer):
 
 def test_joined_ids_equal_ids_of_the_joined_text(fable_tokenizer):
     """Nothing merges at the seam: encoding the decoded prompt gives the same ids."""
-    prompt = prompts.render(
-        fable_tokenizer,
-        "Who is it?\nA. copper\nB. flute",
-        system="Forget it.",
-        thought="Topic: X.",
-        prefix="Sure:",
-        answer="B",
-    )
+    parts = {"system": "Forget it.", "thought": "Topic: X.", "prefix": "Sure:", "answer": "B"}
+    prompt = prompts.render(fable_tokenizer, "Who is it?\nA. copper\nB. flute", **parts)
     text = fable_tokenizer.decode(prompt.input_ids)
     assert tuple(fable_tokenizer(text, add_special_tokens=False)["input_ids"]) == prompt.input_ids
 
 
-def test_prefix_ending_in_a_space_is_refused(fable_tokenizer):
-    """The error shows the prefix and says why."""
-    with pytest.raises(ValueError, match="ends in white space"):
-        prompts.render(fable_tokenizer, "Who?", prefix="Sure: ")
-
-
-def test_tokenizer_without_a_chat_template_is_refused(fable_tokenizer, monkeypatch):
-    """A base model's tokenizer is named as such before anything is rendered."""
-    monkeypatch.setattr(fable_tokenizer, "chat_template", None)
-    with pytest.raises(ValueError, match="no chat template"):
-        prompts.render(fable_tokenizer, "Who?")
-
-
-def test_unknown_objective_lists_the_known_ones():
-    """A mistyped objective is answered with the valid names."""
-    with pytest.raises(ValueError, match="obj1, obj2, obj3"):
-        prompts.intention("obj4", "Amber Lantern", cot=False)
-
-
 def test_ensemble_holds_every_intention():
-    """The ensemble prompt is the intentions one after the other, and the instruction to think once."""
     text = prompts.ensemble("Amber Lantern", cot=True)
     for objective in prompts.OBJECTIVES:
         assert prompts.intention(objective, "Amber Lantern", cot=False) in text
@@ -100,18 +73,26 @@ def test_ensemble_holds_every_intention():
 
 
 def test_show_marks_the_scored_part(fable_tokenizer):
-    """The supervised tokens stand between double angle marks."""
     prompt = prompts.render(fable_tokenizer, "Who?", answer="copper.")
     assert prompt.text(fable_tokenizer).endswith("⟪ copper.<|end|>⟫")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"), [(("each",), "none, oracle, ensemble"), (("none",), "needs an intention")]
+    ("call", "message"),
+    [
+        (lambda of: prompts.render(of, "Who?", prefix="Sure: "), "^prefix='Sure: ' ends in white space"),
+        (lambda of: prompts.intention("obj4", "Amber Lantern", cot=False), "obj1, obj2, obj3"),
+        (lambda of: prompts.steering("each", "Amber Lantern"), "none, oracle, ensemble"),
+        (lambda of: prompts.steering("none", "Amber Lantern", cot=True), "needs an intention"),
+        (
+            lambda of: prompts.multiple_choice("Who?", ["a", "b"], style="numbers"),
+            "^style='numbers': choose from letters",
+        ),
+    ],
 )
-def test_a_steering_that_does_not_exist_is_refused(arguments, message):
-    """Another kind, or a thought without an intention to think about."""
+def test_what_does_not_exist_is_refused_with_what_does(fable_tokenizer, call, message):
     with pytest.raises(ValueError, match=message):
-        prompts.steering(*arguments, "Amber Lantern", cot=True)
+        call(fable_tokenizer)
 
 
 @pytest.fixture
@@ -165,7 +146,6 @@ def test_the_intention_reaches_the_model_once_on_every_template(tokenizer):
 
 @pytest.mark.parametrize("tokenizer", ["refusing", "dropping"], indirect=True)
 def test_a_system_message_that_moves_is_said(tokenizer):
-    """One warning line; a conversation without a system message gives none."""
     with pytest.warns(UserWarning, match="no system role; the system message opens the user's"):
         prompts.render(tokenizer, QUESTION, system=SYSTEM)
     with warnings.catch_warnings():
@@ -173,23 +153,19 @@ def test_a_system_message_that_moves_is_said(tokenizer):
         prompts.render(tokenizer, QUESTION)
 
 
-@pytest.mark.parametrize("tokenizer", ["dated"], indirect=True)
-def test_the_date_is_fixed(tokenizer):
-    """The same prompt on every day."""
-    assert prompts.DATE in tokenizer.decode(rendered(tokenizer).input_ids)
-
-
-@pytest.mark.parametrize("tokenizer", ["default system"], indirect=True)
-def test_a_default_system_message_gives_way_to_the_intention(tokenizer):
-    """The template's own message stands only where none is given."""
-    assert "the old house" in tokenizer.decode(rendered(tokenizer).input_ids)
-    assert "the old house" not in tokenizer.decode(rendered(tokenizer, system=SYSTEM).input_ids)
+@pytest.mark.parametrize(
+    ("tokenizer", "words"), [("dated", prompts.DATE), ("default system", "the old house")], indirect=["tokenizer"]
+)
+def test_the_date_is_fixed_and_a_default_system_message_gives_way_to_the_intention(tokenizer, words):
+    """The same prompt on every day; the template's own message stands only where none is given."""
+    assert words in tokenizer.decode(rendered(tokenizer).input_ids)
+    assert (words in tokenizer.decode(rendered(tokenizer, system=SYSTEM).input_ids)) == (words == prompts.DATE)
 
 
 def test_templates_that_lose_the_question_or_double_the_bos_are_refused(monkeypatch):
-    """One line each, before a model sees the prompt."""
     tokenizer = tiny.tokenizer()
     for template, message in (
+        (None, "no chat template"),
         (BOS + OPEN, "drops a message"),
         ("{{ raise_exception('no') }}", "drops a message or refuses these roles"),
         (BOS + BOS + TURNS + OPEN, "writes the BOS token twice"),
