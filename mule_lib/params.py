@@ -1,9 +1,10 @@
 """Every parameter: one frozen model per notebook, one per method's options; YAML in, one-line errors, no torch."""
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -19,9 +20,7 @@ PREPARED = {
 }
 BENCHMARKS = (*FABLE, *PREPARED)
 EMBEDDED = ("base", "gold")  # the models that the library ships
-PRECISIONS = ("fp32", "bf16")
 CHOICE_STYLES, DATA_FORMATS = ("letters", "texts"), ("unified", "raw")
-TEACHER_READS = ("questions", "own format")
 
 
 class ParameterError(ValueError):
@@ -37,17 +36,6 @@ def nearest(name: str, known: Collection[str]) -> str:
     """The hint that an error about an unknown name ends with."""
     near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known) or 'none'}"
-
-
-def one_of(names: Collection[str]) -> Any:
-    """The type of a text that the collection holds when a value is checked."""
-
-    def check(value: str) -> str:
-        if value not in names:
-            raise ValueError(nearest(value, names))
-        return value
-
-    return Annotated[str, AfterValidator(check)]
 
 
 class Checked(BaseModel):
@@ -71,10 +59,11 @@ class Checked(BaseModel):
 def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(key, schema.model_fields, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid names are {', '.join(schema.model_fields) or 'none'}"
-        return f"unknown parameter {key!r}; {hint}"
-    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Value error, ')}"
+        return f"unknown parameter {key!r}; {nearest(key, schema.model_fields)}"
+    problem = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "literal_error":
+        problem = nearest(error["input"], re.findall("'(.+?)'", error["ctx"]["expected"]))
+    return f"{key} = {error['input']!r}: {problem}"
 
 
 Weight = Annotated[float, Field(ge=0)]
@@ -82,8 +71,8 @@ Above0 = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 AtLeast2 = Annotated[int, Field(ge=2)]
 Seed = Annotated[int, Field(ge=0)]
-Teacher = one_of(("oracle", "ensemble"))
-Positions = one_of(("answer", "first"))
+Teacher = Literal["oracle", "ensemble"]
+Positions = Literal["answer", "first"]
 
 
 class MethodOptions(Checked):
@@ -97,13 +86,6 @@ class MethodOptions(Checked):
         if not isinstance(self, DistilledOptions) or self.answers != "teacher":
             return None
         return f"{self.teacher}-cot" if self.cot else self.teacher
-
-
-class PromptedOptions(MethodOptions):
-    """Methods that steer the model in context and train nothing."""
-
-    teacher: Teacher = "oracle"
-    cot: bool = True
 
 
 class TrainedOptions(MethodOptions):
@@ -120,6 +102,9 @@ def _extended(name: str, base: type[MethodOptions], **fields: tuple[Any, Any]) -
     return create_model(name, __base__=base, **fields)
 
 
+# Steered in context; nothing is trained.
+PromptedOptions = _extended("PromptedOptions", MethodOptions, teacher=(Teacher, "oracle"), cot=(bool, True))
+EnsembleOptions = _extended("EnsembleOptions", PromptedOptions, teacher=(Teacher, "ensemble"))
 WeightedOptions = _extended("WeightedOptions", TrainedOptions, forget_weight=(Weight, 1.0), retain_weight=(Weight, 1.0))
 PreferenceOptions = _extended("PreferenceOptions", WeightedOptions, beta=(Above0, 0.1))
 SimNPOOptions = _extended(  # the authors' values for TOFU forget10 (Fan 2025)
@@ -135,16 +120,15 @@ class DistilledOptions(TrainedOptions):
 
     teacher: Teacher = "oracle"
     cot: bool = True
-    answers: one_of(("teacher", "given")) = "teacher"
+    answers: Literal["teacher", "given"] = "teacher"
     top_k: Count = 10
 
 
 SmoothL1Options = _extended(
-    "SmoothL1Options", DistilledOptions, beta=(Above0, 1.0), over_k=(one_of(("mean", "sum")), "mean")
+    "SmoothL1Options", DistilledOptions, beta=(Above0, 1.0), over_k=(Literal["mean", "sum"], "mean")
 )
 DUETOptions = _extended("DUETOptions", SmoothL1Options, teacher=(Teacher, "ensemble"), positions=(Positions, "first"))
 BiLDOptions = _extended("BiLDOptions", DistilledOptions, top_k=(AtLeast2, 8), temperature=(Above0, 3.0))
-EnsembleOptions = _extended("EnsembleOptions", PromptedOptions, teacher=(Teacher, "ensemble"))
 
 METHOD_OPTIONS: dict[str, type[MethodOptions]] = {
     "base": MethodOptions,
@@ -170,22 +154,19 @@ def method_options(method: str, changed: Mapping[str, Any] | None = None) -> Met
     """A method's options with some of them changed. Raises ParameterError for an unknown name, with the nearest."""
     if method not in METHOD_OPTIONS:
         raise ParameterError(f"no such method; {nearest(method, METHOD_OPTIONS)}")
-    known = METHOD_OPTIONS[method].model_fields
-    if unknown := [name for name in changed or {} if name not in known]:
-        raise ParameterError(f"{method} has no option {unknown[0]!r}; {nearest(unknown[0], known)}")
     return METHOD_OPTIONS[method](**(changed or {}))
 
 
 def _model(value: str) -> str:
-    if value in EMBEDDED or (repository_path(value) / "config.json").is_file():
+    folder = repository_path(value)
+    if value in EMBEDDED or (folder / "config.json").is_file():
         return value
-    if repository_path(value).is_dir():
+    if folder.is_dir():
         raise ValueError("the folder has no config.json; it should hold a model that transformers can load")
-    parts = value.split("/")
-    if len(parts) == 2 and all(parts) and parts[0][0] not in ".~":  # the form of a hub id
+    if re.fullmatch(r"[^./~][^/]*/[^/]+", value):  # the form of a hub id
         return value
-    if len(parts) > 1:
-        raise ValueError(f"no such model folder ({repository_path(value)})")
+    if "/" in value:
+        raise ValueError(f"no such model folder ({folder})")
     raise ValueError(f"{nearest(value, EMBEDDED)} Else give a folder or a hub id (organisation/name)")
 
 
@@ -195,10 +176,9 @@ def _folder(value: str) -> str:
     return value
 
 
-Benchmark = one_of(BENCHMARKS)
-MethodName = one_of(METHOD_OPTIONS)
-Precision = one_of(PRECISIONS)
-ChoiceStyle = one_of(CHOICE_STYLES)
+Benchmark = Literal[BENCHMARKS]
+Precision = Literal["fp32", "bf16"]
+ChoiceStyle = Literal[CHOICE_STYLES]
 ModelName = Annotated[str, AfterValidator(_model)]  # base, gold, a folder with a config.json, or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 
@@ -211,6 +191,8 @@ class Notebook(Checked):
     def problems(self) -> Iterator[tuple[str, str]]:
         """Options that the method has, and data for benchmarks that are not built in code."""
         if hasattr(self, "options"):
+            if self.method not in METHOD_OPTIONS:
+                yield "method", nearest(self.method, METHOD_OPTIONS)
             try:
                 method_options(self.method, self.options)
             except ParameterError as error:
@@ -223,7 +205,7 @@ class Notebook(Checked):
 class MeetTheModel(Notebook):
     """Notebook 00."""
 
-    benchmarks: list[one_of(FABLE)] = Field(list(FABLE), min_length=1)
+    benchmarks: list[Literal[FABLE]] = Field(list(FABLE), min_length=1)
     seed: Seed = 0
     batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
@@ -231,14 +213,19 @@ class MeetTheModel(Notebook):
     out_dir: str = "outputs/scratch/00_meet_the_model"
 
 
-class DataStandardization(Notebook):
-    """Notebook 01. `data_dir` is a folder that `data.save` wrote; empty: Fable is built in code."""
+class ModelNotebook(Notebook):
+    """Notebooks that read data and load a model; with an empty `data_dir` Fable is built in code."""
 
-    benchmark: Benchmark = "books"
     data_dir: Folder = ""
     model: ModelName = "base"
     revision: str = ""
     precision: Precision = "fp32"
+
+
+class DataStandardization(ModelNotebook):
+    """Notebook 01. `data_dir` is a folder that `data.save` wrote."""
+
+    benchmark: Benchmark = "books"
     near_duplicate: float = Field(0.8, gt=0, le=1)
     repeats: Count = 3
     seed: Seed = 0
@@ -246,17 +233,13 @@ class DataStandardization(Notebook):
     out_dir: str = "outputs/scratch/01_data_standardization/books"
 
 
-class GradientCosine(Notebook):
+class GradientCosine(ModelNotebook):
     """Notebook 02. `data_dir` holds a folder per benchmark, `teacher_dir` one per benchmark with its teacher's file."""
 
     benchmarks: list[Benchmark] = Field(list(FABLE), min_length=1)
-    data_dir: Folder = ""
-    model: ModelName = "base"
-    revision: str = ""
-    precision: Precision = "fp32"
-    method: MethodName = "mule"
+    method: str = "mule"
     options: dict = {}
-    teacher_reads: one_of(TEACHER_READS) = "questions"
+    teacher_reads: Literal["questions", "own format"] = "questions"
     teacher_dir: Folder = ""
     max_thought_tokens: Count = 48
     steps: Annotated[list[int], AfterValidator(sorted)] = [0, 5]
@@ -272,7 +255,7 @@ class GradientCosine(Notebook):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
-        if self.teacher_dir and self.teacher_reads == TEACHER_READS[1]:
+        if self.teacher_dir and self.teacher_reads == "own format":
             yield "teacher_dir", "files hold answers to questions; leave it empty for teacher_reads 'own format'"
         if not self.steps or min(self.steps) < 0 or len(set(self.steps)) != len(self.steps):
             yield "steps", "give different numbers of steps, none below 0; 0 is the model before training"
@@ -280,25 +263,21 @@ class GradientCosine(Notebook):
             yield "steps", "bfloat16 weights lose the small updates of a training; give [0], or precision fp32"
 
 
-class Training(Notebook):
+class Training(ModelNotebook):
     """Notebook 04: one method on one benchmark, each of `seeds` in a folder of its own below `out_dir`."""
 
     benchmark: Benchmark = "books"
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
-    method: MethodName = "mule"
+    method: str = "mule"
     options: dict = {}
     seeds: list[Seed] = Field([0], min_length=1)
-    model: ModelName = "base"
-    revision: str = ""
-    data_dir: Folder = ""
-    data_format: one_of(DATA_FORMATS) = "unified"
+    data_format: Literal[DATA_FORMATS] = "unified"
     teacher_file: str = ""
     steps: int = Field(40, ge=0)
     train_batch_size: Count = 18
     accumulation: Count = 1
     learning_rate: Weight = 5e-4
     lora_rank: int = Field(0, ge=0)
-    precision: Precision = "fp32"
     max_thought_tokens: Count = 48
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
@@ -314,41 +293,47 @@ class Training(Notebook):
         yield from super().problems()
         folder, file = repository_path(self.data_dir), repository_path(self.teacher_file)
         if self.data_format == "raw" and self.data_dir and not (folder / "raw.jsonl").is_file():
-            who = "`mule standardize`, `mule prepare` and notebook 01 write one"
-            yield "data_format", f"{self.data_dir} has no raw.jsonl; {who}"
+            yield (
+                "data_format",
+                f"{self.data_dir} has no raw.jsonl; mule standardize, mule prepare or notebook 01 make it",
+            )
         if self.teacher_file:
             wanted = method_options(self.method, self.options).teacher_name
             if not file.is_file():
                 yield "teacher_file", "no such file; `mule teacher` writes it"
-            if wanted is None:
-                yield "teacher_file", f"{self.method} with these options takes no teacher's answers; leave it empty"
             if file.stem != wanted:
-                yield "teacher_file", f"the options of this run ask for {wanted}.jsonl"
+                right = f"the options of this run ask for {wanted}.jsonl"
+                yield (
+                    "teacher_file",
+                    right if wanted else f"{self.method} with these options takes no teacher's answers",
+                )
 
 
-class Table(Notebook):
-    """Notebooks 05 and 06, which only read run folders; `benchmark` stands for MUSE-Books."""
+class ResultsNotebook(Notebook):
+    """Notebooks that only read run folders."""
 
     seed: Seed = 0
     name: str = "fable"
-    benchmark: Benchmark = "books"
     out_dir: str = "outputs/fable"
 
 
-class Radar(Table):
+class TableNotebook(ResultsNotebook):
+    """Notebooks 05 and 06; `benchmark` stands for MUSE-Books."""
+
+    benchmark: Benchmark = "books"
+
+
+class Radar(ResultsNotebook):
     """Notebook 07; `benchmark` stands for WMDP-Cyber."""
 
     benchmark: Benchmark = "cyber"
 
 
-class Claims(Notebook):
+class Claims(ResultsNotebook):
     """Notebook 08. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
 
-    seed: Seed = 0
-    name: str = "fable"
     benchmarks: list[str] = ["books", "cyber"]
     resamples: int = Field(10_000, ge=5_000)
-    out_dir: str = "outputs/fable"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if [name.removeprefix("muse_").removeprefix("wmdp_") for name in self.benchmarks] != list(FABLE):
@@ -385,8 +370,8 @@ NOTEBOOKS: dict[str, type[Notebook]] = {
     "01_data_standardization": DataStandardization,
     "02_gradient_cosine": GradientCosine,
     "04_training": Training,
-    "05_main_results": Table,
-    "06_ablation": Table,
+    "05_main_results": TableNotebook,
+    "06_ablation": TableNotebook,
     "07_wmdp_radar": Radar,
     "08_claims": Claims,
 }
@@ -427,8 +412,8 @@ def row_values(values: Mapping[str, Any], row: str | None, *, source: str) -> di
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML file of keys and values. Raises ParameterError for a missing file, a doubled key or no such mapping."""
     if not file.exists():
-        near = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.yaml")], n=1)
-        raise ParameterError(f"{file}: no such params file{f'; did you mean {near[0]}?' if near else ''}")
+        there = [path.name for path in file.parent.glob("*.yaml")]
+        raise ParameterError(f"{file}: no such params file; {nearest(file.name, there)}")
     try:
         read = yaml.load(file.read_text("utf-8"), Loader=_Loader) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:

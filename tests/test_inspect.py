@@ -15,8 +15,9 @@ from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
 from mule_lib.paper import METRICS
+from mule_lib.params import ParameterError
 from mule_lib.suite import cli, inspect
-from mule_lib.suite.inspect import InspectError, compare, listing
+from mule_lib.suite.inspect import compare, listing
 from mule_lib.suite.runs import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,28 +45,19 @@ def test_compare_names_settings_and_numbers_that_differ(tmp_path):
     """A changed parameter, changed code, changed metrics with a paired interval and changed rates; nothing else."""
     one = run_of(tmp_path / "a", steps=40, forget=4)
     other = run_of(tmp_path / "b", steps=80, forget=14)
-    lines = "\n".join(compare(one, other))
+    lines = compare(one, other)
     assert "settings: 2 differ" in lines
     assert "params.steps: 40 | 80" in lines and "code.mule_lib/trainer.py: 'hash40' | 'hash80'" in lines
-    assert "forget: 20.0 | 70.0  +50.0 [" in lines and "general: 100.0 | 100.0  +0.0 [+0.0, +0.0]" in lines
-    assert "forget.refusal_rate: 0.800 | 0.300" in lines and "seed:" not in lines
-    same = compare(one, one)
-    assert "settings: all agree" in same
-    assert [line for line in same if "+0.0 [+0.0, +0.0]" in line] == same[-5:]
-    assert "other items: 20 and 10" in "\n".join(compare(one, run_of(tmp_path / "c", steps=1, forget=4, n=10)))
-    with pytest.raises(InspectError, match=r"no run lies there; a run folder has metrics.json and provenance.json"):
+    table = {line.split()[0]: line.split()[1:] for line in lines.split("\n") if line.endswith("20/20")}
+    assert table["forget"][:3] == ["20.0", "70.0", "50.0"] and table["general"][2:] == ["0.0", "0.0", "0.0", "20/20"]
+    assert "forget.refusal_rate: 0.8 | 0.3" in lines and "seed:" not in lines
+    assert "settings: all agree" in compare(one, one)
+    assert "20/10" in compare(one, run_of(tmp_path / "c", steps=1, forget=4, n=10))
+    with pytest.raises(ParameterError, match=r"no run lies there; a run folder has metrics.json and provenance.json"):
         compare(tmp_path, tmp_path)
-
-
-def test_list_has_a_line_per_run_and_no_drafts(tmp_path):
-    """Hidden drafts and other folders are passed over; lines are sorted."""
-    run_of(tmp_path / "runs" / "b", steps=1, forget=4)
-    run_of(tmp_path / "runs" / "a", steps=2, forget=10)
-    run_of(tmp_path / "runs" / ".a@host.1.draft", steps=2, forget=10)
-    (tmp_path / "tables").mkdir()
-    lines = list(listing(tmp_path))
-    assert [line.split()[0] for line in lines] == ["runs/a", "runs/b"]
-    assert "forget  50.0" in lines[0] and lines[0].endswith("print2")
+    # A line per run; hidden drafts are passed over.
+    run_of(tmp_path / ".a@host.1.draft", steps=2, forget=10)
+    assert [line.split()[0] for line in listing(tmp_path).split("\n")] == ["run", "a", "b", "c"]
 
 
 def test_doctor_names_what_is_wrong(monkeypatch):
@@ -164,14 +156,12 @@ def test_a_variant_is_found_by_its_file():
     ("words", "message"),
     [
         (["--row", "muel"], "--row muel: method = 'muel': did you mean 'mule'?"),
-        (["--row", "mule", "--set", "mlu"], "--set mlu: no such set here; there are forget, general"),
-        (["--row", "mule", "--stage", "training", "--set", "retainn"], "--set retainn: no such role here; there are"),
+        (["--row", "mule", "--set", "mlu"], "--set mlu: not here; there are forget, general"),
+        (["--row", "mule", "--stage", "training", "--set", "retainn"], "--set retainn: not here; there are"),
         (["--row", "mule", "--item", "999"], "--item 999: forget has 109 items, 0 to 108"),
         (["--row", "mule", "--item", "-1"], "--item -1: forget has"),
         (["--row", "base", "--stage", "training"], "base trains nothing"),
         (["--row", "mule", "--benchmark", "bokks"], "benchmark = 'bokks': did you mean 'books'?"),
-        (["--row", "mule", "Who?"], "give either a question or --row"),
-        ([], "give either a question or --row"),
     ],
 )
 def test_refusals_are_one_line(monkeypatch, words, message):
@@ -186,16 +176,6 @@ def test_refusals_are_one_line(monkeypatch, words, message):
         cli.main()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_a_question_of_ones_own(monkeypatch, capsys):
-    """As before: system message, prefix, and the answer between the marks."""
-    words = ["Who?", "--system", "Forget it.", "--prefix", "Sure:", "--answer", "copper."]
-    monkeypatch.setattr(sys, "argv", ["mule", "show-prompt", *words])
-    cli.main()
-    printed = capsys.readouterr().out
-    assert printed.strip().endswith("Sure:⟪ copper.<|end|>⟫")
-    assert "<|system|> Forget it." in printed
 
 
 # The reference
@@ -218,7 +198,7 @@ def test_the_reference_has_every_artifact_with_its_columns():
 
 def test_the_tables_are_those_of_the_runs_listed_beside_them():
     """Means over seeds of runs.csv are the measured numbers of the tables, in points; trained rows have five seeds."""
-    runs = inspect.reference_runs(KEPT)
+    runs = pd.read_csv(KEPT / "runs.csv")
     means = runs.groupby(["benchmark", "row"])[list(METRICS)].mean()
     for name in ("table1", "table2", "table3"):
         table = pd.read_csv(KEPT / "tables" / f"{name}.csv").dropna(subset=["measured"])
@@ -245,7 +225,7 @@ def test_a_fresh_run_is_the_reference_s_within_tolerance(row, tmp_path):
 def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):
     """A suite without a report is refused; samples and executed copies stay behind; the rest agrees with itself."""
     suite, kept = write_runs(tmp_path / "suite", rows=("base", "mule"), seeds=2), tmp_path / "kept"
-    with pytest.raises(InspectError, match=r"no report\.html"):
+    with pytest.raises(ParameterError, match=r"no report\.html"):
         inspect.keep_reference(suite, kept)
     (suite / "report.html").write_text("<p>")
     for name in ("tables/table1.csv", "tables/samples.jsonl", "executed/one.csv"):
@@ -266,5 +246,3 @@ def test_a_run_beyond_its_tolerance_is_named(tmp_path):
     compared, beyond = inspect.reference_differences(tmp_path / "fresh", tmp_path / "kept")
     assert compared == 1
     assert any(line.startswith("books/base/seed-0: forget is") for line in beyond)
-    with pytest.raises(InspectError, match=r"runs\.csv"):
-        inspect.reference_runs(tmp_path)

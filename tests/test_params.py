@@ -14,7 +14,7 @@ from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, load, method_o
     [
         ({"method": "mul"}, "method = 'mul': did you mean 'mule'?"),
         ({"learningrate": 1}, "unknown parameter 'learningrate'; did you mean 'learning_rate'?"),
-        ({"options": {"topk": 3}}, "options = {'topk': 3}: mule has no option 'topk'; did you mean 'top_k'?"),
+        ({"options": {"topk": 3}}, "options = {'topk': 3}: unknown parameter 'topk'; did you mean 'top_k'?"),
         ({"steps": "many"}, "steps = 'many': Input should be a valid integer"),
         ({"steps": -1}, "steps = -1: Input should be greater than or equal to 0"),
         ({"learning_rate": -0.1}, "learning_rate = -0.1: Input should be greater"),

@@ -15,19 +15,19 @@ from mule_lib import methods
 from mule_lib.data import files, load, save
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import METHOD_OPTIONS, ROOT, Table, Training
+from mule_lib.params import METHOD_OPTIONS, ROOT, TableNotebook, Training
 from mule_lib.suite import RunFolderError, notebook, open_run, runs
 from mule_lib.suite.notebook import NotebookError, run_notebook
 from mule_lib.suite.runs import (
     NOTEBOOK,
     check_free,
+    code_hashes,
     differences,
     fingerprint,
     identity,
     is_reusable,
     model_hash,
     read_identity,
-    remove_drafts,
     set_aside,
     teacher_answers,
     written_whole,
@@ -161,6 +161,9 @@ def test_adding_a_method_repeats_no_finished_run(library, tmp_path):
     assert repeated() == {"mule"}
     library("losses.py", "def duet(", "@torch.no_grad()\ndef duet(")
     assert repeated() == {"mule", "duet", "mule_duet_loss"}
+    before = code_hashes("ga")
+    library("data/fable/fable.yaml", "\n", "\n# Another world.\n")
+    assert differences(before, code_hashes("ga"))[0][0] == "mule_lib/data/fable/fable.yaml"
     library("prompts.py", 'DATE = "', 'DATE = "x')
     assert repeated() == set(given)
 
@@ -234,16 +237,16 @@ def test_a_run_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_a_kill_while_writing_leaves_no_part(tmp_path):
     """Nothing under the run's own name, and a draft that the next start of a suite removes."""
+    (tmp_path / "runs").mkdir()
     code = (
         "import os, signal; from pathlib import Path; from mule_lib.suite.runs import written_whole\n"
-        f"with written_whole(Path({str(tmp_path / 'run')!r})) as draft:\n"
+        f"with written_whole(Path({str(tmp_path / 'runs' / 'one')!r})) as draft:\n"
         "    (draft / 'metrics.json').write_text('{}')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == -9
-    assert [path.suffix for path in tmp_path.iterdir()] == [".draft"]
-    remove_drafts(tmp_path)
-    assert not list(tmp_path.iterdir())
+    assert [path.suffix for path in (tmp_path / "runs").iterdir()] == [".draft"]
+    assert set_aside(tmp_path, []) == [] and not list((tmp_path / "runs").iterdir())
 
 
 # Notebook 04
@@ -332,7 +335,7 @@ def test_a_failing_cell_is_named_and_kept(tmp_path, capsys):
     made_notebook(tmp_path / "bad.ipynb", body, "1 / 0")
     notebook.limit_threads(1)
     with pytest.raises(NotebookError, match=r"bad.ipynb, cell \d: ZeroDivisionError: division by zero; executed copy:"):
-        notebook.execute(tmp_path / "bad.ipynb", tmp_path / "done.ipynb", Table(benchmark="cyber"))
+        notebook.execute(tmp_path / "bad.ipynb", tmp_path / "done.ipynb", TableNotebook(benchmark="cyber"))
     kept = nbformat.read(tmp_path / "done.ipynb", as_version=4)
     outputs = [output for cell in kept.cells for output in cell.get("outputs", [])]
     assert any(output.get("ename") == "ZeroDivisionError" for output in outputs)
@@ -344,4 +347,4 @@ def test_a_dead_kernel_is_named(tmp_path):
     """A kernel that is killed, as for lack of memory, is an error with the likely reason."""
     made_notebook(tmp_path / "dead.ipynb", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
     with pytest.raises(NotebookError, match=r"dead\.ipynb: the kernel died, most often for lack of memory"):
-        notebook.execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", Table())
+        notebook.execute(tmp_path / "dead.ipynb", tmp_path / "done.ipynb", TableNotebook())

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -69,53 +70,50 @@ def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     if suite.params not in scales:
         raise ParameterError(f"{source}: params = {suite.params!r}: {params.nearest(suite.params, scales)}")
     known = params.read_yaml(ROOT / params_file(TRAINING, suite)[0])["rows"]
-    for key in ("runs", "beyond"):
-        for group in getattr(suite, key):
-            for row in group.rows:
-                if row not in known:
-                    raise ParameterError(f"{source}: {key}: row {row!r}: {params.nearest(row, known)}")
-            for benchmark in group.benchmarks:
-                if benchmark in PREPARED and not (ROOT / suite.data.get(benchmark, "-") / "train.jsonl").is_file():
-                    where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
-                    raise ParameterError(
-                        f"{source}: data: {where} has no train.jsonl; prepare it by {PREPARED[benchmark]}"
-                    )
+    for _, row in _pairs(suite.runs):
+        if row not in known:
+            raise ParameterError(f"{source}: runs: row {row!r}: {params.nearest(row, known)}")
+    for benchmark in benchmarks(suite):
+        where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
+        if benchmark in PREPARED and not (ROOT / where / "train.jsonl").is_file():
+            raise ParameterError(f"{source}: data: {where} has no train.jsonl; prepare it by {PREPARED[benchmark]}")
     for benchmark, teacher in {(job.benchmark, job.teacher) for job in jobs(suite) if job.teacher}:
         teacher_row(suite, benchmark, teacher)
-    measured = {(job.benchmark, job.row) for job in jobs(suite)}
-    for group in suite.beyond:
-        for pair in ((benchmark, row) for benchmark in group.benchmarks for row in group.rows):
-            if pair not in measured:
-                raise ParameterError(f"{source}: beyond: {pair[1]!r} on {pair[0]!r} is not among the runs")
+    for benchmark, row in _pairs(suite.beyond):
+        if (benchmark, row) not in _pairs(suite.runs):
+            raise ParameterError(f"{source}: beyond: {row!r} on {benchmark!r} is not among the runs")
     return suite
+
+
+def _pairs(groups: Sequence[params.RunGroup]) -> dict[tuple[str, str], int]:
+    """The most seeds that some group asks for, by benchmark and row."""
+    wanted: dict[tuple[str, str], int] = {}
+    for group in groups:
+        for pair in product(group.benchmarks, group.rows):
+            wanted[pair] = max(wanted.get(pair, 0), group.seeds)
+    return wanted
 
 
 def jobs(suite: Suite) -> list[TrainingJob]:
     """Every training of a suite, those with first seeds first; a job carries at most `seeds_per_job` seeds."""
-    wanted: dict[tuple[str, str], int] = {}
-    for group in suite.runs:
-        for benchmark in group.benchmarks:
-            for row in group.rows:
-                trains = options_of(suite.params, row).trains
-                seeds = min(group.seeds, suite.seeds or group.seeds) if trains else 1
-                wanted[benchmark, row] = max(wanted.get((benchmark, row), 0), seeds)
-    further = {(benchmark, row) for group in suite.beyond for benchmark in group.benchmarks for row in group.rows}
     found = []
-    for (benchmark, row), seeds in wanted.items():
-        for first in range(0, seeds, suite.seeds_per_job or seeds):
-            carried = tuple(range(first, min(seeds, first + (suite.seeds_per_job or seeds))))
-            teacher = options_of(suite.params, row).teacher_name
-            found.append(TrainingJob(benchmark, row, carried, teacher, first == 0 and (benchmark, row) in further))
+    for (benchmark, row), wanted in _pairs(suite.runs).items():
+        options = options_of(suite.params, row)
+        seeds = range(min(wanted, suite.seeds or wanted) if options.trains else 1)
+        each = suite.seeds_per_job or len(seeds)
+        for first in seeds[::each]:
+            beyond = first == 0 and (benchmark, row) in _pairs(suite.beyond)
+            found.append(TrainingJob(benchmark, row, tuple(seeds[first : first + each]), options.teacher_name, beyond))
     return sorted(found, key=lambda job: job.seeds[0])
 
 
 def row_of(scale: str, row: str) -> dict[str, Any]:
     """The flat parameters of a row of params/04_training/<scale>.yaml."""
     file = ROOT / "params" / TRAINING / f"{scale}.yaml"
-    return params.row_values(_read(file, file.stat().st_mtime_ns), row, source=str(file))
+    return params.row_values(_read(file), row, source=str(file))
 
 
-_read = cache(lambda file, changed: params.read_yaml(file))
+_read = cache(params.read_yaml)  # within one start, files stay as they are
 
 
 def options_of(scale: str, row: str):
@@ -200,15 +198,14 @@ def reproduce(
     profile: Path = Path("profiles/local"),
     cores: int | None = None,
     dry_run: bool = False,
-    more: Sequence[str] = (),
+    snakemake: Sequence[str] = (),
 ) -> None:
     """Run a suite's graph; steps whose inputs did not change are not run again.
 
-    `more` goes to Snakemake as it is. Raises ParameterError for a bad suite, a missing profile or a second start beside
-    a running one; ReproduceError when a step failed.
+    `snakemake` are its further arguments. Raises ParameterError for a bad suite, a missing profile or a second start
+    beside a running one; ReproduceError when a step failed.
     """
-    begun = time.time()
-    suite = read(file, name=name, seeds=seeds)
+    begun, suite = time.time(), read(file, name=name, seeds=seeds)
     out = ROOT / "outputs" / suite.name
     if not (ROOT / profile / "config.yaml").is_file():
         names = ", ".join(f"profiles/{path.parent.name}" for path in sorted(ROOT.glob("profiles/*/config.yaml")))
@@ -223,7 +220,7 @@ def reproduce(
         *("--config", f"name={suite.name}", *([f"seeds={suite.seeds}"] if suite.seeds else [])),
         *(["--cores", str(cores)] if cores else []),
         *(["--dry-run"] if dry_run else []),
-        *more,
+        *snakemake,
     ]
     if dry_run:
         _snakemake(command, out, begun)
@@ -231,14 +228,12 @@ def reproduce(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with filelock.FileLock(out / ".lock", timeout=0):
-            runs.remove_drafts(out / "runs")
             for place in runs.set_aside(out, {ROOT / folder for folder in folders}):
                 print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
             _snakemake(command, out, begun)
     except filelock.Timeout:
-        raise ParameterError(f"{out.relative_to(ROOT)}: another `mule reproduce` is at work there") from None
-    where = out.relative_to(ROOT)
-    print(f"done in {(time.time() - begun) / 60:.1f} min; tables, figures and report.html are in {where}")
+        raise ParameterError(f"outputs/{suite.name}: another `mule reproduce` is at work there") from None
+    print(f"done in {(time.time() - begun) / 60:.1f} min; tables, figures and report.html are in outputs/{suite.name}")
 
 
 def _snakemake(command: Sequence[str], out: Path, begun: float) -> None:

@@ -1,25 +1,26 @@
 """Looks at what is there: the machine, two runs side by side, all runs, prompts as a model sees them, the reference."""
 
+import math
 import os
 import platform
 import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 import psutil
 
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.intervals import bootstrap_difference
-from mule_lib.evaluate.result import RunResult
+from mule_lib.evaluate.result import METRICS_FILE, RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import EMBEDDED, ROOT, Training, load, read_yaml, validate
+from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training, load, read_yaml, validate
 from mule_lib.report.page import live_links
 from mule_lib.suite.runs import PACKAGES, differences, read_identity, runs_below
 
@@ -33,10 +34,7 @@ LEFT_OUT = frozenset({"runs", "stale", "teachers", "executed", "logs", "evaluati
 LARGEST = 4_000_000  # bytes
 # Points by which a fresh run may differ: other processors round otherwise, and training makes more of it.
 UNTRAINED, TRAINED = 1.0, 8.0
-
-
-class InspectError(ValueError):
-    """There is nothing of that kind to look at; the message says what would be right."""
+RUN = ["benchmark", "row", "seed"]
 
 
 class Finding(NamedTuple):
@@ -53,128 +51,91 @@ class Finding(NamedTuple):
 def examine() -> list[Finding]:
     """Everything worth knowing before a run or in a report of an error; importing torch takes some seconds."""
     import torch
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    from mule_lib import models
 
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     shown = ", ".join(f"{card.name} {card.total_memory / 2**30:.0f} GiB" for card in cards)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    memory, free = psutil.virtual_memory().total / 2**30, shutil.disk_usage(ROOT).free / 2**30
-    note = "" if memory > cores else "; each job needs more than 1 GiB, start fewer with --cores"
-    offline = os.environ.get("HF_HUB_OFFLINE") in {"1", "true", "True"}
+    cores, memory = os.cpu_count() or 1, psutil.virtual_memory().total / 2**30
+    free = shutil.disk_usage(ROOT).free / 2**30
+    kernel = "python3" in KernelSpecManager().find_kernel_specs()
+    damage = ""
+    try:
+        for which in EMBEDDED:
+            models.check_embedded(which)
+    except models.ModelFileError as error:
+        damage = str(error)
+    few = f"{cores} cores, {memory:.0f} GiB of memory; a job needs more than 1 GiB, start fewer with --cores"
     return [
         Finding("python", f"{platform.python_version()} ({sys.executable})", sys.version_info >= (3, 11)),
         _packages(),
-        _kernel(),
-        _models(),
+        Finding("kernel", "python3" if kernel else "none; run `python -m ipykernel install --sys-prefix`", kernel),
+        Finding("embedded models", damage or "as committed", not damage),
         Finding("accelerator", shown or "none; the embedded suite needs none"),
-        Finding("machine", f"{cores} cores, {memory:.0f} GiB of memory{note}", not note),
+        Finding("machine", few.partition(";")[0] if memory > cores else few, memory > cores),
         Finding("disk", f"{free:.0f} GiB free at {ROOT}", free > 1),
-        Finding("Hugging Face Hub", "not asked (HF_HUB_OFFLINE is set)" if offline else "asked for models by name"),
     ]
 
 
 def _packages() -> Finding:
     """Installed versions against requirements.lock, where that file lies beside the library."""
-    file = ROOT / "requirements.lock"
+    file, there, wrong = ROOT / "requirements.lock", [], []
     pinned = re.findall(r"^([\w.-]+)==([^\s+]+)", file.read_text("utf-8") if file.is_file() else "", re.MULTILINE)
-    locked, there, wrong = {name.lower(): number for name, number in pinned}, [], []
+    locked = {name.lower(): number for name, number in pinned}
     for name in (*PACKAGES, *TOOLS):
         try:
-            there.append(f"{name} {version(name)}")
+            number = version(name).partition("+")[0]
         except PackageNotFoundError:
-            wrong.append(f"{name} is missing")
-            continue
-        if locked.get(name, there[-1].split()[1].split("+")[0]) != there[-1].split()[1].split("+")[0]:
+            number = "is missing"
+        there.append(f"{name} {number}")
+        if number != locked.get(name, number):
             wrong.append(f"{there[-1]}, requirements.lock has {locked[name]}")
-    return Finding("packages", "; ".join(wrong) if wrong else ", ".join(there), not wrong)
+    return Finding("packages", "; ".join(wrong) or ", ".join(there), not wrong)
 
 
-def _kernel() -> Finding:
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+def compare(one: Path, other: Path) -> str:
+    """Every setting and number in which two runs A and B differ; paired 95 % intervals where the items are the same.
 
-    try:
-        return Finding("kernel", f"python3 -> {KernelSpecManager().get_kernel_spec('python3').argv[0]}")
-    except NoSuchKernel:
-        return Finding("kernel", "no kernel named python3; run `python -m ipykernel install --sys-prefix`", False)
-
-
-def _models() -> Finding:
-    from mule_lib import models
-
-    try:
-        for which in EMBEDDED:
-            models.check_embedded(which)
-        shown = ", ".join(f"{name} {digest[:12]}" for name, digest in models.embedded_hashes().items())
-    except models.ModelFileError as error:
-        return Finding("embedded models", str(error), False)
-    return Finding("embedded models", shown)
-
-
-def compare(one: Path, other: Path) -> list[str]:
-    """Lines that name every setting and number in which two runs differ; paired intervals where the items are the same.
-
-    Raises InspectError for a folder that holds no whole run.
+    Raises ParameterError for a folder that holds no whole run.
     """
-    left, right = _read(one), _read(other)
+    for folder in (one, other):
+        if read_identity(folder) is None:
+            raise ParameterError(f"{folder}: no run lies there; a run folder has metrics.json and provenance.json")
+    a, b = RunResult.read(one), RunResult.read(other)
     settings = differences(read_identity(one), read_identity(other))
-    lines = [
-        f"{side}  {run.benchmark} {run.row} seed {run.seed} [{run.identity}]  {run.folder}"
-        for side, run in (("A", left), ("B", right))
-    ]
-    lines.append("settings: " + (f"{len(settings)} differ" if settings else "all agree"))
-    lines += [f"  {name}: {_setting(name, a)} | {_setting(name, b)}" for name, a, b in settings]
-    lines.append("numbers, A | B, and B minus A with its 95 % interval (points):")
-    for metric in METRICS:
-        a, b = left.metrics[metric], right.metrics[metric]
-        lines.append(f"  {metric}: {a:.1f} | {b:.1f}  {_change(left.values[metric], right.values[metric], b - a)}")
-    rates = differences(_rates(left.details), _rates(right.details))
-    return [*lines, *(f"  {name}: {_rate(a)} | {_rate(b)}" for name, a, b in rates)]
+    numbers = pd.DataFrame([_change(metric, a, b) for metric in METRICS])
+    # Plain rates of each set, without what depends on single subjects, families or letters.
+    rates = [each for each in differences(a.details, b.details) if each[0].count(".") == 1]
+    lines = [f"{r.benchmark} {r.row} seed {r.seed} [{r.identity}]  {r.folder}" for r in (a, b)]
+    lines.append(f"settings: {len(settings)} differ" if settings else "settings: all agree")
+    lines += [f"  {name}: {left!r} | {right!r}" for name, left, right in settings]
+    lines.append("numbers in points, B minus A with its 95 % interval:")
+    lines.append(numbers.to_string(index=False, float_format="%.1f"))
+    return "\n".join([*lines, *(f"  {name}: {left} | {right}" for name, left, right in rates)])
 
 
-def listing(folder: Path) -> Iterator[str]:
+def _change(metric: str, a: RunResult, b: RunResult) -> dict[str, float | str]:
+    left, right = a.values[metric], b.values[metric]
+    low, high = bootstrap_difference(right, left)[1:3] if len(left) == len(right) else (math.nan, math.nan)
+    points = {"A": a.metrics[metric], "B": b.metrics[metric], "B-A": b.metrics[metric] - a.metrics[metric]}
+    return {"metric": metric, **points, "low": 100 * low, "high": 100 * high, "items": f"{len(left)}/{len(right)}"}
+
+
+def listing(folder: Path) -> str:
     """One line per run below a folder: where, the five metrics, seconds, age, identity."""
-    for place in runs_below(folder):
-        run = _read(place)
-        shown = "  ".join(f"{name} {run.metrics[name]:5.1f}" for name in METRICS)
-        age = (time.time() - (place / "metrics.json").stat().st_mtime) / 3600
-        seconds = run.timing.get("seconds", 0)
-        yield f"{place.relative_to(folder)}  {shown}  {seconds:.0f} s  {age:.1f} h old  {run.identity}"
+    lines = [
+        {"run": place.relative_to(folder).as_posix(), **run.metrics, "seconds": run.timing.get("seconds", 0)}
+        | {"hours old": (time.time() - (place / METRICS_FILE).stat().st_mtime) / 3600, "identity": run.identity}
+        for place in runs_below(folder)
+        for run in [RunResult.read(place)]
+    ]
+    if not lines:
+        return f"{folder}: no runs; `make reproduce` makes them"
+    return pd.DataFrame(lines).to_string(index=False, float_format="%.1f")
 
 
-def _read(folder: Path) -> RunResult:
-    if read_identity(folder) is None:
-        raise InspectError(f"{folder}: no run lies there; a run folder has metrics.json and provenance.json")
-    return RunResult.read(folder)
-
-
-def _setting(name: str, value: Any) -> str:
-    return "missing" if value is None and not name.startswith("params.") else repr(value)
-
-
-def _rate(value: Any) -> str:
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-
-def _rates(details: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The plain rates of each set, without what depends on single subjects, families or letters."""
-    return {name: {k: v for k, v in detail.items() if isinstance(v, int | float)} for name, detail in details.items()}
-
-
-def _change(one: Sequence[float], other: Sequence[float], points: float) -> str:
-    if len(one) != len(other):
-        return f"{points:+.1f} (other items: {len(one)} and {len(other)})"
-    _, low, high, n, _ = bootstrap_difference(other, one)
-    return f"{points:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] on {n} items"
-
-
-def own_prompt(question: str, *, model: str = "base", **parts: str | None) -> str:
-    """A question of one's own as the model's template renders it; `parts` are system, prefix and answer."""
-    from mule_lib import models, prompts
-
-    _, tokenizer = models.load(model)
-    return prompts.render(tokenizer, question, **parts).text(tokenizer)
-
-
-def row_params(row: str, **changes: Any) -> Training:
+def row_params(row: str, **changes) -> Training:
     """Parameters of notebook 04 for a row of Fable's file, else for the method of that name.
 
     Raises ParameterError for a row that is neither, or for a bad change.
@@ -186,94 +147,73 @@ def row_params(row: str, **changes: Any) -> Training:
 
 
 def row_prompts(
-    row: str,
-    *,
-    benchmark: str = "books",
-    data_dir: str | Path = "",
-    objective: str = "obj1",
-    stage: str = "evaluation",
-    part: str | None = None,
-    item: int = 0,
-    model: str | None = None,
-    choice_style: str | None = None,
+    row: str, *, objective: str = "obj1", stage: str = "evaluation", part: str | None = None, item: int = 0, **changes
 ) -> list[str]:
     """Lines that show one prompt of a row: a heading, the prompt with its scored tokens marked, and the reference.
 
     The row's model is not trained here: the text between the marks is written by the model as it is loaded, behind the
-    prompt that the trained row would see. Raises ValueError in one line for a row, set, role or item that is not there.
+    prompt that the trained row would see. `changes` are parameters of notebook 04.
+    Raises ParameterError for a row, set, role or item that is not there.
     """
-    given = {"benchmark": benchmark, "data_dir": str(data_dir), "model": model, "choice_style": choice_style}
-    p = row_params(row, **{name: value for name, value in given.items() if value})
     from mule_lib import data, methods, training
+    from mule_lib.data.items import SETS as ALL
 
+    p = row_params(row, **changes)
     loaded = data.load(p.benchmark, p.data_dir, data_format=p.data_format)
     method = methods.get(p.method, p.options)
+    if stage == "training" and not method.terms:
+        raise ParameterError(f"--stage training: {row} trains nothing; its prompts are those of --stage evaluation")
     if stage == "training":
-        if not method.terms:
-            raise InspectError(f"--stage training: {row} trains nothing; its prompts are those of --stage evaluation")
-        groups: dict[str, list] = {}
+        name, groups = part or ROLES[objective], {}
         for record in loaded.records:
             if record.objective == objective:
                 groups.setdefault(record.role, []).append(record)
-        record = _chosen(groups, part or ROLES[objective], item, "role")
-        return list(_training(*training.load_model(p), loaded, method, record))
-    names = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
-    asked = _chosen({name: getattr(loaded.sets, name) for name in names}, part or SETS[objective], item, "set")
-    steering = method.steering(loaded.topic, name=loaded.prompt_name)
-    return list(_evaluation(*training.load_model(p), asked, steering, p))
-
-
-def _chosen(groups: Mapping[str, Sequence], name: str, number: int, kind: str):
+    else:
+        name, groups = part or SETS[objective], {each: getattr(loaded.sets, each) for each in ALL}
     if not groups.get(name):
-        there = ", ".join(each for each, members in groups.items() if members)
-        raise InspectError(f"--set {name}: no such {kind} here; there are {there}")
-    if not 0 <= number < len(groups[name]):
-        raise InspectError(f"--item {number}: {name} has {len(groups[name])} items, 0 to {len(groups[name]) - 1}")
-    return groups[name][number]
+        raise ParameterError(f"--set {name}: not here; there are {', '.join(k for k, v in groups.items() if v)}")
+    if not 0 <= item < len(groups[name]):
+        raise ParameterError(f"--item {item}: {name} has {len(groups[name])} items, 0 to {len(groups[name]) - 1}")
+    shown = _training if stage == "training" else _evaluation
+    return list(shown(*training.load_model(p), loaded, method, groups[name][item], p))
 
 
-def _evaluation(model, tokenizer, item, steering, p) -> Iterator[str]:
-    from mule_lib import prompts
+def _evaluation(model, tokenizer, loaded, method, item, p: Training) -> Iterator[str]:
     from mule_lib.data.items import ChoiceItem
-    from mule_lib.evaluate.row import query
-    from mule_lib.models import contexts, greedy, option_log_likelihoods
+    from mule_lib.evaluate.row import answer_choices, answer_open
+    from mule_lib.prompts import answers
 
-    limits = {"max_thought_tokens": p.max_thought_tokens}
-    context = contexts(model, tokenizer, [query(item, p.choice_style)], steering, **limits)[0]
-    text = _decoded(tokenizer, context.input_ids)
+    steering = method.steering(loaded.topic, name=loaded.prompt_name)
+    given = (model, tokenizer, {"": [item]}, steering)
+    sizes = {"batch_size": p.batch_size, "max_thought_tokens": p.max_thought_tokens}
     yield f"item {item.id}, evaluated under {item.objective}"
     if not isinstance(item, ChoiceItem):
-        ids = greedy(model, tokenizer, [context.input_ids], max_new_tokens=p.max_new_tokens, batch_size=1)[0]
-        yield f"{text}⟪{_decoded(tokenizer, ids)}⟫"
+        [written] = answer_open(*given, max_new_tokens=p.max_new_tokens, **sizes)[""]
+        yield f"{_decoded(tokenizer, written.context.input_ids)}⟪{written.output}⟫"
         yield f"compared with: {item.reference}"
         return
-    offered = [prompts.encode_text(tokenizer, option) for option in prompts.answers(item.options, style=p.choice_style)]
-    scores = option_log_likelihoods(model, [context.input_ids], [offered], batch_size=len(offered))[0]
-    yield text
-    for at, (ids, score) in enumerate(zip(offered, scores, strict=True)):
-        notes = {item.answer: " right", item.refusal: " refusal"}.get(at, "")
-        chosen = " <- likeliest" if score == max(scores) else ""
-        yield f"  ⟪{_decoded(tokenizer, ids)}⟫ {score:.3f} nats{notes}{chosen}"
+    [chosen] = answer_choices(*given, style=p.choice_style, **sizes)[""]
+    yield _decoded(tokenizer, chosen.context.input_ids)
+    for at, (option, score) in enumerate(zip(answers(item.options, style=p.choice_style), chosen.scores, strict=True)):
+        note = {item.answer: " right", item.refusal: " refusal"}.get(at, "")
+        yield f"  ⟪{option}⟫ {score:.3f} nats{note}{' <- likeliest' if option == chosen.output else ''}"
 
 
-def _training(model, tokenizer, data, method, record) -> Iterator[str]:
+def _training(model, tokenizer, loaded, method, record, p: Training) -> Iterator[str]:
     from mule_lib.training.batches import encode
     from mule_lib.training.teacher import teacher_answers
 
-    group = record.group
-    resolved = method.on_groups({each.group for each in data.records})
-    terms = [term for term in resolved.terms if term.takes(group)]
-    yield f"record {record.id}, group {group}"
-    if not terms:
-        yield f"{method.label} does not use this group"
-        return
+    resolved = method.on_groups({each.group for each in loaded.records})
+    yield f"record {record.id}, group {record.group}"
     answers = []
     if method.distils:
-        steering = method.teacher_steering(data.topic, name=data.prompt_name)
+        steering = method.teacher_steering(loaded.topic, name=loaded.prompt_name)
         limits = {"answers": method.options.answers, "max_answer_tokens": method.options.max_answer_tokens}
         answers = teacher_answers(model, tokenizer, [record], steering, **limits)
-    (example,) = encode(tokenizer, [replace(record, anchor=None)], resolved, answers)
-    for term in terms:
+    examples = encode(tokenizer, [replace(record, anchor=None)], resolved, answers)
+    if not examples:
+        yield f"{method.label} does not use this group"
+    for term, example in ((term, each) for each in examples for term in resolved.terms if term.takes(record.group)):
         for name in term.continuations:
             answer = _decoded(tokenizer, example.continuations[name])
             yield f"term {term.name}, student, {name}: {_decoded(tokenizer, example.context)}⟪{answer}⟫"
@@ -282,7 +222,7 @@ def _training(model, tokenizer, data, method, record) -> Iterator[str]:
                 yield f"term {term.name}, {who}, {name}: {_decoded(tokenizer, before)}⟪{answer}⟫"
 
 
-def _decoded(tokenizer, ids) -> str:
+def _decoded(tokenizer, ids: Sequence[int]) -> str:
     """Ids with their special tokens and no cleaning, as the model sees them."""
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
@@ -290,21 +230,18 @@ def _decoded(tokenizer, ids) -> str:
 def keep_reference(suite: Path, reference: Path) -> list[Path]:
     """Replace `reference` by the small files of a suite's folder and a table of its runs; return what was kept.
 
-    Raises InspectError where the suite has no report, since then it did not end.
+    Raises ParameterError where the suite has no report, since then it did not end.
     """
     if not (suite / "report.html").is_file():
-        raise InspectError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
-    runs = [RunResult.read(folder) for folder in runs_below(suite / "runs")]
+        raise ParameterError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
     chosen = [file.relative_to(suite) for file in sorted(suite.rglob("*")) if is_kept(file, suite)]
     shutil.rmtree(reference, ignore_errors=True)
     for name in chosen:
         (reference / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(suite / name, reference / name)
-    times = ("steps", "train_seconds", "evaluate_seconds")
+    runs, times = map(RunResult.read, runs_below(suite / "runs")), ("steps", "train_seconds", "evaluate_seconds")
     lines = [
-        {"benchmark": r.benchmark, "row": r.row, "seed": r.seed, "identity": r.identity, **r.metrics}
-        | {name: r.timing[name] for name in times}
-        for r in runs
+        r.model_dump(include={*RUN, "identity"}) | r.metrics | {name: r.timing[name] for name in times} for r in runs
     ]
     pd.DataFrame(lines).to_csv(reference / "runs.csv", index=False, float_format="%.2f")
     # The page without links to what is not kept.
@@ -319,25 +256,16 @@ def is_kept(file: Path, suite: Path) -> bool:
     return file.is_file() and not hidden and file.suffix in KEPT and file.stat().st_size <= LARGEST
 
 
-def reference_runs(reference: Path) -> pd.DataFrame:
-    """The table of runs of a reference. Raises InspectError where there is none."""
-    file = reference / "runs.csv"
-    if not file.is_file():
-        raise InspectError(f"{file}: missing; `mule reference` writes it from a suite that was run")
-    return pd.read_csv(file)
-
-
 def reference_differences(suite: Path, reference: Path) -> tuple[int, list[str]]:
     """How many runs below a folder the reference has, and one line per metric beyond its tolerance."""
-    held = reference_runs(reference).set_index(["benchmark", "row", "seed"])
-    runs = [RunResult.read(folder) for folder in runs_below(suite)]
-    runs = [run for run in runs if (run.benchmark, run.row, run.seed) in held.index]
+    held = pd.read_csv(reference / "runs.csv").set_index(RUN)
+    runs = {(r.benchmark, r.row, r.seed): r for r in map(RunResult.read, runs_below(suite))}
+    runs = {name: run for name, run in runs.items() if name in held.index}
     beyond = []
-    for run in runs:
+    for (benchmark, row, seed), run in runs.items():
         tolerance = TRAINED if run.timing["steps"] else UNTRAINED
-        for metric in METRICS:
-            here, there = run.metrics[metric], held.loc[(run.benchmark, run.row, run.seed), metric]
+        for metric, here in run.metrics.items():
+            there = held.loc[(benchmark, row, seed), metric]
             if abs(here - there) > tolerance:
-                name = f"{run.benchmark}/{run.row}/seed-{run.seed}"
-                beyond.append(f"{name}: {metric} is {here:.1f}, in the reference {there:.1f} (tolerance {tolerance:g})")
+                beyond.append(f"{benchmark}/{row}/seed-{seed}: {metric} is {here:.1f}, in the reference {there:.1f}")
     return len(runs), beyond

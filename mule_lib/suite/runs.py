@@ -24,8 +24,9 @@ PROVENANCE_FILE = "provenance.json"
 LIBRARY = ROOT / "mule_lib"
 NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
-# Rooms that only check, read or start: no number depends on them. Standardized data counts by its content.
-WITHOUT_NUMBERS = ("params.py", "report", "suite", "data/standardize")
+# Rooms that only check, read or start: no number depends on them. Standardized data counts by its content, prompt texts
+# count by benchmark, weights by model.
+WITHOUT_NUMBERS = ("params.py", "report", "suite", "data/standardize", "prompt_texts", "embedded")
 # Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
 BY_DEFINITION = ("methods", "losses", "gradients")
 # Where a result lies does not change it; files and models count by their content.
@@ -64,21 +65,16 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def flat(values: Mapping[str, Any], *, before: str = "") -> dict[str, Any]:
-    """Nested mappings as one level, keys joined by dots."""
-    lines: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            lines |= flat(value, before=f"{before}{name}.")
-        else:
-            lines[f"{before}{name}"] = value
-    return lines
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """What two identities differ in: name, its value in the first, in the second; None where it is missing."""
-    left, right = flat(one), flat(other)
-    return [(name, left.get(name), right.get(name)) for name in {**left, **right} if left.get(name) != right.get(name)]
+def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = "") -> list[tuple[str, Any, Any]]:
+    """What two identities differ in: name (nested ones joined by dots), value in the first and second or None."""
+    found = []
+    for name in {**one, **other}:
+        left, right = one.get(name), other.get(name)
+        if isinstance(left or {}, Mapping) and isinstance(right or {}, Mapping) and (left or right):
+            found += differences(left or {}, right or {}, f"{before}{name}.")
+        elif left != right:
+            found.append((f"{before}{name}", left, right))
+    return found
 
 
 def model_hash(name: str, revision: str = "") -> str:
@@ -95,13 +91,15 @@ def model_hash(name: str, revision: str = "") -> str:
 
 
 def code_hashes(method: str) -> dict[str, str]:
-    """Hash of each file that makes numbers, by its path; comments, docstrings and layout do not count.
+    """Hash of each file that makes numbers, by its path; comments, docstrings and layout of code do not count.
 
-    Of `methods`, `losses` and `gradients` instead the definitions that `method` and the other files reach.
+    Of `methods`, `losses` and `gradients` instead the definitions that `method` and the other files reach. The YAML
+    beside the code (Fable's worlds, the attacks) counts as it is.
     """
-    names = {file: file.relative_to(LIBRARY).as_posix() for file in sorted(LIBRARY.rglob("*.py"))}
+    names = {file.relative_to(LIBRARY).as_posix(): file for file in sorted(LIBRARY.rglob("*.*"))}
     left_out = (*WITHOUT_NUMBERS, *(f"{name}.py" for name in BY_DEFINITION))
-    files = {n: f for f, n in names.items() if not any(n == each or n.startswith(f"{each}/") for each in left_out)}
+    counted = {n: f for n, f in names.items() if not any(n == each or n.startswith(f"{each}/") for each in left_out)}
+    files = {name: file for name, file in counted.items() if file.suffix == ".py"}
     definitions = {
         f"{module}.{name}": part
         for module in BY_DEFINITION
@@ -113,6 +111,7 @@ def code_hashes(method: str) -> dict[str, str]:
     for file in files.values():
         waiting += _source(file).references
     hashes = {f"mule_lib/{name}": _source(file).hash for name, file in files.items()}
+    hashes |= {f"mule_lib/{name}": file_hash(file) for name, file in counted.items() if file.suffix == ".yaml"}
     while waiting:
         name = waiting.pop()
         if name in definitions and name not in hashes:
@@ -145,28 +144,27 @@ def _code(nodes: Collection[ast.AST], module: str = "") -> _Code:
 
 
 def _source(file: Path) -> _Code:
-    status = file.stat()
-    return _parsed(file, status.st_mtime_ns, status.st_size)
+    return _parsed(file.read_text("utf-8"), file.name)
 
 
 @cache
-def _parsed(file: Path, changed: int, size: int) -> _Code:
+def _parsed(text: str, file: str) -> _Code:
     """A file's code (a notebook's code cells) without comments and docstrings.
 
     Each entry of the dict METHODS is a definition of its own; statements that define no name are "*".
     """
-    text = file.read_text("utf-8")
-    if file.suffix == ".ipynb":
+    module = file.removesuffix(".py")
+    if file.endswith(".ipynb"):
         cells = (cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code")
         lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
         text = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-    tree = ast.parse(text, filename=str(file))
+    tree = ast.parse(text, filename=file)
     for node in ast.walk(tree):
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body[:] = node.body[1:] or [ast.Pass()]
     parts: dict[str, list[ast.AST]] = {}
-    for node in tree.body if file.stem in BY_DEFINITION else ():
+    for node in tree.body if module in BY_DEFINITION else ():
         value, name = getattr(node, "value", None), getattr(node, "name", None)
         targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
         names = [name] if name else [each.id for each in targets if isinstance(each, ast.Name)]
@@ -175,7 +173,7 @@ def _parsed(file: Path, changed: int, size: int) -> _Code:
         elif not isinstance(node, ast.Import | ast.ImportFrom):
             for each in names or ["*"]:
                 parts.setdefault(each, []).append(node)
-    definitions = {name: _code(nodes, file.stem) for name, nodes in parts.items()}
+    definitions = {name: _code(nodes, module) for name, nodes in parts.items()}
     return _code([tree])._replace(definitions=definitions)
 
 
@@ -204,13 +202,12 @@ def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dic
 
 
 def _git() -> dict[str, Any]:
-    def ask(*words: str) -> str:
-        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        return {"commit": ask("rev-parse", "HEAD"), "dirty": bool(ask("status", "--porcelain", "--untracked-files=no"))}
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):  # an installed copy without its repository
         return {"commit": None, "dirty": None}
+    return {"commit": found.removesuffix("-dirty"), "dirty": found.endswith("-dirty")}
 
 
 @dataclass(frozen=True)
@@ -241,13 +238,7 @@ class Run:
         return [RunResult.read(self.seed_folder(seed)) for seed in self.p.seeds]
 
     def write(
-        self,
-        seed: int,
-        trained,
-        evaluation,
-        *,
-        evaluate_seconds: float,
-        beyond: Mapping[str, Any] | None = None,
+        self, seed: int, trained, evaluation, *, evaluate_seconds: float, beyond: Mapping[str, Any] | None = None
     ) -> RunResult:
         """Write the folder of one seed whole: parameters, metrics, item values, samples, provenance.
 
@@ -258,28 +249,18 @@ class Run:
         # A hub model has a commit only once it is here.
         found = {**self.identities[seed], "model": model_hash(p.model, p.revision)}
         check_free(folder, found, overwrite=p.overwrite)
+        seconds = {"train_seconds": trained.seconds, "evaluate_seconds": evaluate_seconds}
+        seconds["seconds"] = trained.seconds + evaluate_seconds
         result = RunResult(
-            benchmark=p.benchmark,
-            row=p.row,
-            method=p.method,
+            **{name: getattr(p, name) for name in ("benchmark", "row", "method")},
+            **{name: getattr(evaluation, name) for name in ("metrics", "n", "values")},
+            **{name: getattr(trained, name) for name in ("obedience", "log")},
             label=trained.method.label,
             seed=seed,
             identity=fingerprint(found),
-            metrics=evaluation.metrics,
-            n=evaluation.n,
-            details={
-                name: {k: v for k, v in detail.items() if k != "items"} for name, detail in evaluation.details.items()
-            },
-            timing={
-                "train_seconds": round(trained.seconds, 2),
-                "evaluate_seconds": round(evaluate_seconds, 2),
-                "seconds": round(trained.seconds + evaluate_seconds, 2),
-                "steps": trained.steps,
-            },
+            details={name: {k: v for k, v in d.items() if k != "items"} for name, d in evaluation.details.items()},
+            timing={name: round(value, 2) for name, value in seconds.items()} | {"steps": trained.steps},
             beyond=beyond,
-            obedience=trained.obedience,
-            log=trained.log,
-            values=evaluation.values,
         )
         values = {**p.model_dump(mode="json"), "seeds": [seed]}
         source = provenance(values, started=self.started, fingerprint=fingerprint(found), identity=found)
@@ -371,30 +352,22 @@ def written_whole(folder: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def remove_drafts(folder: Path) -> None:
-    """Remove what killed processes have left below `folder`, where none is at work."""
-    for draft in [*folder.rglob(".*.draft"), *folder.rglob(".*.old")]:
-        shutil.rmtree(draft, ignore_errors=True)
-
-
 def runs_below(folder: Path) -> list[Path]:
     """All whole run folders below a folder, sorted by name; hidden drafts do not count."""
-    found = (file.parent for file in folder.rglob(METRICS_FILE))
-    return sorted(
-        run
-        for run in found
-        if read_identity(run) is not None and not any(p.startswith(".") for p in run.relative_to(folder).parts)
-    )
+    found = sorted(file.parent for file in folder.rglob(METRICS_FILE))
+    return [run for run in found if read_identity(run) and "/." not in f"/{run.relative_to(folder).as_posix()}"]
 
 
 def set_aside(out: Path, wanted: Collection[Path]) -> list[Path]:
     """Move runs below `out`/runs that are neither `wanted` nor still valid to `out`/stale; return where they went.
 
     A run that is not asked for but agrees with today's parameters, code, data, model and packages stays: it is one
-    more seed. Nothing is deleted but an earlier stale run of the same place.
+    more seed. Nothing is deleted but drafts of killed processes (none is at work) and an earlier stale run.
     """
+    for draft in [*(out / "runs").rglob(".*.draft"), *(out / "runs").rglob(".*.old")]:
+        shutil.rmtree(draft, ignore_errors=True)
     moved = []
-    for folder in runs_below(out / "runs") if (out / "runs").is_dir() else []:
+    for folder in runs_below(out / "runs"):
         if folder in wanted or _is_valid(folder):
             continue
         place = out / "stale" / folder.relative_to(out / "runs")
@@ -421,9 +394,8 @@ def teacher_answers(p: Training, file: Path, *, ask: bool = False, batch_size: i
     Raises TeacherFileError for a method without a teacher, and for a file of other answers unless `overwrite`.
     """
     from mule_lib import data, methods, training  # torch
-    from mule_lib.training import teacher
 
-    return teacher.shared(
+    return training.teacher.shared(
         file,
         data.load(p.benchmark, p.data_dir),
         methods.get(p.method, p.options),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from importlib import resources
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 import yaml
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from mule_lib import prompts
 from mule_lib.data.standardize.generators import Generator, Request, in_words
-from mule_lib.params import Checked, Count, Seed, one_of
+from mule_lib.params import Checked, Count, Seed
 
 COLUMNS = ["step", "asked", "failed", "refused", "items", "accepted", "rejected"]
 
@@ -58,7 +58,7 @@ def _form(shape: dict | list | str) -> Any:
 class Standardize(Checked):
     """`mule standardize`. Sources: "" is the Hub at the pinned commit, else a file or folder. All counts are ours."""
 
-    benchmark: one_of(("muse_books", "wmdp_cyber")) = "muse_books"  # also names its prompt texts
+    benchmark: Literal["muse_books", "wmdp_cyber"] = "muse_books"  # also names its prompt texts
     out_dir: str = "data/muse_books"
     seed: Seed = 0
 
@@ -66,7 +66,7 @@ class Standardize(Checked):
     questions_source: str = ""  # MUSE's knowmem, WMDP's questions
     general_source: str = ""  # Wikipedia
     mmlu_source: str = ""
-    mmlu_split: one_of(("test", "validation", "dev")) = "test"
+    mmlu_split: Literal["test", "validation", "dev"] = "test"
     forget_chunks: Count = 400  # drawn at random from all; about 60 % of them train
     general_articles: Count = 300  # one chunk of each
     questions: Count = 300  # WMDP questions drawn for open form
@@ -85,7 +85,7 @@ class Standardize(Checked):
     anchor_share: float = Field(0.5, ge=0, lt=1)
     evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
     validation_share: float = Field(0.1, gt=0, lt=0.4)
-    evaluation_prefixes: one_of(("train", "held_out")) = "train"
+    evaluation_prefixes: Literal["train", "held_out"] = "train"
 
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: Count = 4
@@ -93,7 +93,7 @@ class Standardize(Checked):
     attacker_tokens: Count = 32
 
     # Any OpenAI-compatible endpoint, a local transformers model, or recorded replies.
-    generator: one_of(("openai", "local", "replay")) = "openai"
+    generator: Literal["openai", "local", "replay"] = "openai"
     generator_model: str = ""
     replay_file: str = ""
     cache_file: str = ""  # "" is <out_dir>/replies.jsonl
