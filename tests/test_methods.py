@@ -140,7 +140,7 @@ def test_bad_methods_and_options_are_refused_with_the_nearest_name():
         (lambda: run("mule", topk=3), r"^MULE: unknown parameter 'topk'; did you mean 'top_k'\?$"),
         (lambda: run("mule", beta=0), r"^MULE: beta = 0: Input should be greater than 0$"),
         (lambda: run("mule_bild_loss", top_k=1), r"^Ours w/ BILD Loss: top_k = 1: .* greater than or equal to 2$"),
-        (lambda: methods.get("base", {"beta": 1}), r"^Base: unknown parameter 'beta'; valid names are none$"),
+        (lambda: methods.get("base", {"beta": 1}), r"^Base: unknown parameter 'beta'; choose from none$"),
         (
             lambda: METHODS["ngdiff"].on_groups([RETAIN]),
             r"^NGDiff needs records of obj2/neighbor for its term 'neighbor'; the data has obj1/retain$",
