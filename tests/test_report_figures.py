@@ -83,20 +83,6 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
     assert "easured" not in "".join(_texts(reported)) + reported.finding
 
 
-def test_training_curves_have_a_panel_per_row_and_a_line_per_seed(runs):
-    """Rows that train nothing have none; the text counts whose loss fell."""
-    picture = figures.training(runs, "books", order=["mule", "sft"])
-    trained = {row for row in ROWS if row not in ("base", "gold", "upper_bound")}
-    assert set(picture.data["row"]) == trained
-    drawn = [axis for axis in picture.figure.axes if axis.lines]
-    assert [axis.get_title(loc="left") for axis in drawn][:2] == ["MULE", "SFT"]
-    assert all(len(axis.lines) == 2 for axis in drawn) and len(drawn) == len(trained)
-    assert picture.finding.endswith(f"falls for {len(trained)} of {len(trained)} rows; it rises for: none.")
-    rising = [run.model_copy(update={"log": run.log[::-1]}) if run.row == "sft" else run for run in runs]
-    assert figures.training(rising, "books").finding.endswith("it rises for: SFT.")
-    assert figures.training(runs, "none").finding == "No trained row was run."
-
-
 def test_one_runs_curve_draws_each_term_in_its_own_style():
     """The sum and every term once; first and last loss and which terms fell are in the text."""
     picture = figures.training_curve(LOG, title="MULE")
@@ -169,12 +155,6 @@ def test_heat_maps_hold_every_value():
     assert any("proxy A-distance" in text for text in _texts(distances))
 
 
-def test_changes_show_both_formats_and_the_ceiling():
-    picture = cosines.cosine_changes(_cosines(), finding="x")
-    legend = [text.get_text() for text in picture.figure.legends[0].get_texts()]
-    assert len(picture.figure.axes) == 4 and legend == list(cosines.FORMATS.values())
-
-
 def test_metric_dots_draw_every_row(table1):
     labels = {"base": "base", "mule": "MULE"}
     data = table1.data[table1.data["row"].isin(labels) & table1.data["metric"].isin(METRICS)]
@@ -194,7 +174,7 @@ def test_showing_writes_the_same_files_and_gives_the_alt_text(table1, tmp_path, 
     assert (tmp_path / "a" / "figure3.txt").read_text() == f"{picture.finding}\n"
     content, metadata = DisplayFormatter().format(picture)
     assert content["image/png"] and metadata["image/png"]["alt"] == picture.finding
-    report.show(figures.training([], "books"), tmp_path, "nothing")
+    report.show(figures.obedience([]), tmp_path, "nothing")
     assert not (tmp_path / "nothing.png").exists()
     report.show(table1, tmp_path / "tables")
     assert {file.suffix for file in (tmp_path / "tables").iterdir()} == {".csv", ".md", ".tex", ".html", ".txt"}

@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,12 @@ from mule_lib.models.generate import ask, contexts, decode, evaluating, greedy, 
 from mule_lib.params import EMBEDDED, repository_path
 
 __all__ = ["ask", "check_memory", "contexts", "decode", "frozen", "greedy", "load", "option_log_likelihoods"]
-__all__ += ["ModelFileError", "NotEnoughMemoryError", "Workload", "thought_ends"]
+__all__ += ["ModelFileError", "NotEnoughMemoryError", "thought_ends"]
 
 FOLDER = Path(__file__).parent.parent / "embedded" / "weights"
 REPAIR = "restore it with `git checkout -- mule_lib/embedded/weights`, or train it again with `make embedded`"
 GIB = 2**30
 TOKENS, ANSWER_TOKENS = 128, 24  # of a training sequence: guesses for MUSE-Books in Llama's tokens
-EVALUATION_TOKENS = 320
 
 
 class ModelFileError(RuntimeError):
@@ -134,33 +132,15 @@ def frozen(model) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
-@dataclass(frozen=True)
-class Workload:
-    """How a run uses its model: `sequences` in a micro-batch, `batch_size` of them in the evaluation.
+def memory_parts(
+    config: Any, *, trains: bool, precision: str, lora_rank: int, checkpointing: bool = False, gradients: int = 1,
+    sequences: int = 6, batch_size: int = 64,
+) -> dict[str, float]:  # fmt: skip
+    """Bytes that a run with AdamW needs, by part; weights are counted exactly on a model built without memory.
 
-    `held_gradients` are whole gradients that a rule keeps beside the usual one; `records` are what the frozen model's
-    hidden states are kept for.
-    """
-
-    trains: bool = True
-    precision: str = "bf16"
-    lora_rank: int = 0
-    checkpointing: bool = False
-    held_gradients: int = 0
-    sequences: int = 6
-    records: int = 3000
-    batch_size: int = 64
-
-    @property
-    def half(self) -> bool:
-        """Whether the weights themselves are in bfloat16, and not only the products."""
-        return self.precision == "bf16" and (self.lora_rank > 0 or not self.trains)
-
-
-def memory_parts(config: Any, work: Workload) -> dict[str, float]:
-    """Bytes that a run with AdamW needs at its peak, by part; counts are exact, the model is built without memory.
-
-    Autograd keeps inputs and outputs of the linear layers, roughly; the head sees answer tokens only (`models.head`).
+    `gradients` are whole gradients held at once (a gradient rule keeps one per term), `sequences` stand in a training
+    micro-batch, `batch_size` in an evaluation batch. Autograd keeps inputs and outputs of the linear layers, roughly;
+    the head sees answer tokens only (`models.head`).
     """
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
@@ -168,36 +148,19 @@ def memory_parts(config: Any, work: Workload) -> dict[str, float]:
     linear = [m for m in model.modules() if isinstance(m, nn.Linear | Conv1D) and m is not head]
     widths = sum(sum(layer.weight.shape) for layer in linear)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    trained = work.lora_rank * widths if work.lora_rank else parameters
-    layers, hidden, vocabulary = config.num_hidden_layers, config.hidden_size, config.vocab_size
-    heads = config.num_attention_heads
-    key_value = (getattr(config, "num_key_value_heads", None) or heads) * (
-        getattr(config, "head_dim", None) or hidden // heads
-    )
-    each, tokens = 2 if work.half else 4, work.sequences * TOKENS
-    cached = EVALUATION_TOKENS * layers * 2 * key_value * (2 if work.precision == "bf16" else 4)
-    parts = {
-        "weights": parameters * each,
-        "evaluation": work.batch_size * (cached + 8 * vocabulary),
-    }
-    if not work.trains:
+    each = 2 if precision == "bf16" and (lora_rank or not trains) else 4
+    parts = {"weights": parameters * each, "evaluation": 8 * batch_size * config.vocab_size}
+    if not trains:
         return parts
-    kept = (each + 1 if work.half else 4) * widths
-    training = {
-        "activations": tokens * (4 * hidden * layers + kept / layers if work.checkpointing else kept),
-        # bfloat16 logits, their float32 copy, and the gradients of both.
-        "logits": work.sequences * ANSWER_TOKENS * vocabulary * 20,
-        # Autocast keeps its copies of float32 weights until the backward pass is over.
-        "bfloat16 copies": 2 * parameters if work.precision == "bf16" and not work.half else 0,
-    }
-    # The optimizer's state is still there while the trained model is evaluated.
-    peak = training if sum(training.values()) > parts["evaluation"] else {"evaluation": parts["evaluation"]}
-    return peak | {
-        "weights": parts["weights"] + (4 * trained if work.lora_rank else 0),
-        "gradients": 4 * trained * (1 + work.held_gradients),
+    trained = lora_rank * widths if lora_rank else parameters
+    kept = (3 if each == 2 else 4) * widths / (config.num_hidden_layers if checkpointing else 1)
+    kept += 4 * config.hidden_size * config.num_hidden_layers * checkpointing
+    return parts | {
+        "gradients": 4 * trained * gradients,
         "optimizer": 8 * trained,
-        "frozen side": work.records * ANSWER_TOKENS * hidden * each
-        + (0 if work.lora_rank else 4 * vocabulary * hidden),
+        "activations": sequences * TOKENS * kept,
+        # bfloat16 logits, their float32 copy, and the gradients of both.
+        "logits": sequences * ANSWER_TOKENS * config.vocab_size * 20,
     }
 
 
@@ -208,14 +171,16 @@ def free_memory() -> tuple[str, float]:
     return "this machine's CPU", float(psutil.virtual_memory().available)
 
 
-def check_memory(name: str, work: Workload, *, revision: str = "") -> str:
+def check_memory(name: str, *, revision: str = "", **work: Any) -> str:
     """One line of what a run will need, from config.json alone; "" for the embedded models, which fit anywhere.
+
+    `work` goes to `memory_parts`.
 
     Raises NotEnoughMemoryError where the device has less, ModelFileError where the model cannot be had.
     """
     if name in EMBEDDED:
         return ""
-    parts = memory_parts(config_of(_source(name), revision), work)
+    parts = memory_parts(config_of(_source(name), revision), **work)
     total = 1.1 * sum(parts.values()) + 0.8 * GIB  # fragmentation; what CUDA and its libraries take
     device, free = free_memory()
     shown = ", ".join(f"{part} {size / GIB:.1f}" for part, size in sorted(parts.items(), key=lambda p: -p[1]))

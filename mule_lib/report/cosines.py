@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from mule_lib.data.records import Objective
 from mule_lib.evaluate import intervals
-from mule_lib.report.figures import WIDTH, Picture, dots, palette, panels
+from mule_lib.report.figures import WIDTH, Picture, panels
 from mule_lib.report.names import benchmark_name, number
 
 OBJECTIVES = [*map(str, Objective)]
@@ -200,27 +200,6 @@ def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
         axis.set_ylabel(benchmark_name(benchmark))
     figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01).set_label(label, fontsize=8)
     figure.supxlabel(f"framed: {words}; small: 95 % intervals", fontsize=7)
-    return Picture(figure, data, finding)
-
-
-def cosine_changes(data: pd.DataFrame, *, finding: str) -> Picture:
-    """Each pair's cosine in raw and in standardized format, `data` as in `heatmaps` with benchmark and step.
-
-    The band spans the same-objective cosines of the standardized format. Further right is more aligned.
-    """
-    titles = [f"{benchmark_name(line.benchmark)}, {_steps(line.step)}" for line in data.itertuples()]
-    drawn = data.assign(panel=titles, series=data["format"].map(FORMATS), value=data["cosine"])
-    drawn["line"] = data["objective_a"].str.capitalize() + " · " + data["objective_b"].str.capitalize()
-    looks = palette(FORMATS.values())
-    pairs = drawn[drawn["objective_a"] < drawn["objective_b"]]
-    limits = (min(-0.05, data["low"].min() - 0.05), 1)
-    words = "cosine between gradients → more aligned; band: the same objective (ceiling)"
-    figure, axes = dots(pairs, looks, xlabel=words, columns=data["step"].nunique(), limits=limits)
-    for axis, panel in zip(axes.flat, dict.fromkeys(pairs["panel"]), strict=False):
-        same = drawn[(drawn["panel"] == panel) & (drawn["objective_a"] == drawn["objective_b"])]
-        same = same.loc[same["format"] == "standardized", "cosine"]
-        axis.axvspan(same.min(), same.max(), color="0.85", lw=0, zorder=0)
-        axis.axvline(0, color="0.6", lw=0.8)
     return Picture(figure, data, finding)
 
 

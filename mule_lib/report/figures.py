@@ -290,37 +290,6 @@ def _radar_finding(data: pd.DataFrame) -> str:
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-def training(runs: Iterable[RunResult], benchmark: str, *, order: Sequence[str] = ()) -> Picture:
-    """Loss at every logged step, a panel per trained row and a line per seed; each loss has a unit of its own."""
-    curves = [
-        pd.DataFrame(run.log).assign(row=run.row, label=label(run.row, {run.row: run.label}), seed=run.seed)
-        for run in runs
-        if run.benchmark == benchmark and run.log
-    ]
-    columns = ["row", "label", "seed", "step", "loss"]
-    if not curves:
-        return Picture(None, pd.DataFrame(columns=columns), "No trained row was run.")
-    data = pd.concat(curves)[columns].reset_index(drop=True)
-    rows = sorted(dict.fromkeys(data["row"]), key=lambda row: order.index(row) if row in order else len(order))
-    lines = -(-len(rows) // 4)
-    figure, axes = panels(lines, min(4, len(rows)), 0.5 + 1.25 * lines)
-    ends = data.groupby(["label", "seed"], sort=False)["loss"].agg(["first", "last"]).groupby("label").mean()
-    for axis, row in zip(axes.flat, rows, strict=False):
-        part = data[data["row"] == row]
-        for _, curve in part.groupby("seed"):
-            axis.plot(curve["step"], curve["loss"], color=style_of(row, rows).color, lw=1, alpha=0.8)
-        axis.set_title("\n".join(wrap(part["label"].iloc[0], 20)), size=7.5, linespacing=1.05)
-        axis.tick_params(labelsize=6.5)
-        axis.locator_params(nbins=4)
-    for axis in axes.flat[len(rows) :]:
-        axis.set_axis_off()
-    figure.supxlabel("optimizer step", size=8.5)
-    figure.supylabel("loss, each in its own unit", size=8.5)
-    rose = list(ends.index[ends["last"] >= ends["first"]])
-    fell = f"the loss falls for {len(ends) - len(rose)} of {len(ends)} rows"
-    return Picture(figure, data, f"From its first to its last step {fell}; it rises for: {listed(rose)}.")
-
-
 def training_curve(log: Sequence[Mapping[str, float]], *, title: str) -> Picture:
     """The loss of one run: the whole in black, and each of several terms in a colour and line style of its own.
 

@@ -191,18 +191,18 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
         taken = {group for term in method.on_groups(available).terms for group in term.groups} or available
         draws = max(1, round(p.train_batch_size / len(taken)))
         continuations = max((len(term.continuations) for term in method.terms), default=1)
-        work = models.Workload(
+        line = models.check_memory(
+            p.model,
+            revision=p.revision,
             trains=bool(method.terms),
             precision=p.precision,
             lora_rank=p.lora_rank,
             checkpointing=p.activation_checkpointing,
-            held_gradients=len(method.terms) + 1 if method.rule else 0,
+            gradients=len(method.terms) + 1 if method.rule else 1,
             sequences=draws // micro_batches(draws, p.accumulation) * len(taken) * continuations,
-            records=len(data.records),
             batch_size=p.batch_size,
         )
-        if line := models.check_memory(p.model, work, revision=p.revision):
-            print(line)
+        print(line, end="\n" if line else "")
     half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not method.terms)
     return models.load(p.model, dtype=torch.bfloat16 if half else torch.float32, revision=p.revision)
 
