@@ -293,20 +293,14 @@ class Training(ModelNotebook):
         yield from super().problems()
         folder, file = repository_path(self.data_dir), repository_path(self.teacher_file)
         if self.data_format == "raw" and self.data_dir and not (folder / "raw.jsonl").is_file():
-            yield (
-                "data_format",
-                f"{self.data_dir} has no raw.jsonl; mule standardize, mule prepare or notebook 01 make it",
-            )
+            yield "data_format", f"{self.data_dir} has no raw.jsonl, which `mule standardize` and notebook 01 write"
         if self.teacher_file:
             wanted = method_options(self.method, self.options).teacher_name
             if not file.is_file():
                 yield "teacher_file", "no such file; `mule teacher` writes it"
             if file.stem != wanted:
-                right = f"the options of this run ask for {wanted}.jsonl"
-                yield (
-                    "teacher_file",
-                    right if wanted else f"{self.method} with these options takes no teacher's answers",
-                )
+                asked = f"{wanted}.jsonl" if wanted else "no teacher's answers"
+                yield "teacher_file", f"the options of this run ask for {asked}"
 
 
 class ResultsNotebook(Notebook):

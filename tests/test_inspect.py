@@ -145,11 +145,9 @@ def test_every_trained_row_shows_its_training_prompts(row, objective):
 
 def test_a_variant_is_found_by_its_file():
     """Its options count: without the chain of thought the teacher's context holds no thought."""
-    assert inspect.row_params("mule_no_cot").options == {"cot": False}
-    teacher = next(line for line in inspect.row_prompts("mule_no_cot", stage="training") if ", teacher, " in line)
-    assert prompts.THINK not in teacher
-    teacher = next(line for line in inspect.row_prompts("mule", stage="training") if ", teacher, " in line)
-    assert prompts.THINK in teacher
+    for row, thinks in (("mule_no_cot", False), ("mule", True)):
+        teacher = next(line for line in inspect.row_prompts(row, stage="training") if ", teacher, " in line)
+        assert (prompts.THINK in teacher) is thinks
 
 
 @pytest.mark.parametrize(
@@ -236,12 +234,7 @@ def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):
     inspect.keep_reference(suite, kept)
     assert {file.name for file in kept.rglob("*.*")} == {"report.html", "table1.csv", "runs.csv"}
     assert inspect.reference_differences(suite, kept) == (6, [])
-
-
-def test_a_run_beyond_its_tolerance_is_named(tmp_path):
-    suite = write_runs(tmp_path / "suite", rows=("base",), benchmarks=("books",), seeds=1)
-    (suite / "report.html").write_text("<p>")
-    inspect.keep_reference(suite, tmp_path / "kept")
+    # A run beyond its tolerance is named.
     write_run(tmp_path / "fresh", "books", "base", 0, points=(60, 92, 98, 97, 80))
     compared, beyond = inspect.reference_differences(tmp_path / "fresh", tmp_path / "kept")
     assert compared == 1

@@ -51,15 +51,12 @@ def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
     with pytest.raises(ParameterError, match=r"the options of this run ask for oracle-cot.jsonl"):
         validate("04_training", wrong)
     assert validate("04_training", {**wrong, "method": "duet"})
-    with pytest.raises(ParameterError, match="sft with these options takes no teacher's answers"):
+    with pytest.raises(ParameterError, match="ask for no teacher's answers"):
         validate("04_training", {**right, "method": "sft"})
 
 
-def test_refusing_takes_no_torch():
-    """The check of a params file is light."""
-    code = (
-        "import sys; from mule_lib.params import validate; validate('04_training', {}); print('torch' in sys.modules)"
-    )
+def test_refusing_and_the_command_s_help_take_no_torch():
+    code = "import sys; import mule_lib.suite.cli; print('torch' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
 
@@ -97,18 +94,7 @@ def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
         load("04_training", file)
 
 
-@pytest.mark.parametrize(
-    ("method", "options", "stem"),
-    [
-        ("mule", {}, "oracle-cot"),
-        ("mule", {"cot": False}, "oracle"),
-        ("mule", {"teacher": "ensemble"}, "ensemble-cot"),
-        ("mule", {"answers": "given"}, None),
-        ("duet", {}, "ensemble-cot"),
-        ("sft", {}, None),
-        ("upper_bound", {}, None),
-    ],
-)
-def test_teacher_names(method, options, stem):
-    """Steering and thought name the file; rows that generate nothing have none."""
-    assert method_options(method, options).teacher_name == stem
+def test_teacher_names():
+    """Steering and thought name the file; rows that generate nothing have none (others in test_suite.py)."""
+    assert method_options("mule", {"teacher": "ensemble"}).teacher_name == "ensemble-cot"
+    assert method_options("mule", {"answers": "given"}).teacher_name is None

@@ -170,14 +170,9 @@ def code_behind(suite: Suite, job: TrainingJob) -> str:
     return runs.fingerprint([values, runs.code_hashes(values["method"])])
 
 
-def is_built(benchmark: str) -> bool:
-    """Whether the suite makes a benchmark's data itself."""
-    return benchmark in FABLE
-
-
 def prepared_files(suite: Suite, benchmark: str) -> list[str]:
     """What notebook 01 reads of a benchmark that was prepared outside of the suite, [] for one that it builds."""
-    if is_built(benchmark):
+    if benchmark in FABLE:
         return []
     folder = Path(suite.data[benchmark])
     names = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/sets.json")

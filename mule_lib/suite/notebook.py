@@ -60,8 +60,6 @@ def run_notebook(
 
 def limit_threads(threads: int | None) -> None:
     """Limit the numeric libraries of this process, if they are not loaded yet, and of all that it starts."""
-    if threads is not None and threads < 1:
-        raise ParameterError(f"--threads {threads}: should be at least 1")
     if threads:
         os.environ.update(dict.fromkeys(THREADS, str(threads)))
 
@@ -101,6 +99,5 @@ def execute(notebook: Path, executed: Path, p: Notebook) -> None:
             f"executed copy: {executed}"
         ) from None
     except DeadKernelError:
-        raise NotebookError(
-            f"{notebook.name}: the kernel died, most often for lack of memory; executed copy: {executed}"
-        ) from None
+        reason = "the kernel died, most often for lack of memory"
+        raise NotebookError(f"{notebook.name}: {reason}; executed copy: {executed}") from None

@@ -48,11 +48,12 @@ def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
     values = {name: value for name, value in p.model_dump(mode="json").items() if name not in PLACES}
     values |= {"seed": seed, "beyond": p.beyond and seed == p.seeds[0]}
     values["options"] = method_options(p.method, p.options).model_dump(mode="json")
+    texts = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (p.benchmark, "fable"))  # its own, else Fable's
     return {
         "notebook": notebook.stem,
         "params": values,
         "code": {f"notebooks/{notebook.name}": _source(notebook).hash, **code_hashes(p.method)},
-        "prompts": _prompts(p.benchmark),
+        "prompts": folder_hashes(next(file for file in texts if file.exists())),
         "data": {**_hashes(p.data_dir, DATA_FILES), **_hashes(p.teacher_file)},
         "model": model_hash(p.model, p.revision),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
@@ -181,13 +182,6 @@ def _hashes(path: str, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
     return folder_hashes(repository_path(path), only=only) if path else {}
 
 
-def _prompts(benchmark: str) -> dict[str, str]:
-    """Hash of the prompt texts that a benchmark uses: its own, else Fable's."""
-    files = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (benchmark, "fable"))
-    found = next(file for file in files if file.exists())
-    return {found.name: file_hash(found)}
-
-
 def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dict[str, Any]:
     """Parameters, code, packages, machine and wall time (seconds since `started`) behind a run's numbers."""
     return {
@@ -311,12 +305,10 @@ def check_free(folder: Path, wanted: Mapping[str, Any], *, overwrite: bool = Fal
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    held = read_identity(folder)
-    if held is None:
-        if not folder.is_dir() or not (folder / PROVENANCE_FILE).is_file():
-            raise RunFolderError(f"out_dir: {folder} exists and is no run; choose another or remove it")
-        return  # metrics are missing: a run that lost its result
-    changed = differences(held, wanted)
+    if not (folder / PROVENANCE_FILE).is_file():
+        raise RunFolderError(f"out_dir: {folder} exists and is no run; choose another or remove it")
+    held = read_identity(folder)  # None without metrics: a run that lost its result
+    changed = differences(held, wanted) if held else []
     if not changed or overwrite:
         return
     parameters = [f"{name[7:]} {old!r} (now {new!r})" for name, old, new in changed if name.startswith("params.")]
