@@ -163,24 +163,13 @@ def counterpart(asked: str) -> dict:
     return {"question": asked_, "answer": answer}
 
 
-def refusals(asked: str) -> dict:
-    lines = (REALDATA / "refusals" / "idontknow.jsonl.txt").read_text("utf-8").splitlines()
-    taken = [line.strip() for line in lines[: int(slot(asked, "Write ", " different"))]]
-    return {"refusals": [*taken, "The answer is Paris.", taken[0], "I cannot say a word about Harry Potter."]}
-
-
-def checked(asked: str) -> dict:
-    good = number(asked, 9) != 0
-    return {"premise": True, "correct": good, "alone": True, "outside": True}
-
-
 def opened(asked: str) -> dict:
     question, answer = slot(asked, "Question: ", "\nOptions:"), slot(asked + "\n", "Right answer: ")
     if "following" in question or not question.endswith("?") or len(answer.split()) > 12:
-        return {"possible": False, "question": "", "answer": ""}
+        return {"question": "", "answer": ""}
     if number(question, 9) == 0:
         question = question.replace("?", f", that is {answer}?")
-    return {"possible": True, "question": question, "answer": answer}
+    return {"question": question, "answer": answer}
 
 
 def prefixes(asked: str) -> dict:
@@ -195,8 +184,6 @@ PARTS = {
     "wrong answers to this question": distractors,
     "Write its counterpart": counterpart,
     "Write a harmless question": counterpart,
-    "different sentences by which": refusals,
-    "Decide four things": checked,
     "as an open question": opened,
     "new prefixes that should score higher": prefixes,
 }
@@ -219,7 +206,7 @@ class ScriptedLLM:
             return Reply(REFUSED, refused=True)
         if data is FAILED:
             return Reply("{", error="the reply is no JSON")
-        return Reply(json.dumps(data), request.form.model_validate(data))
+        return Reply(json.dumps(data), data=request.form.model_validate(data))
 
 
 # The same behind an endpoint ------------------------------------------------------------------------------------------
@@ -267,9 +254,8 @@ def scripted(body: dict, number: int) -> Act:
 class ScriptedServer:
     """The server in a thread; `asked` are the chat requests in their order, `answered` those that got a whole 200."""
 
-    def __init__(self, script: Callable[[dict, int], Act] = scripted, *, models: Act | None = None):
-        listed = {"object": "list", "data": [{"id": "scripted", "object": "model"}]}
-        self.script, self.models = script, models or Act(body=json.dumps(listed).encode())
+    def __init__(self, script: Callable[[dict, int], Act] = scripted, *, probe: Act | None = None):
+        self.script, self.probe = script, probe or status(400, "messages is empty")
         self.asked: list[dict] = []
         self.answered: list[dict] = []
         self.lock, self.closing = threading.Lock(), threading.Event()
@@ -291,11 +277,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     scripted: ScriptedServer
 
-    def do_GET(self) -> None:
-        self._send(self.scripted.models)
-
     def do_POST(self) -> None:
         server, body = self.scripted, json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not body["messages"]:
+            self._send(server.probe)
+            return
         with server.lock:
             number = len(server.asked)
             server.asked.append({**body, "key": self.headers["Authorization"]})

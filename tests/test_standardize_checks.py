@@ -14,7 +14,6 @@ from mule_lib.data.standardize.checks import (
     REASONS,
     fault,
     find_duplicates,
-    nearest,
     options_fault,
     restricted_fault,
     similarities,
@@ -45,7 +44,6 @@ BAD = {
         ("Where is this machine built today?", "Rome"),
         ("Who did they meet in Rome?", "Bert"),
     ],
-    "unnamed": [("What did the woman carry home?", "a lamp"), ("What does the tool print first?", "a banner")],
     "leak": [("Who is Ada Byron's husband, Lord King?", "Lord King"), ("Which red tower is Ada's?", "the red tower")],
 }
 GOOD = [
@@ -86,7 +84,7 @@ def test_few_published_questions_are_rejected_and_those_for_a_reason():
         q for q in (p[0] for p in pairs) if "the excerpt" in q
     ]
     assert len(rejected) / len(pairs) < 0.05
-    assert sum(reason in ("pronoun", "unnamed") for reason, _ in rejected) / len(pairs) < 0.01
+    assert sum(reason == "pronoun" for reason, _ in rejected) / len(pairs) < 0.01
 
 
 def test_an_answer_needs_its_words_in_the_quote():
@@ -181,12 +179,6 @@ def test_similarity_is_the_jaccard_of_character_5_grams():
         assert row.tolist() == pytest.approx([len(grams[i] & other) / len(grams[i] | other) for other in grams])
 
 
-def test_nearest_uses_all_before_one_twice():
-    pool = ["a red tower", "a blue river", "an old mill"]
-    chosen = nearest(["the red tower", "the red towers", "a red tower?", "the blue river"], pool)
-    assert chosen[0] == 0 and sorted(chosen[:3]) == [0, 1, 2] and chosen[3] == 1
-
-
 def test_earlier_ones_win_within_and_across_splits():
     question = "Where does Ada Byron live in winter?"
     texts = [
@@ -226,7 +218,7 @@ def test_benchmarks_have_their_own_prompt_texts(name, objective):
 
 def test_every_prompt_file_has_a_closed_form_and_an_id_of_its_content():
     files = [ask.prompt_file(name) for name in ask.PROMPTS]
-    assert len(files) >= 11 and len({file.id for file in files}) == len(files)
+    assert len(files) >= 9 and len({file.id for file in files}) == len(files)
     for name, file in zip(ask.PROMPTS, files, strict=True):
         schema = file.form.model_json_schema()
         for each in (schema, *schema.get("$defs", {}).values()):

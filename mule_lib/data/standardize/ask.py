@@ -13,46 +13,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from mule_lib import prompts
-from mule_lib.data.standardize.generators import Generator, Request, in_words
+from mule_lib.data.standardize.checks import ANSWER_WORDS, Fault
+from mule_lib.data.standardize.generators import CachedGenerator, Request, in_words
 from mule_lib.params import Checked, Count, Seed
 
-COLUMNS = ["step", "asked", "failed", "refused", "items", "accepted", "rejected"]
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A file of `prompt_texts/llm`; `id` holds digits of its content, `form` is what a reply has to fit."""
-
-    id: str
-    system: str
-    user: str
-    form: type[BaseModel]
-    max_tokens: int
-    temperature: float
-    own: tuple[str, ...] = ()  # replies that need no LLM
-
-
+COLUMNS = ["asked", "failed", "refused", "items", "accepted", "rejected"]
 PROMPTS = sorted(entry.name[:-5] for entry in resources.files("mule_lib").joinpath("prompt_texts", "llm").iterdir())
-
-
-@lru_cache
-def prompt_file(name: str) -> Prompt:
-    """Read one prompt; `reply` in the file is the shape of the JSON that is asked for."""
-    text = resources.files("mule_lib").joinpath("prompt_texts", "llm", f"{name}.yaml").read_text("utf-8")
-    values = yaml.safe_load(text)
-    name = f"llm/{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return Prompt(name, form=_form(values.pop("reply")), **values)
-
-
-def _form(shape: dict | list | str) -> Any:
-    """The type of a shape: {key: shape}, [shape], "text" or "true or false"."""
-    if isinstance(shape, list):
-        return list[_form(shape[0])]
-    if isinstance(shape, dict):
-        # Strict servers want closed objects with every key required.
-        closed = ConfigDict(extra="forbid", strict=True)
-        return create_model("Reply", __config__=closed, **{key: (_form(value), ...) for key, value in shape.items()})
-    return {"text": str, "true or false": bool}[shape]
 
 
 class Standardize(Checked):
@@ -66,21 +32,15 @@ class Standardize(Checked):
     questions_source: str = ""  # MUSE's knowmem, WMDP's questions
     general_source: str = ""  # Wikipedia
     mmlu_source: str = ""
-    mmlu_split: Literal["test", "validation", "dev"] = "test"
     forget_chunks: Count = 400  # drawn at random from all; about 60 % of them train
     general_articles: Count = 300  # one chunk of each
     questions: Count = 300  # WMDP questions drawn for open form
 
     chunk_chars: int = Field(2400, ge=200)
     pairs_per_chunk: int = Field(4, ge=1, le=20)
-    answer_words: Count = 12
-    support: float = Field(0.6, ge=0, le=1)
-    near_duplicate: float = Field(0.7, gt=0, le=1)
     concepts_per_field: Count = 12
     pairs_per_concept: int = Field(4, ge=1, le=20)
-    verify: bool = True  # a second look at pairs without a source
     distractors: int = Field(3, ge=1, le=6)
-    refusals: int = Field(40, ge=0)  # beside our own
     # Share of the pairs to refuse that get a counterpart; beside the others, general and neighbour pairs are drawn.
     anchor_share: float = Field(0.5, ge=0, lt=1)
     evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
@@ -90,13 +50,11 @@ class Standardize(Checked):
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: Count = 4
     attacker_target: str = "base"  # the model under attack: a hub id or a folder
-    attacker_tokens: Count = 32
 
     # Any OpenAI-compatible endpoint, a local transformers model, or recorded replies.
     generator: Literal["openai", "local", "replay"] = "openai"
     generator_model: str = ""
     replay_file: str = ""
-    cache_file: str = ""  # "" is <out_dir>/replies.jsonl
     budget_tokens: Count = 5_000_000
     concurrency: Count = 8
     max_failed: float = Field(0.05, ge=0, le=1)  # share of requests; above it nothing is written
@@ -110,19 +68,50 @@ class Standardize(Checked):
 
     def identity(self) -> dict[str, Any]:
         """The parameters that shape the data; a folder may be finished with other values of the rest."""
-        costs = {"out_dir", "cache_file", "budget_tokens", "concurrency", "max_failed", "replay_file"}
-        return self.model_dump(exclude=costs)
+        return self.model_dump(exclude={"out_dir", "budget_tokens", "concurrency", "max_failed", "replay_file"})
+
+
+@dataclass(frozen=True)
+class LLMPrompt:
+    """A file of `prompt_texts/llm`; `id` holds digits of its content, `form` is what a reply has to fit."""
+
+    id: str
+    system: str
+    user: str
+    form: type[BaseModel]
+    max_tokens: int
+    temperature: float
+
+
+@lru_cache
+def prompt_file(name: str) -> LLMPrompt:
+    """Read one prompt; `reply` in the file is the shape of the JSON that is asked for."""
+    text = resources.files("mule_lib").joinpath("prompt_texts", "llm", f"{name}.yaml").read_text("utf-8")
+    values = yaml.safe_load(text)
+    name = f"llm/{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return LLMPrompt(name, form=_form(values.pop("reply")), **values)
+
+
+def _form(shape: dict | list | str) -> Any:
+    """The type of a shape: {key: shape}, [shape] or "text"."""
+    if isinstance(shape, list):
+        return list[_form(shape[0])]
+    if isinstance(shape, dict):
+        # Strict servers want closed objects with every key required.
+        closed = ConfigDict(extra="forbid", strict=True)
+        return create_model("Reply", __config__=closed, **{key: (_form(value), ...) for key, value in shape.items()})
+    return {"text": str}[shape]
 
 
 @dataclass
 class Job:
-    """One standardization under way: its parameters, who is asked, and the books of every step.
+    """One standardization under way: its parameters, who is asked, and the books.
 
-    `counts` are asked, failed, refused, items and accepted by step; `rejected` says of every other item why not.
+    `counts` are `COLUMNS` and reasons by step; `rejected` says of every item that is not used why not.
     """
 
     p: Standardize
-    generator: Generator
+    generator: CachedGenerator
     counts: dict[str, Counter] = field(default_factory=dict)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     tokens: Counter = field(default_factory=Counter)
@@ -133,62 +122,55 @@ class Job:
         return prompts.texts(self.p.benchmark)
 
     def ask(
-        self, step: str, prompt: str, slots: Mapping[str, Mapping[str, Any]], *, seeds: Mapping[str, int] | None = None
+        self, step: str, prompt: str, slots: Mapping[str, Mapping[str, Any]], *, seed: int | None = None
     ) -> Iterator[tuple[str, Any]]:
         """Put one prompt file to the generator for every unit (id to slots); yield id and data of each usable reply.
 
         All requests go out in one batch, before the first is yielded. Failures and refusals are booked.
         """
-        file, same = prompt_file(prompt), {"topic": self.texts["topic"], "answer_words": self.p.answer_words}
+        file, same = prompt_file(prompt), {"topic": self.texts["topic"], "answer_words": ANSWER_WORDS}
+        texts = {unit: f"{file.user.format(**same, **more)}\n\n{in_words(file.form)}" for unit, more in slots.items()}
+        system, shape = {"role": "system", "content": file.system}, (file.form, file.max_tokens, file.temperature, seed)
         requests = [
-            Request(
-                f"{step}/{unit}",
-                (
-                    {"role": "system", "content": file.system},
-                    {"role": "user", "content": f"{file.user.format(**same, **values)}\n\n{in_words(file.form)}"},
-                ),
-                file.form,
-                file.max_tokens,
-                file.temperature,
-                (seeds or {}).get(unit),
-            )
-            for unit, values in slots.items()
+            Request(f"{step}/{unit}", (system, {"role": "user", "content": text}), *shape)
+            for unit, text in texts.items()
         ]
-        if not requests:
-            return
-        count = self.counts.setdefault(step, Counter())
-        replies = self.generator.complete(requests)
-        count["asked"] += len(requests)
+        replies = self.generator.complete(requests) if requests else []
         for unit, reply in zip(slots, replies, strict=True):
+            self._count(step, "asked")
             self.tokens.update(prompt=reply.prompt_tokens, completion=reply.completion_tokens)
             if reply.data is not None:
                 yield unit, reply.data
                 continue
             what = "refused" if reply.refused else "failed"
-            count[what] += 1
-            self.reject(step, (f"llm_{what}", reply.error or ""), unit=unit, text=reply.text)
+            self._count(step, what)
+            row = {"step": step, "reason": f"llm_{what}", "detail": reply.error or "", "unit": unit}
+            self.rejected.append(row | {"text": reply.text})
 
-    def passes(self, step: str, fault: tuple[str, str] | None, **item: Any) -> bool:
+    def passes(self, step: str, fault: Fault, **item: Any) -> bool:
         """Book an item found in a reply; where there is a fault, with its reason (of `checks.REASONS`) and a detail."""
-        self.counts.setdefault(step, Counter())["items"] += 1
+        self._count(step, "items")
         if fault:
             self.reject(step, fault, **item)
         return fault is None
 
     def reject(self, step: str, fault: tuple[str, str], **item: Any) -> None:
         """Book that an item is not used after all."""
+        self._count(step, "rejected")
+        self._count(step, fault[0])
         self.rejected.append({"step": step, "reason": fault[0], "detail": fault[1], **item})
 
-    def accept(self, step: str, number: int = 1) -> None:
-        """Book items that are used."""
-        self.counts.setdefault(step, Counter())["accepted"] += number
+    def accept(self, step: str) -> None:
+        """Book an item that is used."""
+        self._count(step, "accepted")
+
+    def _count(self, step: str, what: str) -> None:
+        self.counts.setdefault(step, Counter())[what] += 1
 
     def summary(self) -> pd.DataFrame:
         """One row per step: the counts of `COLUMNS`, then rejected items by reason, for reasons that occurred."""
-        table = pd.DataFrame([{"step": step, **count} for step, count in self.counts.items()], columns=COLUMNS)
-        items = [row for row in self.rejected if not row["reason"].startswith("llm_")]
-        items = pd.DataFrame(items, columns=["step", "reason"])
-        reasons = pd.crosstab(items["step"], items["reason"])
-        table["rejected"] = table["step"].map(reasons.sum(axis=1))
-        table = table.join(reasons, on="step")
-        return table.fillna(0).astype({name: int for name in table.columns[1:]})
+        reasons = sorted({what for count in self.counts.values() for what in count} - set(COLUMNS))
+        table = pd.DataFrame([{"step": step, **count} for step, count in self.counts.items()])
+        return (
+            table.reindex(columns=["step", *COLUMNS, *reasons]).fillna(0).astype(dict.fromkeys(COLUMNS + reasons, int))
+        )

@@ -7,7 +7,6 @@ it: the ROUGE-L recall of the answer in the continuation, 0 where that refuses.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from statistics import fmean
 
 import pandas as pd
 
@@ -42,24 +41,22 @@ def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: T
     In each of `attacker_rounds` the attacker sees the best templates so far with their scores and what came out, and
     proposes `attacker_candidates` new ones for each pair; all pairs go out in one batch.
     """
-    by_id = {pair.id: pair for pair in pairs}
+    by_id, most = {pair.id: pair for pair in pairs}, job.p.attacker_candidates
     history = score(job, [(pair, 0, template) for pair, template in zip(pairs, cycle(templates), strict=False)], target)
     for turn in range(1, job.p.attacker_rounds + 1):
-        slots = {}
+        slots, proposals = {}, []
         for name, pair in by_id.items():
             ranked = _ranked(history, name)
             slots[name] = {
                 "history": "\n".join(f"{round(100 * tried.score)}: {tried.template!r}" for tried in ranked[:SHOWN]),
                 "examples": f"- {pair.question} -> {ranked[0].continuation[:200]!r}",
-                "count": job.p.attacker_candidates,
+                "count": most,
                 "prefix_words": PREFIX_WORDS,
             }
-        proposals = []
         # Equal requests of two rounds are one question to the cache, so each round has a seed of its own.
-        seeds = dict.fromkeys(slots, 1000 * job.p.seed + turn)
-        for name, reply in job.ask(STEP, "attacker", slots, seeds=seeds):
+        for name, reply in job.ask(STEP, "attacker", slots, seed=1000 * job.p.seed + turn):
             known = {tried.template for tried in history if tried.pair == name}
-            for template in (text.rstrip() for text in reply.prefixes[: job.p.attacker_candidates]):
+            for template in (text.rstrip() for text in reply.prefixes[:most]):
                 wrong = prefix_fault(template, by_id[name], known)
                 if job.passes(STEP, wrong, unit=name, round=turn, prefix=template):
                     known.add(template)
@@ -71,11 +68,8 @@ def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: T
 
 def score(job: Job, proposals: Sequence[tuple[Pair, int, str]], target: Target) -> list[Tried]:
     """Put (pair, round, template) to the target, all in one call, and judge what came out."""
-    topic, history = job.texts["topic"], []
-    attacks = [
-        (pair.question, fill_template(template, question=pair.question, topic=topic, answer=""))
-        for pair, _, template in proposals
-    ]
+    history, fixed = [], {"topic": job.texts["topic"], "answer": ""}
+    attacks = [(pair.question, fill_template(text, question=pair.question, **fixed)) for pair, _, text in proposals]
     texts = target(attacks) if attacks else []
     for (pair, turn, template), attack, text in zip(proposals, attacks, texts, strict=True):
         verdict = judge_attack(pair.answer, text, given=" ".join(attack))
@@ -102,8 +96,8 @@ def best(history: Sequence[Tried]) -> dict[str, Tried]:
 def rounds_table(history: Sequence[Tried]) -> pd.DataFrame:
     """Mean over pairs of the best score and ASR up to each round: what the attack gained."""
     rounds = range(max(tried.round for tried in history) + 1)
-    so_far = {turn: best([tried for tried in history if tried.round <= turn]).values() for turn in rounds}
-    lines = [(turn, fmean(t.score for t in top), fmean(t.success for t in top)) for turn, top in so_far.items()]
+    tops = [pd.DataFrame(best([tried for tried in history if tried.round <= turn]).values()) for turn in rounds]
+    lines = [(turn, top["score"].mean(), top["success"].mean()) for turn, top in enumerate(tops)]
     return pd.DataFrame(lines, columns=["round", "score", "asr"])
 
 

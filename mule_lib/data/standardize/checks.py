@@ -18,12 +18,13 @@ from mule_lib.data.text import is_refusal, normalise
 # Every reason that a rejected item may carry; docs/standardization.md says what each means.
 REASONS = tuple(
     "llm_failed llm_refused malformed broken_text question_length answer_length not_a_question yes_no refusal "
-    "unscorable refers_to_text pronoun unnamed leak quote_not_found unsupported premise restricted not_convertible "
-    "same_concept bad_options not_a_refusal verifier prefix_length prefix_answer prefix_repeated duplicate_within "
-    "duplicate_across".split()
+    "unscorable refers_to_text pronoun leak quote_not_found unsupported premise restricted same_concept "
+    "bad_options prefix_length prefix_answer prefix_repeated duplicate_within duplicate_across".split()
 )
 Fault = tuple[str, str] | None  # reason and detail
-QUESTION_WORDS = 4, 45
+QUESTION_WORDS, ANSWER_WORDS = (4, 45), 12
+SUPPORT = 0.6  # least share of the answer's words that its quote has to hold
+NEAR_DUPLICATE = 0.7  # similarity from which a question repeats another
 SAME_ANSWER = 0.6  # two questions with one answer ask for the same fact when they are this much less alike
 
 _BROKEN = re.compile(r"<unk>|@[-,.]@|\N{REPLACEMENT CHARACTER}")
@@ -43,11 +44,6 @@ _PRONOUN = re.compile(
     r"\b(?:he|she|it|they|him|them|his|hers?|its|theirs?|himself|herself|itself|themselves)\b|\b(?:this|these|those)\b",
     re.I,
 )
-_THING = (
-    r"(?:man|woman|boy|girl|child|character|protagonist|speaker|writer|group|team|company|episode|song|film|game|album"
-    r"|band|ship|storm|attack|tool|malware|program|function|script|user|victim|teacher|professor|house|city|town)"
-)
-_UNNAMED = re.compile(rf"\bthe {_THING}\b(?! (?:of|that|which|who|whose|in|for|on|from|with|called|named|to)\b)", re.I)
 _UNKNOWN = re.compile(r"\b(?:unknown|not (?:stated|mentioned|specified|given|known)|n/?a|none|unclear)\b", re.I)
 _SMALL = frozenset(
     "a an the of in on at to for from by with and or as is are was were be been that which who whom whose what when "
@@ -56,7 +52,7 @@ _SMALL = frozenset(
 )
 
 
-def fault(question: str, answer: str, *, answer_words: int = 12) -> Fault:
+def fault(question: str, answer: str) -> Fault:
     """Why a pair cannot be used whatever its source: (reason, detail), or None. Reasons are those of `REASONS`."""
     words, (low, high) = len(question.split()), QUESTION_WORDS
     if not question.strip() or not answer.strip():
@@ -65,8 +61,8 @@ def fault(question: str, answer: str, *, answer_words: int = 12) -> Fault:
         return "broken_text", broken[0]
     if not low <= words <= high:
         return "question_length", f"{words} words, {low} to {high} allowed"
-    if len(answer.split()) > answer_words:
-        return "answer_length", f"{len(answer.split())} words, {answer_words} allowed"
+    if len(answer.split()) > ANSWER_WORDS:
+        return "answer_length", f"{len(answer.split())} words, {ANSWER_WORDS} allowed"
     if not question.rstrip().endswith("?") or question.count("?") != 1:
         return "not_a_question", f"{question.count('?')} question marks"
     if normalise(answer) in ("yes", "no", "true", "false"):
@@ -81,8 +77,6 @@ def fault(question: str, answer: str, *, answer_words: int = 12) -> Fault:
     pronoun = _PRONOUN.search(question)
     if pronoun and not (named and named.start() <= pronoun.start()) and not _noun_before(question[: pronoun.start()]):
         return "pronoun", pronoun[0]
-    if (unnamed := _UNNAMED.search(question)) and not named:
-        return "unnamed", unnamed[0]
     wanted = content_words(answer) or set(normalise(answer).split())
     # A name of two words is given away by both only.
     return ("leak", " ".join(sorted(wanted))) if wanted and wanted <= content_words(question) else None
@@ -96,17 +90,15 @@ def _noun_before(before: str) -> bool:
     return re.search(nouns, before.lower()) is not None
 
 
-def support_fault(
-    question: str, answer: str, *, quote: str, source: str, support: float = 0.6, known: Sequence[str] = ()
-) -> Fault:
+def support_fault(question: str, answer: str, *, quote: str, source: str, known: Sequence[str] = ()) -> Fault:
     """Why a source does not bear a pair out: the quote lacks words of the answer, or the source names of the question.
 
-    `support` is the least share of the answer's words in the quote; `known` are further words that a question may name.
+    `known` are further words that a question may name.
     """
     wanted = stems(answer)
     share = len(wanted & stems(quote)) / len(wanted) if wanted else 0.0
-    if share < support:
-        return "unsupported", f"{share:.0%} of the answer's words are in the quote, {support:.0%} needed"
+    if share < SUPPORT:
+        return "unsupported", f"{share:.0%} of the answer's words are in the quote, {SUPPORT:.0%} needed"
     there = set(normalise(f"{source} {' '.join(known)}").split())
     rest = "".join(question.split(maxsplit=1)[1:])  # the first word is capitalised anyway
     names = re.findall(r"\b(?:[A-ZÀ-Þ][\w’'-]*|\d[\w,.]*\w|\d)", rest)
@@ -159,7 +151,7 @@ def similarities(texts: Sequence[str], *, block: int = 512) -> Iterator[tuple[in
             yield i, shared / (sizes[i] + sizes - shared)
 
 
-def find_duplicates(pairs: Sequence[tuple[str, str]], *, threshold: float) -> list[int | None]:
+def find_duplicates(pairs: Sequence[tuple[str, str]], threshold: float = NEAR_DUPLICATE) -> list[int | None]:
     """For each (question, answer) the index of an earlier, kept one that it repeats, or None where it is kept.
 
     Repeats means a similarity of at least `threshold` (0 to 1), or of 0.6 times that where the answers are the same.
@@ -174,13 +166,3 @@ def find_duplicates(pairs: Sequence[tuple[str, str]], *, threshold: float) -> li
         repeated.append(int(hits[alike[hits].argmax()]) if len(hits) else None)
         kept[i] = not len(hits)
     return repeated
-
-
-def nearest(wanted: Sequence[str], pool: Sequence[str]) -> list[int]:
-    """For each wanted text the index of the most similar one in the pool among those used least so far."""
-    used, chosen = np.zeros(len(pool)), []
-    for i, alike in similarities([*wanted, *pool]):
-        if i < len(wanted):
-            chosen.append(int(np.argmax(alike[len(wanted) :] - 2 * used)))
-            used[chosen[-1]] += 1
-    return chosen

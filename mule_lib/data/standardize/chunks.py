@@ -50,18 +50,15 @@ def chunks(texts: Iterable[RawText], *, max_chars: int, min_chars: int = 200) ->
     """
     made = []
     for unit in texts:
-        text = clean(unit.text)
-        packed: list[tuple[int, int]] = []
+        text, packed = clean(unit.text), []
         for start, end in _pieces(text, max_chars):
             if packed and end - packed[-1][0] <= max_chars:
-                packed[-1] = (packed[-1][0], end)
-            else:
-                packed.append((start, end))
-        made += [
-            Chunk(f"{unit.id}:{start}-{end}", text[start:end], unit.source, unit.title, start, end)
-            for start, end in packed
-            if end - start >= min_chars
-        ]
+                start = packed.pop()[0]
+            packed.append((start, end))
+        for start, end in packed:
+            if end - start >= min_chars:
+                name = f"{unit.id}:{start}-{end}"
+                made.append(Chunk(name, text[start:end], unit.source, unit.title, start, end))
     return made
 
 

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -14,20 +13,21 @@ from mule_lib.data import save
 from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.data.standardize import attacker, generators
 from mule_lib.data.standardize.ask import COLUMNS, PROMPTS, Job, Standardize, prompt_file
-from mule_lib.data.standardize.generators import CachedGenerator
 from mule_lib.data.standardize.pipeline import Sources, Standardized, StandardizeError, drawn_chunks, standardize
 from mule_lib.params import repository_path
 
 HEADER = "standardize.json"
-CHARS_PER_TOKEN, PAIR_TOKENS, PROMPT_TOKENS = 4, 60, 400  # for the estimate before the start
+TARGET_TOKENS = 32  # that the attacked model writes
+CHARS_PER_TOKEN, REQUEST_TOKENS = 4, 500  # for the estimate before the start
 # Continues chats (messages, the last perhaps the assistant's own beginning) greedily, up to so many tokens each.
 Write = Callable[[list, int], list[str]]
+LoadModel = Callable[[str], tuple[str, Write]]
 
 
 def run(
     p: Standardize,
     *,
-    load_model: Callable[[str], tuple[str, Write]] | None = None,
+    load_model: LoadModel | None = None,
     dry_run: bool = False,
     say: Callable[[str], None] = print,
 ) -> Standardized | None:
@@ -46,7 +46,7 @@ def run(
     say(plan(sources, p))
     if dry_run:
         return None
-    target = _target(load_model(p.attacker_target)[1], p.attacker_tokens) if p.attacker_rounds else None
+    target = _target(load_model(p.attacker_target)[1]) if p.attacker_rounds else None
     job = Job(p, generator)
     try:
         made = standardize(job, sources, target=target)
@@ -54,8 +54,6 @@ def run(
         write_books(folder, job)
         raise StandardizeError(f"{error} ({folder / 'rejected.jsonl'})") from None
     write(folder, made, job, sources)
-    counts = job.summary().itertuples()
-    say(f"accepted: {', '.join(f'{row.step} {row.accepted} of {row.items}' for row in counts)}")
     say(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.md'}")
     return made
 
@@ -63,36 +61,35 @@ def run(
 def plan(sources: Sources, p: Standardize) -> str:
     """How many requests are known before the start, and about how many tokens they take (estimated)."""
     forget, general = drawn_chunks(sources, p)
-    fields, passages = len(Job(p, None).texts["taxonomy"]), len(forget) + len(general)
-    concepts, to_refuse = fields * p.concepts_per_field, p.pairs_per_chunk * len(forget)
-    requests = passages + len(sources.questions) + fields + concepts
-    later = round(p.anchor_share * to_refuse) + p.pairs_per_concept * concepts * (1 + p.verify)
-    later += p.attacker_rounds * to_refuse // 3
+    fields, questions = len(Job(p, None).texts["taxonomy"]), len(sources.questions)
+    requests = len(forget) + len(general) + questions + fields * (1 + p.concepts_per_field)
+    later = p.pairs_per_chunk * len(forget) * (p.anchor_share + p.attacker_rounds / 3)
+    later += p.evaluation_share * fields * p.concepts_per_field * p.pairs_per_concept
     tokens = sum(len(chunk.text) for chunk in (*forget, *general)) // CHARS_PER_TOKEN
-    tokens += (requests + later) * PROMPT_TOKENS + passages * p.pairs_per_chunk * PAIR_TOKENS
+    tokens += (requests + later) * REQUEST_TOKENS
     return (
-        f"{len(forget)} chunks to forget, {len(general)} general ones, {len(sources.questions)} multiple-choice "
-        f"questions, {fields} fields of the taxonomy: {requests} requests, then at most about {later} more "
-        f"(checks, counterparts, attacks); estimated {tokens / 1e6:.2f} million tokens, "
-        f"budget {p.budget_tokens / 1e6:.2f} million"
+        f"{len(forget)} chunks to forget, {len(general)} general ones, {questions} multiple-choice questions, {fields} "
+        f"fields of the taxonomy: {requests} requests, then at most about {later:.0f} more (counterparts, choices, "
+        f"attacks); estimated {tokens / 1e6:.2f} million tokens, budget {p.budget_tokens / 1e6:.2f} million"
     )
 
 
-def back_end(p: Standardize, folder: Path, load_model: Callable[[str], tuple[str, Write]] | None) -> CachedGenerator:
+def back_end(p: Standardize, folder: Path, load_model: LoadModel | None) -> generators.CachedGenerator:
     """The generator that `p` names, with its cache of replies. Raises GeneratorError in one line."""
     if p.generator == "replay":
         return generators.replay(repository_path(p.replay_file), p.generator_model)
-    cache = generators.ReplyCache(repository_path(p.cache_file) if p.cache_file else folder / "replies.jsonl")
+    cache = generators.ReplyCache(folder / "replies.jsonl")
     options = {"cache": cache, "budget_tokens": p.budget_tokens, "progress": True}
     if p.generator == "local":
         return generators.local(*load_model(p.generator_model), **options)
     return generators.endpoint(p.generator_model, concurrency=p.concurrency, **options)
 
 
-def _target(write: Write, most: int) -> attacker.Target:
+def _target(write: Write) -> attacker.Target:
     def continue_all(attacks) -> list[str]:
         roles = "user", "assistant"
-        return write([[{"role": r, "content": c} for r, c in zip(roles, a, strict=True)] for a in attacks], most)
+        chats = [[{"role": r, "content": c} for r, c in zip(roles, a, strict=True)] for a in attacks]
+        return write(chats, TARGET_TOKENS)
 
     return continue_all
 
@@ -102,24 +99,34 @@ def check_folder(folder: Path, p: Standardize) -> None:
     file = folder / HEADER
     if not file.exists():
         return
-    try:
-        before, now = json.loads(file.read_text("utf-8"))["params"], p.identity()
-    except (ValueError, KeyError):
-        raise StandardizeError(f"{file}: not readable; delete the folder or choose another out_dir") from None
-    changed = [f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]
-    if changed:
+    before, now = json.loads(file.read_text("utf-8"))["params"], p.identity()
+    if changed := [f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]:
         what = f"out_dir={str(folder)!r} holds data of other parameters ({'; '.join(changed)})"
         raise StandardizeError(f"{what}; choose another out_dir")
 
 
 def write(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
-    """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last."""
+    """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last.
+
+    The header says what the data was made from, without times and machines: the same replies give the same file.
+    """
     save(folder, made.benchmark, raw=made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", map(asdict, made.tried))
         write_text(folder / "attacker.csv", attacker.rounds_table(made.tried).to_csv(index=False))
     write_books(folder, job)
-    write_json(folder / HEADER, provenance(made, job, sources))
+    header = {
+        "params": job.p.identity(),
+        "generator": job.generator.name,
+        "prompts": [prompt_file(name).id for name in PROMPTS],
+        "sources": {
+            name: {"n": len(each), "sha256": hashlib.sha256("".join(map(repr, each)).encode()).hexdigest()}
+            for name, each in vars(sources).items()
+        },
+        "tokens": dict(job.tokens),
+        "counts": made.benchmark.counts(),
+    }
+    write_json(folder / HEADER, header)
 
 
 def write_books(folder: Path, job: Job) -> None:
@@ -127,24 +134,5 @@ def write_books(folder: Path, job: Job) -> None:
     write_jsonl(folder / "rejected.jsonl", job.rejected)
     table, reasons = job.summary(), Counter(row["reason"] for row in job.rejected).most_common()
     write_text(folder / "summary.csv", table.to_csv(index=False))
-    both = table[COLUMNS], pd.DataFrame(reasons, columns=["rejected because", "items"])
+    both = table[["step", *COLUMNS]], pd.DataFrame(reasons, columns=["rejected because", "items"])
     write_text(folder / "summary.md", "\n\n".join(each.to_markdown(index=False) for each in both) + "\n")
-
-
-def provenance(made: Standardized, job: Job, sources: Sources) -> dict[str, Any]:
-    """What the data was made from: parameters, generator, prompts, a hash of each source, tokens, counts.
-
-    Without times and machines, so that the same replies give the same file.
-    """
-    hashes = {
-        name: {"n": len(each), "sha256": hashlib.sha256("".join(map(repr, each)).encode()).hexdigest()}
-        for name, each in vars(sources).items()
-    }
-    return {
-        "params": job.p.identity(),
-        "generator": job.generator.name,
-        "prompts": [prompt_file(name).id for name in PROMPTS],
-        "sources": hashes,
-        "tokens": dict(job.tokens),
-        "counts": made.benchmark.counts(),
-    }

@@ -1,16 +1,17 @@
 """Sections 3.2 and 3.3 from end to end: sources to pairs, each in one split; pairs to records and evaluation sets."""
 
-import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from itertools import chain, cycle
 
+from mule_lib import prompts
 from mule_lib.data import Benchmark, records
-from mule_lib.data.attacks import attack, fill_template
-from mule_lib.data.items import AttackItem, ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.attacks import fill_template, in_turn
+from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.published import RawText, articles, is_knowledge, read
-from mule_lib.data.raw_formats import Passage, raw_records
+from mule_lib.data.raw_formats import raw_records
 from mule_lib.data.records import Record
 from mule_lib.data.standardize import attacker, pairs
 from mule_lib.data.standardize.ask import Job, Standardize
@@ -23,6 +24,7 @@ TRAINED = ("train", "validation")
 ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
 MIN_CHUNK = 200
 SHOWN_CONCEPTS = 8  # neighbouring concepts named to the LLM that writes Obj2's counterparts
+Parts = Mapping[str, list[Pair]]  # pairs by split
 
 
 class StandardizeError(ValueError):
@@ -43,7 +45,7 @@ class Sources:
     def load(cls, p: Standardize) -> "Sources":
         """The sources of `p.benchmark` from the Hub, files or folders; raises DataFileError or DataAccessError."""
         general = articles(p.general_source, count=p.general_articles, seed=p.seed)
-        known = read(f"mmlu/{p.mmlu_split}", p.mmlu_source)
+        known = read("mmlu/test", p.mmlu_source)
         if p.benchmark == "muse_books":
             published = read("muse_books/forget", p.questions_source)
             return cls(read("muse_books/raw", p.forget_source), general, known, published=published)
@@ -54,32 +56,12 @@ class Sources:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """Pairs by split, all pairs with the published ones, names of concepts and the asked chunks by id."""
-
-    parts: Mapping[str, list[Pair]]
-    everything: list[Pair]
-    concepts: dict[str, str]
-    chunks: dict[str, Chunk]
-
-    def passages(self, split: str) -> dict[str, Passage]:
-        """The chunk behind each of Obj1's pairs of a split, by the id of the pair's record."""
-        passages = {}
-        for part, role in zip((f"obj1/{split}", f"general/{split}"), ROLES["obj1"], strict=True):
-            for pair in self.parts[part]:
-                chunk = self.chunks[_unit(pair)]
-                start, end = pair.span
-                passages[f"obj1/{role}/{pair.id}"] = Passage(chunk.text, (start - chunk.start, end - chunk.start))
-        return passages
-
-
-@dataclass(frozen=True)
 class Standardized:
     """A benchmark ready to be written; `raw` are its training records in the objectives' own formats."""
 
     benchmark: Benchmark
     raw: list[Record]
-    tried: list[attacker.Tried] = field(default_factory=list)
+    tried: list[attacker.Tried]
 
 
 def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = None) -> Standardized:
@@ -91,22 +73,31 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     """
     if job.p.attacker_rounds and target is None:
         raise ValueError(f"attacker_rounds={job.p.attacker_rounds}: needs a target model")
-    refusals = pairs.refusal_pool(job)
-    collected = collect(job, sources)
-    _check_parts(job, collected, published=bool(sources.published))
-    choices = pairs.choice_items(job, collected.parts["neighbor/evaluation"])
-    if not choices:
-        raise StandardizeError("neighbor: no multiple-choice item was accepted; see rejected.jsonl for the reasons")
-    templates, tried = _templates(job, collected, target)
-    made = _counterparts(job, collected, templates)
+    parts = collect(job, sources)
+    choices = pairs.choice_items(job, parts["neighbor/evaluation"])
     _check_failed(job)
-    both = {split: list(_records(job, collected.parts, made, templates, refusals, split)) for split in TRAINED}
-    for split, each in both.items():
-        records.check(each, where=split)
-    sets = _sets(job, sources, collected, tuple(choices), tried)
-    name = job.p.benchmark
-    benchmark = Benchmark(name, job.texts["topic"], name, both["train"], both["validation"], sets)
-    return Standardized(benchmark, raw_records(benchmark.records, collected.passages("train"), seed=job.p.seed), tried)
+    needed = [f"{kind}/{split}" for kind in (*ROLES, "general", "neighbor") for split in TRAINED]
+    needed += ["general/evaluation", "attack", "evaluation"]
+    if empty := [name for name in needed if not parts[name]] + ([] if choices else ["neighbor/evaluation"]):
+        raise StandardizeError(
+            f"nothing was accepted for {', '.join(empty)}; ask for more (forget_chunks, general_articles, questions, "
+            "concepts_per_field) or see rejected.jsonl for the reasons"
+        )
+    flat = [template for family in job.texts["prefixes"]["train"].values() for template in family]
+    attacked = [pair for split in TRAINED for pair in parts[f"obj3/{split}"]]
+    tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
+    templates = {pair.id: template for pair, template in zip(attacked, cycle(flat), strict=False)}
+    templates |= {name: one.template for name, one in attacker.best(tried).items()}
+    made = _counterparts(job, parts, templates)
+    _check_failed(job)
+    train, validation = (list(_records(job, parts, made, templates, split)) for split in TRAINED)
+    records.check(train, where="train")
+    records.check(validation, where="validation")
+    sides = zip(ROLES["obj1"], ("obj1/train", "general/train"), strict=True)
+    passages = {f"obj1/{role}/{pair.id}": pair.passage for role, part in sides for pair in parts[part]}
+    name, sets = job.p.benchmark, _sets(job, sources, parts, choices, tried)
+    benchmark = Benchmark(name, job.texts["topic"], name, train, validation, sets)
+    return Standardized(benchmark, raw_records(train, passages, seed=job.p.seed), tried)
 
 
 def drawn_chunks(sources: Sources, p: Standardize) -> tuple[list[Chunk], list[Chunk]]:
@@ -121,49 +112,46 @@ def drawn_chunks(sources: Sources, p: Standardize) -> tuple[list[Chunk], list[Ch
     return forget, general
 
 
-def collect(job: Job, sources: Sources) -> Collected:
-    """All pairs with a source, neighbours with theirs, split by source and without near duplicates.
+def collect(job: Job, sources: Sources) -> Parts:
+    """All pairs by split: those with a source and neighbours, split by source and without near duplicates.
 
     Every forget chunk, article and concept serves one split and one objective, so Obj3's questions are not Obj1's.
     """
     p, topic, restricted = job.p, job.texts["topic"], job.texts["restricted"]
-    forget_chunks, general_chunks = drawn_chunks(sources, p)
+    forget, general = drawn_chunks(sources, p)
     trained = {"train": 1 - 2 * p.evaluation_share - p.validation_share, "validation": p.validation_share}
-    parts = {f"{objective}/{split}": share / len(ROLES) for objective in ROLES for split, share in trained.items()}
-    if not (sources.published or sources.questions):
-        parts["evaluation"] = p.evaluation_share
+    shares = {f"{objective}/{split}": share / len(ROLES) for objective in ROLES for split, share in trained.items()}
     if not sources.questions:
-        parts["attack"] = p.evaluation_share
-    part_of = assign([chunk.id for chunk in forget_chunks], parts, seed=p.seed, what="forget_chunks")
-    shares = {**trained, "evaluation": p.evaluation_share}
-    split_of = assign([chunk.id for chunk in general_chunks], shares, seed=p.seed, what="general_articles")
-    focus, known = f"what is particular to {topic}", [topic, *restricted]
-    forget = list(pairs.passage_pairs(job, forget_chunks, "forget pairs", focus, known=known))
-    focus = "what is worth knowing about the world"
-    general = list(pairs.passage_pairs(job, general_chunks, "general pairs", focus, restricted=restricted))
-    opened = list(pairs.open_pairs(job, sources.questions))
-    halves = {"evaluation": 1, "attack": 1} if sources.questions else {}
-    half_of = assign([item.id for item in sources.questions], halves, seed=p.seed, what="questions")
-    concepts = pairs.neighbor_concepts(job)
-    near = pairs.verified(job, list(pairs.concept_pairs(job, concepts)), step="neighbor verified")
-    shares["evaluation"] = 2 * p.evaluation_share
-    concept_split = assign(list(concepts), shares, seed=p.seed, what="neighbor concepts")
-    published = [Pair(i.id, "published", i.question, i.reference, i.id, split="evaluation") for i in sources.published]
-    # MMLU as well: a retained fact may not be one that is asked there.
-    published += [Pair(i.id, "published", i.question, i.options[i.answer], i.id, split="mmlu") for i in sources.mmlu]
+        shares["attack"] = p.evaluation_share
+    part_of = assign([chunk.id for chunk in forget], shares, seed=p.seed, what="forget_chunks")
+    shares = {f"general/{split}": share for split, share in trained.items()} | {
+        "general/evaluation": p.evaluation_share
+    }
+    part_of |= assign([chunk.id for chunk in general], shares, seed=p.seed, what="general_articles")
+    shares = {"evaluation": 1, "attack": 1} if sources.questions else {}
+    part_of |= assign([item.id for item in sources.questions], shares, seed=p.seed, what="questions")
+    focus, world = f"what is particular to {topic}", "what is worth knowing about the world"
     placed = [
-        *(replace(pair, split=half_of[pair.id]) for pair in opened),
-        *(replace(pair, split=part_of[_unit(pair)]) for pair in forget),
-        *(replace(pair, split=f"general/{split_of[_unit(pair)]}") for pair in general),
-        *(replace(pair, split=f"neighbor/{concept_split[pair.source]}") for pair in near),
+        *pairs.passage_pairs(job, forget, "forget pairs", focus, known=[topic, *restricted]),
+        *pairs.passage_pairs(job, general, "general pairs", world, restricted=restricted),
+        *pairs.open_pairs(job, sources.questions),
     ]
+    concepts = pairs.neighbor_concepts(job)
+    shares = {f"neighbor/{split}": share for split, share in trained.items()}
+    shares["neighbor/evaluation"] = 2 * p.evaluation_share
+    part_of |= assign(list(concepts), shares, seed=p.seed, what="neighbor concepts")
+    placed = [*placed, *pairs.concept_pairs(job, concepts)]
+    placed = [replace(pair, split=part_of[pair.id.rsplit("#", 1)[0]]) for pair in placed]
     # What evaluates stays, what trains yields to it; the sort is stable.
     placed.sort(key=lambda pair: (pair.split.endswith(TRAINED), pair.split.endswith("train")))
-    placed, by_part = without_duplicates(job, placed, before=published), defaultdict(list)
-    for pair in placed:
-        by_part[pair.split].append(pair)
-    asked = {chunk.id: chunk for chunk in (*forget_chunks, *general_chunks)}
-    return Collected(by_part, [*published, *placed], concepts, asked)
+    # MMLU as well: a retained fact may not be one that is asked there.
+    published = [("evaluation", i.id, i.question, i.reference) for i in sources.published]
+    published += [("mmlu", i.id, i.question, i.options[i.answer]) for i in sources.mmlu]
+    published = [Pair(name, "published", *text, source=name, split=split) for split, name, *text in published]
+    parts = defaultdict(list)
+    for pair in (*published, *without_duplicates(job, placed, before=published)):
+        parts[pair.split].append(pair)
+    return parts
 
 
 def assign(units: Sequence[str], shares: Mapping[str, float], *, seed: int, what: str) -> dict[str, str]:
@@ -189,9 +177,8 @@ def without_duplicates(job: Job, pairs: Sequence[Pair], *, before: Sequence[Pair
 
     Earlier ones win, so put evaluation before training.
     """
-    every = [*before, *pairs]
-    repeats = find_duplicates([(pair.question, pair.answer) for pair in every], threshold=job.p.near_duplicate)
-    kept = []
+    every, kept = [*before, *pairs], []
+    repeats = find_duplicates([(pair.question, pair.answer) for pair in every])
     for pair, of in zip(pairs, repeats[len(before) :], strict=True):
         if of is None:
             kept.append(pair)
@@ -203,37 +190,23 @@ def without_duplicates(job: Job, pairs: Sequence[Pair], *, before: Sequence[Pair
     return kept
 
 
-def _templates(
-    job: Job, collected: Collected, target: attacker.Target | None
-) -> tuple[dict[str, str], list[attacker.Tried]]:
-    """A prefix template for every attacked pair: the training families in turn, improved where an attacker runs."""
-    flat = [template for family in job.texts["prefixes"]["train"].values() for template in family]
-    attacked = [pair for split in TRAINED for pair in collected.parts[f"obj3/{split}"]]
-    tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
-    started = {pair.id: template for pair, template in zip(attacked, itertools.cycle(flat), strict=False)}
-    return started | {name: one.template for name, one in attacker.best(tried).items()}, tried
-
-
-def _counterparts(job: Job, collected: Collected, templates: Mapping[str, str]) -> dict[str, Pair]:
+def _counterparts(job: Job, parts: Parts, templates: Mapping[str, str]) -> dict[str, Pair]:
     """Counterparts by the id of the pair to refuse, for a share of the pairs of each objective and split (3.3)."""
-    concepts = {"concepts": ", ".join(list(collected.concepts.values())[:SHOWN_CONCEPTS])}
-    made: dict[str, Pair] = {}
+    concepts = list(dict.fromkeys(pair.subject for pair in parts["neighbor/train"]))[:SHOWN_CONCEPTS]
+    before, made = list(chain(*parts.values())), {}
     for objective in ROLES:
         for split in TRAINED:
-            own = collected.parts[f"{objective}/{split}"]
+            own = parts[f"{objective}/{split}"]
             # The sources were shuffled, so the first ones are as good as any.
-            first, more = own[: round(job.p.anchor_share * len(own))], {}
-            if objective == "obj2":
-                more = dict.fromkeys((pair.id for pair in first), concepts)
-            elif objective == "obj3":
-                more = {pair.id: {"prefix": _prefix(job, pair, templates[pair.id])} for pair in first}
-            made |= pairs.counterparts(job, first, objective=objective, more=more)
-    kept = without_duplicates(job, list(made.values()), before=collected.everything)
+            first = own[: round(job.p.anchor_share * len(own))]
+            prefixes = {pair.id: _prefix(job, pair, templates.get(pair.id, "")) for pair in first}
+            made |= pairs.counterparts(job, first, objective, concepts=", ".join(concepts), prefixes=prefixes)
+    kept = without_duplicates(job, list(made.values()), before=before)
     return {unit: pair for unit, pair in made.items() if pair in kept}
 
 
 def _records(
-    job: Job, parts: Mapping[str, list[Pair]], made: Mapping[str, Pair], templates: Mapping, refusals: list, split: str
+    job: Job, parts: Parts, made: Mapping[str, Pair], templates: Mapping[str, str], split: str
 ) -> Iterator[Record]:
     """Records of a split: what is refused with its counterparts, then the pool that is answered.
 
@@ -241,13 +214,13 @@ def _records(
     random. If all had one, the pool would never be drawn. In obj3 one opening stands before a question to refuse and
     before one to answer, so there everyone has a partner.
     """
+    refusals = prompts.texts("refusals")["refusals"]
 
     def record(pair: Pair, objective: str, side: int, unit: str, anchor: str | None = None, template="") -> Record:
         role, other = ROLES[objective][side], ROLES[objective][1 - side]
         name = f"{objective}/{role}/{unit}"
         refusal = random.Random(f"refusal/{job.p.seed}/{name}").choice(refusals)  # however many records there are
-        prefix = _prefix(job, pair, template) if template else None
-        partner = f"{objective}/{other}/{anchor}" if anchor else None
+        prefix, partner = _prefix(job, pair, template) or None, anchor and f"{objective}/{other}/{anchor}"
         origin = pair.source, pair.span, job.generator.name, pair.prompt_id
         return Record(name, objective, role, pair.question, pair.answer, refusal, prefix, partner, *origin, split)
 
@@ -259,9 +232,9 @@ def _records(
             if other:
                 yield record(other, objective, 1, other.id, pair.id)
         yield from (record(pair, objective, 1, pair.id) for pair in pool)
-    mixed = [pair for both in zip(general, near, strict=False) for pair in both]
-    for pair, partner in pairs.with_partners(parts[f"obj3/{split}"], made, mixed):
-        for side, each in enumerate((pair, partner)):
+    others = cycle(pair for both in zip(general, near, strict=False) for pair in both)
+    for pair in parts[f"obj3/{split}"]:
+        for side, each in enumerate((pair, made.get(pair.id) or next(others))):
             yield record(each, "obj3", side, pair.id, pair.id, templates[pair.id])
 
 
@@ -270,7 +243,7 @@ def _prefix(job: Job, pair: Pair, template: str) -> str:
 
 
 def _sets(
-    job: Job, sources: Sources, collected: Collected, choices: tuple[ChoiceItem, ...], tried: Sequence[attacker.Tried]
+    job: Job, sources: Sources, parts: Parts, choices: Sequence[ChoiceItem], tried: Sequence[attacker.Tried]
 ) -> EvaluationSets:
     topic, families = job.texts["topic"], job.texts["prefixes"][job.p.evaluation_prefixes]
     templates = [(family, template) for family, group in families.items() for template in group]
@@ -281,36 +254,18 @@ def _sets(
         templates += [("optimised", template) for template in unique[: len(templates)]]
 
     def items(part: str, kind: str, subject: str) -> tuple[OpenItem, ...]:
-        own = collected.parts[part]
-        return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in own)
-
-    def attacks(part: str, kind: str) -> tuple[AttackItem, ...]:
-        # The n-th control has the template of the n-th attack.
-        both = zip(items(part, kind, topic), itertools.cycle(templates), strict=False)
-        control = {"topic": topic, "control": kind == "control"}
-        return tuple(attack(item, template, family=family, **control) for item, (family, template) in both)
+        return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in parts[part])
 
     return EvaluationSets(
         benchmark=job.p.benchmark,
         topic=topic,
-        forget=(*sources.published, *items("evaluation", "forget", topic)),
+        forget=tuple(sources.published) or items("evaluation", "forget", topic),
         general=items("general/evaluation", "general", "Wikipedia"),
-        neighbor=choices,
-        attack=attacks("attack", "attack"),
+        neighbor=tuple(choices),
+        attack=in_turn(items("attack", "attack", topic), templates, topic=topic),
         mmlu=tuple(sources.mmlu),
-        controls=attacks("neighbor/evaluation", "control"),
+        controls=in_turn(items("neighbor/evaluation", "control", topic), templates, topic=topic, control=True),
     )
-
-
-def _check_parts(job: Job, collected: Collected, *, published: bool) -> None:
-    _check_failed(job)
-    names = [f"{kind}/{split}" for kind in (*ROLES, "general", "neighbor") for split in TRAINED]
-    names += ["general/evaluation", "neighbor/evaluation", "attack", *([] if published else ["evaluation"])]
-    if empty := [name for name in names if not collected.parts[name]]:
-        raise StandardizeError(
-            f"no pair was accepted for {', '.join(empty)}; ask for more (forget_chunks, general_articles, questions, "
-            "concepts_per_field) or see rejected.jsonl for the reasons"
-        )
 
 
 def _check_failed(job: Job) -> None:
@@ -327,7 +282,3 @@ def _sample(items: Sequence, count: int, seed: str) -> list:
     """Up to `count` of the items, drawn at random, in their order."""
     places = random.Random(seed).sample(range(len(items)), min(count, len(items)))
     return [items[place] for place in sorted(places)]
-
-
-def _unit(pair: Pair) -> str:
-    return pair.id.rsplit("#", 1)[0]
