@@ -478,9 +478,11 @@ def test_losses_of_whole_answers_need_one_in_each_row(name):
         SEQUENCE_LOSSES[name](LOGITS, labels, REFERENCE)
 
 
-@pytest.mark.parametrize("name", ["kl_retain", "npo", "idk_dpo"])
-def test_references_are_frozen(name):
-    assert not SEQUENCE_LOSSES[name](LOGITS, LABELS, REFERENCE.clone().requires_grad_()).requires_grad
+@pytest.mark.parametrize("loss", ["kl_retain", "npo", "idk_dpo"])
+def test_references_are_frozen(loss):
+    reference, idk_reference = REFERENCE.clone().requires_grad_(), TEMPLATE_REFERENCE.clone().requires_grad_()
+    refusal = (TEMPLATE, idk_reference, TEMPLATE_LABELS) if loss == "idk_dpo" else ()
+    assert not getattr(losses, loss)(*refusal, LOGITS, reference, LABELS).requires_grad
 
 
 FORGET = (LOGITS, REFERENCE, LABELS)
