@@ -6,7 +6,7 @@ import sys
 sys.path.insert(0, workflow.basedir)
 from mule_lib.suite import graph
 
-SUITE = graph.check(config, source="suite")
+SUITE = graph.check_suite(config, source="suite")
 JOBS = graph.jobs(SUITE)
 BENCHMARKS = graph.benchmarks(SUITE)
 OUT = f"outputs/{SUITE.name}"

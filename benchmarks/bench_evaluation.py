@@ -25,7 +25,7 @@ from statistics import median
 import torch
 
 from mule_lib import models, prompts
-from mule_lib.data import load
+from mule_lib.data import load_benchmark
 from mule_lib.data.items import EvaluationSets
 from mule_lib.evaluate.robustness import only
 from mule_lib.evaluate.row import query
@@ -95,7 +95,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model, tokenizer = models.load("base")
     model = model.to(getattr(torch, args.dtype))
-    sets = load(args.benchmark).sets
+    sets = load_benchmark(args.benchmark).sets
     names = [name for group in KINDS.values() for name in group]
     share = {name: round(args.share * len(getattr(sets, name))) for name in names}
     sets = replace(sets, **{name: getattr(sets, name)[: max(1, share[name])] for name in names})

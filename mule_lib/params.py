@@ -381,7 +381,9 @@ def validate(schema: str | type[Checked], values: Mapping[str, Any], *, source: 
         raise ParameterError(f"{source}: {error}") from None
 
 
-def load(schema: str | type[Checked], file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> Any:
+def read_parameters(
+    schema: str | type[Checked], file: Path | None = None, overrides: Mapping[str, Any] | None = None
+) -> Any:
     """Read a YAML file (flat keys), put the overrides over it and validate.
 
     A file of many rows (`defaults`, and what each of `rows` changes) gives the row that the overrides name.

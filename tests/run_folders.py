@@ -104,7 +104,7 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
 
 
 def made_beyond(plain: float, *, seed: int = 0) -> dict:
-    """What `evaluate.robustness.run` returns, made up: Forget around `plain` points, rising with relearning steps."""
+    """What `attack_and_degrade` returns, made up: Forget around `plain` points, rising with relearning."""
     rng = np.random.default_rng(seed)
 
     def measured(**points) -> dict:

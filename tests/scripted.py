@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from mule_lib.data.standardize.generators import Reply, Request
+from mule_lib.data.standardize.generators import Completion, Request
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 REFUSED, FAILED = "I cannot help with that request.", None
@@ -196,17 +196,17 @@ class ScriptedLLM:
     name: str = "scripted"
     asked: list[Request] = field(default_factory=list)
 
-    def complete(self, requests: Sequence[Request]) -> list[Reply]:
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
         self.asked += requests
         return [self._reply(request) for request in requests]
 
-    def _reply(self, request: Request) -> Reply:
+    def _reply(self, request: Request) -> Completion:
         data = reply(request.messages)
         if data == REFUSED:
-            return Reply(REFUSED, refused=True)
+            return Completion(REFUSED, refused=True)
         if data is FAILED:
-            return Reply("{", error="the reply is no JSON")
-        return Reply(json.dumps(data), data=request.form.model_validate(data))
+            return Completion("{", error="the reply is no JSON")
+        return Completion(json.dumps(data), data=request.form.model_validate(data))
 
 
 # The same behind an endpoint ------------------------------------------------------------------------------------------

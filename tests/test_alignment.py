@@ -167,7 +167,7 @@ def sizes(records):
 
 def test_pairs_are_kept_together_and_without_anchors_fill_up():
     """As many of every group as asked for, each record to refuse with its anchor, in the order of the data."""
-    records = data.load("books").records
+    records = data.load_benchmark("books").records
     some = alignment.some_pairs(records, 20)
     assert len(sizes(some)) == 6 and (sizes(some) == 20).all()
     ids = {record.id for record in some}
@@ -182,7 +182,7 @@ def test_the_teacher_reads_questions_or_the_own_format(asked):
     """By default both formats share the answers to the questions; otherwise each has the answers to its own texts."""
 
     def study(**changed):
-        return alignment.prepare(params.GradientCosine(pairs=5, **changed), "books", None, None)
+        return alignment.prepare_study(params.GradientCosine(pairs=5, **changed), "books", None, None)
 
     shared = study()
     assert shared.teacher_answers["raw"] is shared.teacher_answers["standardized"]
@@ -197,14 +197,14 @@ def test_the_teacher_reads_questions_or_the_own_format(asked):
 
 def test_a_shared_teacher_file_is_read_and_checked(asked, tmp_path):
     """With teacher_dir nobody is asked, the file has to be of this data, and the study takes its part of it."""
-    books, file = data.load("books"), tmp_path / "books" / "oracle-cot.jsonl"
+    books, file = data.load_benchmark("books"), tmp_path / "books" / "oracle-cot.jsonl"
     teacher.shared(file, books, methods.get("mule"), model="abc", load=lambda: (None, None))
     asked.clear()
     p = params.GradientCosine(pairs=5, teacher_dir=str(tmp_path))
-    study = alignment.prepare(p, "books", None, None, model_hash="abc")
+    study = alignment.prepare_study(p, "books", None, None, model_hash="abc")
     assert not asked and len(study.teacher_answers["raw"]) == 30
     with pytest.raises(TeacherFileError, match="made with other model"):
-        alignment.prepare(p, "books", None, None, model_hash="abd")
+        alignment.prepare_study(p, "books", None, None, model_hash="abd")
 
 
 # The tables -----------------------------------------------------------------------------------------------------------

@@ -12,10 +12,9 @@ import torch
 from scipy.sparse import csr_matrix
 
 from mule_lib import prompts
-from mule_lib.data import RAW_FILE, BenchmarkError, by_format, checks, distance, load, records, save
+from mule_lib.data import RAW_FILE, BenchmarkError, by_format, checks, distance, load_benchmark, records, save
 from mule_lib.data.attacks import JAILBREAKS
-from mule_lib.data.fable.benchmark import raw_records as fable_raw_records
-from mule_lib.data.fable.benchmark import unlearning_records
+from mule_lib.data.fable.benchmark import fable_raw_records, unlearning_records
 from mule_lib.data.prepare import PrepareError
 from mule_lib.data.raw_formats import GAP, Passage, lettered, quiz_page, raw_records, unfinished
 from mule_lib.data.records import Record
@@ -39,12 +38,12 @@ RULES = {
 
 @pytest.fixture(scope="module")
 def books():
-    return load("books")
+    return load_benchmark("books")
 
 
 @pytest.mark.parametrize("benchmark", ["books", "cyber"])
 def test_fable_breaks_no_rule(benchmark):
-    assert checks.checks(load(benchmark))["holds"].all()
+    assert checks.checks(load_benchmark(benchmark))["holds"].all()
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -75,7 +74,7 @@ def test_summary_counts_only_intervals_that_are_apart(books):
 
 def test_counts_and_samples(books):
     """Six groups with as many records as the data has; samples show both formats of one fact."""
-    table = checks.counts({"train": books.records, "validation": books.validation})
+    table = checks.record_counts({"train": books.records, "validation": books.validation})
     assert table["records"]["train"].sum() == len(books.records)
     assert (table["records"]["validation"] > 0).all()
     _, formats = by_format("books")
@@ -95,9 +94,9 @@ def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
     loaded, found = by_format("muse_books", tmp_path)
     assert list(found) == ["standardized"] and loaded.records == books.records
     raw = by_format("books")[1]["raw"]
-    records.write(tmp_path / RAW_FILE, reversed(raw))
+    records.write_records(tmp_path / RAW_FILE, reversed(raw))
     assert by_format("muse_books", tmp_path)[1]["raw"] == raw
-    records.write(tmp_path / RAW_FILE, [replace(record, anchor=None) for record in raw[1:]])
+    records.write_records(tmp_path / RAW_FILE, [replace(record, anchor=None) for record in raw[1:]])
     with pytest.raises(BenchmarkError, match=f"{RAW_FILE}: no raw record .* of {raw[0].id!r}"):
         by_format("muse_books", tmp_path)
 

@@ -14,8 +14,8 @@ from scripted import Act, ScriptedServer, answer, asked, status
 from mule_lib.data.standardize import generators
 from mule_lib.data.standardize.generators import (
     CachedGenerator,
+    Completion,
     GeneratorError,
-    Reply,
     ReplyCache,
     Request,
     RequestError,
@@ -49,7 +49,7 @@ def canned(reply, path=None, **options) -> CachedGenerator:
         noted.extend(requests)
         values = [reply(request.messages[-1]["content"]) for request in requests]
         texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
-        return [Reply(text, "stop", None, 7, 3) for text in texts]
+        return [Completion(text, "stop", None, 7, 3) for text in texts]
 
     generator = CachedGenerator("canned:1", respond, cache=ReplyCache(path), **options)
     generator.asked = noted
@@ -108,7 +108,7 @@ def test_everything_that_shapes_a_reply_is_in_its_key():
     ],
 )
 def test_data_refusal_and_error_exclude_each_other(text, finish, refusal, refused, error):
-    reply = interpret(request(), Reply(text, finish, refusal, 1, 1))
+    reply = interpret(request(), Completion(text, finish, refusal, 1, 1))
     why, known = reply.error, reply.data is not None
     assert reply.refused == refused and (why is None if error is None else error in why and "\n" not in why)
     assert known == (not refused and error is None)
@@ -136,7 +136,7 @@ def test_a_failed_request_is_an_error_reply_and_asked_again_later(tmp_path):
 
 def test_replies_survive_and_their_tokens_count_by_generator(tmp_path):
     path, question = tmp_path / "deep" / "replies.jsonl", request("é ☃ \n")
-    exchange = Reply("ü\u2028\n", "stop", None, 5, 2)
+    exchange = Completion("ü\u2028\n", "stop", None, 5, 2)
     ReplyCache(path).put("one", question, exchange)
     ReplyCache(path).put("two", question, exchange)
     again = ReplyCache(path)
@@ -161,7 +161,7 @@ def test_writers_share_a_file_and_lose_nothing(tmp_path):
 
     def write(n: int) -> None:
         for i in range(20):
-            caches[n].put("m", request(f"{n} {i}"), Reply("x" * 5000, "stop", None, 1, 0))
+            caches[n].put("m", request(f"{n} {i}"), Completion("x" * 5000, "stop", None, 1, 0))
 
     threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
     [thread.start() for thread in threads]
@@ -233,7 +233,7 @@ def test_replay_says_what_it_has_not(tmp_path):
     with pytest.raises(GeneratorError, match=r"replay_file=.*no recorded reply"):
         replay(path)
     for name in ("one", "two"):
-        ReplyCache(path).put(name, request("a"), Reply(json.dumps({**GOOD, "answer": name})))
+        ReplyCache(path).put(name, request("a"), Completion(json.dumps({**GOOD, "answer": name})))
     assert replay(path, "two").complete([request("a")])[0].data.answer == "two"
     with pytest.raises(GeneratorError, match=r"of 'three' \(of \['one', 'two'\]\)"):
         replay(path, "three")

@@ -10,7 +10,7 @@ import pytest
 from run_folders import write_run, write_runs
 
 from mule_lib import models, prompts, training
-from mule_lib.data import files, load
+from mule_lib.data import files, load_benchmark
 from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
@@ -85,7 +85,7 @@ def loaded_once(monkeypatch, embedded):
 
 @pytest.fixture(scope="module")
 def data():
-    return load("books")
+    return load_benchmark("books")
 
 
 @pytest.mark.parametrize(("row", "objective"), [("upper_bound", "obj3"), ("ensemble_teacher", "obj1"), ("ga", "obj3")])

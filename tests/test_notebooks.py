@@ -11,7 +11,7 @@ import papermill
 import pytest
 
 from mule_lib import params
-from mule_lib.params import ParameterError, load
+from mule_lib.params import ParameterError, read_parameters
 from mule_lib.suite.notebook import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -61,19 +61,19 @@ def test_notebook_defaults_equal_the_schema(path):
 def test_params_file_is_valid(path):
     """Every committed params file, and every row of one, passes its notebook's schema."""
     for row in params.read_yaml(path).get("rows", [None]):
-        load(_stem(path), path, {"row": row} if row else {})
+        read_parameters(_stem(path), path, {"row": row} if row else {})
 
 
 def test_bad_files_are_refused(tmp_path):
     """A missing file, broken YAML and a list instead of a mapping are told apart."""
     with pytest.raises(ParameterError, match="no such params file"):
-        load("00_meet_the_model", tmp_path / "none.yaml")
+        read_parameters("00_meet_the_model", tmp_path / "none.yaml")
     for text, message in (("a: [", "not valid YAML"), ("- 1", "flat mapping")):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ParameterError, match=message):
-            load("00_meet_the_model", tmp_path / "bad.yaml")
+            read_parameters("00_meet_the_model", tmp_path / "bad.yaml")
     with pytest.raises(ParameterError, match="no such notebook"):
-        load("99_nothing")
+        read_parameters("99_nothing")
 
 
 def test_cli_refuses_a_typo_before_the_kernel_starts():

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mule_lib.methods import METHODS
-from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, load, method_options, validate
+from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, method_options, read_parameters, validate
 
 
 @pytest.mark.parametrize(
@@ -78,20 +78,20 @@ def test_a_doubled_key_is_refused(tmp_path):
     """Of two values of one key YAML keeps the last in silence."""
     (tmp_path / "x.yaml").write_text("steps: 3\nrow: x\nsteps: 4\n")
     with pytest.raises(ParameterError, match=r"x.yaml: not valid YAML .the key 'steps' stands twice"):
-        load("04_training", tmp_path / "x.yaml")
+        read_parameters("04_training", tmp_path / "x.yaml")
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
     """Defaults, then what the row changes, then the overrides; an unknown row is answered with the nearest."""
     file = tmp_path / "scale.yaml"
     file.write_text("defaults: {steps: 3}\nrows:\n  ga: {steps: 4}\n  mule_k1: {method: mule, options: {top_k: 1}}\n")
-    p = load("04_training", file, {"row": "mule_k1", "seeds": [2]})
+    p = read_parameters("04_training", file, {"row": "mule_k1", "seeds": [2]})
     assert (p.row, p.method, p.options, p.steps, p.seeds) == ("mule_k1", "mule", {"top_k": 1}, 3, [2])
-    assert load("04_training", file, {"row": "ga"}).steps == 4
+    assert read_parameters("04_training", file, {"row": "ga"}).steps == 4
     with pytest.raises(ParameterError, match="row 'mule_k2': did you mean 'mule_k1'"):
-        load("04_training", file, {"row": "mule_k2"})
+        read_parameters("04_training", file, {"row": "mule_k2"})
     with pytest.raises(ParameterError, match="2 rows; choose one by -p row=NAME"):
-        load("04_training", file)
+        read_parameters("04_training", file)
 
 
 def test_teacher_names():

@@ -58,7 +58,7 @@ def write(path, rows):
 @pytest.mark.parametrize("suffix", [".parquet", ".json", ".jsonl", ".csv"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix):
     """Parquet, JSON, JSON Lines and CSV (lists as JSON) hold the same questions."""
-    items = published.read("wmdp_cyber/questions", write(tmp_path / f"cyber{suffix}", QUESTIONS))
+    items = published.read_set("wmdp_cyber/questions", write(tmp_path / f"cyber{suffix}", QUESTIONS))
     assert [(item.question, list(item.options), item.answer) for item in items] == [
         (row["question"], row["choices"], row["answer"]) for row in QUESTIONS
     ]
@@ -69,22 +69,22 @@ def test_column_order_further_columns_and_letters_do_not_matter(tmp_path):
     rows = [
         {"answer": "AC"[i], "note": "x", **{k: r[k] for k in ("choices", "question")}} for i, r in enumerate(QUESTIONS)
     ]
-    turned = published.read("wmdp_cyber/questions", write(tmp_path / "turned.csv", rows))
-    assert turned == published.read("wmdp_cyber/questions", write(tmp_path / "plain.csv", QUESTIONS))
+    turned = published.read_set("wmdp_cyber/questions", write(tmp_path / "turned.csv", rows))
+    assert turned == published.read_set("wmdp_cyber/questions", write(tmp_path / "plain.csv", QUESTIONS))
 
 
 def test_json_lines_under_the_name_of_json(tmp_path):
     """TOFU's files are JSON Lines although they are called .json; a byte order mark is no part of the data."""
     path = tmp_path / "forget01.json"
     path.write_text("".join(json.dumps({"question": "Who?", "answer": name}) + "\n" for name in "ab"), "utf-8-sig")
-    assert [item.reference for item in published.read("tofu/forget01", path)] == ["a", "b"]
+    assert [item.reference for item in published.read_set("tofu/forget01", path)] == ["a", "b"]
 
 
 def test_folders_splits_and_shards(tmp_path):
     """The Hub's layouts: shards in order, a folder per split, a missing shard named; a plain text file is one text."""
 
     def texts(name):
-        return [text.text for text in published.read(name, tmp_path)]
+        return [text.text for text in published.read_set(name, tmp_path)]
 
     for n in (1, 0):
         write(tmp_path / "raw" / f"forget-0000{n}-of-00002.parquet", [{"text": f"book {n}"}])
@@ -133,7 +133,7 @@ GOOD = QUESTIONS[0]
 def test_bad_rows_are_refused_in_one_line(tmp_path, name, rows, message):
     path = write(tmp_path / name, rows)
     with pytest.raises(DataFileError) as caught:
-        published.read("wmdp_cyber/questions", path)
+        published.read_set("wmdp_cyber/questions", path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -180,7 +180,7 @@ def broken(tmp_path, kind):
 def test_damaged_files_are_refused_in_one_line(tmp_path, kind, message):
     path = broken(tmp_path, kind)
     with pytest.raises(DataFileError) as caught:
-        published.read("wmdp_cyber/questions", path)
+        published.read_set("wmdp_cyber/questions", path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -188,11 +188,11 @@ def test_references_that_rouge_cannot_see(tmp_path):
     """An answer without a letter or digit would count as forgotten whatever is said: refused, and left out of RWKU."""
     rows = [{"question": "Who?", "answer": "owl"}, {"question": "Who?", "answer": "?!"}]
     with pytest.raises(DataFileError, match=r"row 2, column 'answer': '\?!' has no letter or digit that ROUGE can see"):
-        published.read("tofu/forget01", write(tmp_path / "forget01.jsonl", rows))
+        published.read_set("tofu/forget01", write(tmp_path / "forget01.jsonl", rows))
     probes = [{"query": "Who?", "answer": a, "subject": "Owl", "level": "2", "type": "q"} for a in ("owl", "梟")]
     write(tmp_path / "forget_level2.json", probes)
     with pytest.warns(UserWarning, match="1 of 2 questions left out"):
-        assert [item.reference for item in published.read("rwku/forget_level2", tmp_path)] == ["owl"]
+        assert [item.reference for item in published.read_set("rwku/forget_level2", tmp_path)] == ["owl"]
 
 
 def article(n, text="An article about owls. " * 40):
@@ -216,12 +216,12 @@ def test_sample_is_uniform(tmp_path):
 
 def test_article_text_is_cleaned():
     """End sections go, spaced punctuation closes up, sentences with a masked word are dropped, the rest stays."""
-    assert published.clean("An owl .\n\nSee also\nCats") == "An owl."
-    assert published.clean("A well @-@ known owl , grey . The <unk> flies . It ( the owl ) 's old .") == (
+    assert published.plain_wikitext("An owl .\n\nSee also\nCats") == "An owl."
+    assert published.plain_wikitext("A well @-@ known owl , grey . The <unk> flies . It ( the owl ) 's old .") == (
         "A well-known owl, grey. It (the owl)'s old."
     )
     plain = "The owl's nest (see below) is 3.5 m high, e.g. in oaks.\n\nIt is old."
-    assert published.clean(plain) == plain
+    assert published.plain_wikitext(plain) == plain
 
 
 # The Hub
@@ -313,7 +313,7 @@ def test_nothing_is_downloaded_where_access_is_refused(monkeypatch):
     monkeypatch.setattr(published, "check_access", refuse)
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("a download was started"))
     with pytest.raises(DataAccessError, match="gated"):
-        published.read("muse_books/forget")
+        published.read_set("muse_books/forget")
 
 
 def test_offline_without_a_cache(monkeypatch, tmp_path):
@@ -408,7 +408,7 @@ MMLU_FILE = REALDATA / "mmlu" / "validation_3_per_subject.jsonl"
 )
 def test_published_rows_are_read_as_they_are(name, source, count):
     """As many as published, general questions once, each with an id and a text of its own."""
-    items = published.read(name, source)
+    items = published.read_set(name, source)
     assert len(items) == count == len({item.id for item in items})
     assert all(len(item.options) == 4 for item in items if isinstance(item, ChoiceItem))
 
@@ -419,13 +419,13 @@ def test_muse_books_reads_the_old_split_names(tmp_path):
     (tmp_path / "knowmem").mkdir()
     shard = tmp_path / "knowmem" / "retain2_qa-00000-of-00001.json"
     shard.write_bytes((MUSE / "retain_qa.json").read_bytes())
-    assert published.read("muse_books/retain", tmp_path) == published.read("muse_books/retain", MUSE)
+    assert published.read_set("muse_books/retain", tmp_path) == published.read_set("muse_books/retain", MUSE)
 
 
 @real
 def test_subjects_of_mmlu():
     """57 subjects with three questions each."""
-    assert len({item.subject for item in published.read("mmlu/validation", MMLU_FILE)}) == 57
+    assert len({item.subject for item in published.read_set("mmlu/validation", MMLU_FILE)}) == 57
 
 
 @real
@@ -446,7 +446,7 @@ def test_rwku_is_prepared_saved_and_loaded(tmp_path):
     """A person's data comes back from its folder as it was; nothing to forget is asked twice."""
     made = prepare("rwku", subject="Stephen King", source=str(REALDATA / "rwku"), mmlu=str(MMLU_FILE), levels=(2,))
     data.save(tmp_path / "rwku", made)
-    assert data.load("rwku", tmp_path / "rwku") == made
+    assert data.load_benchmark("rwku", tmp_path / "rwku") == made
     trained = {record.question for record in made.records if record.role in REFUSED}
     asked = {item.question for item in made.sets.forget}
     attacked = {item.question for item in made.sets.attack}
@@ -592,11 +592,11 @@ def mule(monkeypatch):
 
 
 def test_the_command_writes_a_folder_once(mule, tofu_folder, tmp_path):
-    """`mule prepare` writes what `load` reads, and refuses a folder that is there or a missing subject in one line."""
+    """It writes what `load_benchmark` reads, and refuses a folder that is there or a missing subject in one line."""
     words = ["prepare", "tofu", "--source", tofu_folder, "--mmlu", tmp_path / "mmlu.json", "--out", tmp_path / "data"]
     refused = mule(*words)
     assert refused.startswith("mule prepare: subject: empty; name the authors of forget10") and "\n" not in refused
     assert not (tmp_path / "data").exists()
     assert mule(*words, "--subject", "the writers A and B") is None
-    assert len(data.load("tofu", tmp_path / "data").records) == 60
+    assert len(data.load_benchmark("tofu", tmp_path / "data").records) == 60
     assert "exists already" in mule(*words, "--subject", "the writers A and B")

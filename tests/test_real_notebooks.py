@@ -19,7 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.standardize.ask import Job, Standardize
-from mule_lib.data.standardize.command import write
+from mule_lib.data.standardize.command import write_standardized
 from mule_lib.data.standardize.pipeline import standardize
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
@@ -50,7 +50,7 @@ def prepared(folder: Path) -> list[str]:
     for benchmark in BENCHMARKS:
         job, sources = Job(Standardize(**DATA, benchmark=benchmark), ScriptedLLM()), small.sources(benchmark)
         made = standardize(job, sources)
-        write(folder / benchmark, made, job, sources)
+        write_standardized(folder / benchmark, made, job, sources)
         texts += [f"{r.question} {r.answer}" for r in (*made.benchmark.records, *made.raw)]
     return texts
 

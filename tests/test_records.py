@@ -36,18 +36,18 @@ def lines(path, rows):
 def test_every_column_comes_back_as_written(tmp_path):
     """Spans as tuples, texts with line separators, quotes and accents, None where nothing was given."""
     path = tmp_path / "new" / "train.jsonl"
-    records.write(path, [FULL, PARTNER])
-    assert records.read(path) == [FULL, PARTNER]
+    records.write_records(path, [FULL, PARTNER])
+    assert records.read_records(path) == [FULL, PARTNER]
     assert [file.name for file in path.parent.iterdir()] == ["train.jsonl"]
-    records.write(path, tiny.records())
-    assert records.read(path) == tiny.records()
+    records.write_records(path, tiny.records())
+    assert records.read_records(path) == tiny.records()
 
 
 def test_columns_with_defaults_may_be_left_out_and_blank_lines_are_none(tmp_path):
     """A file written by hand needs six columns."""
     path = lines(tmp_path / "r.jsonl", ["", ROW, " ", {**ROW, "id": "b"}])
-    assert [record.id for record in records.read(path)] == ["a", "b"]
-    assert records.read(path)[0] == Record(**ROW)
+    assert [record.id for record in records.read_records(path)] == ["a", "b"]
+    assert records.read_records(path)[0] == Record(**ROW)
 
 
 def test_the_target_is_the_refusal_where_the_role_is_refused():
@@ -97,7 +97,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, rows, message):
     """The file first, then the row and the column."""
     path = lines(tmp_path / "train.jsonl", rows)
     with pytest.raises(RecordError) as caught:
-        records.read(path)
+        records.read_records(path)
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -106,32 +106,32 @@ def test_bad_files_are_refused_in_one_line(tmp_path, rows, message):
 def test_missing_files_and_other_encodings_are_refused(tmp_path):
     """No such file, and Latin-1 where UTF-8 is needed, with the row."""
     with pytest.raises(RecordError, match=r"none\.jsonl: no such file"):
-        records.read(tmp_path / "none.jsonl")
+        records.read_records(tmp_path / "none.jsonl")
     path = tmp_path / "latin.jsonl"
     path.write_bytes(json.dumps(ROW).encode() + b"\n" + '{"id": "é"}'.encode("latin-1"))
     with pytest.raises(RecordError, match=r"row 2: not UTF-8 \(.*\); save the file as UTF-8"):
-        records.read(path)
+        records.read_records(path)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
     """As some editors write it."""
     path = tmp_path / "bom.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROW).encode())
-    assert records.read(path) == [Record(**ROW)]
+    assert records.read_records(path) == [Record(**ROW)]
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
     """Whole or not at all."""
     path = tmp_path / "train.jsonl"
-    records.write(path, [FULL, PARTNER])
+    records.write_records(path, [FULL, PARTNER])
 
     def broken():
         yield PARTNER
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError, match="killed"):
-        records.write(path, broken())
-    assert records.read(path) == [FULL, PARTNER]
+        records.write_records(path, broken())
+    assert records.read_records(path) == [FULL, PARTNER]
 
 
 def test_checks_name_where_the_records_are_from():

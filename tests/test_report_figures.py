@@ -70,7 +70,7 @@ def test_radar_finding_comes_from_the_numbers(table1):
 
 def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
     """Best first, every seed a stroke, missing rows last; the best and the order's agreement are in the text."""
-    picture = figures.overall(table1, runs)
+    picture = figures.overall_intervals(table1, runs)
     measured = picture.data["measured"].dropna()
     assert list(measured) == sorted(measured, reverse=True) and picture.data["measured"].isna().iloc[-1]
     strokes = [line.get_xdata() for line in picture.figure.axes[0].lines if line.get_marker() == "|"]
@@ -79,7 +79,7 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
     )
     assert _texts(picture).count("not run") == len(table1.not_run())
     assert "the best trained rows are MULE" in picture.finding and "(Spearman)" in picture.finding
-    reported = figures.overall(tables.reported_table("table1"))
+    reported = figures.overall_intervals(tables.reported_table("table1"))
     assert "easured" not in "".join(_texts(reported)) + reported.finding
 
 
@@ -96,13 +96,13 @@ def test_one_runs_curve_draws_each_term_in_its_own_style():
 
 def test_obedience_is_read_once_per_teacher(runs):
     """MULE's teacher, the one without thought and the ensemble differ; rates carry intervals; the worst is named."""
-    picture = figures.obedience(runs)
+    picture = figures.teacher_obedience(runs)
     books = picture.data[picture.data["benchmark"] == "books"]
     assert list(dict.fromkeys(books["teacher"])) == ["oracle-cot", "oracle", "ensemble-cot"]
     assert len(books) == 18 and not books.duplicated(["teacher", "objective", "role"]).any()
     assert ((books["low"] <= books["obeyed"]) & (books["obeyed"] <= books["high"])).all()
     assert "without thought: 60 % at Obj1, forget: refuse" in picture.finding and len(picture.figure.axes) == 2
-    assert figures.obedience([]).figure is None
+    assert figures.teacher_obedience([]).figure is None
 
 
 def test_ablation_turns_signs_and_keeps_intervals(runs):
@@ -174,7 +174,7 @@ def test_showing_writes_the_same_files_and_gives_the_alt_text(table1, tmp_path, 
     assert (tmp_path / "a" / "figure3.txt").read_text() == f"{picture.finding}\n"
     content, metadata = DisplayFormatter().format(picture)
     assert content["image/png"] and metadata["image/png"]["alt"] == picture.finding
-    report.show(figures.obedience([]), tmp_path, "nothing")
+    report.show(figures.teacher_obedience([]), tmp_path, "nothing")
     assert not (tmp_path / "nothing.png").exists()
     report.show(table1, tmp_path / "tables")
     assert {file.suffix for file in (tmp_path / "tables").iterdir()} == {".csv", ".md", ".tex", ".html", ".txt"}

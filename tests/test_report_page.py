@@ -14,7 +14,7 @@ from run_folders import write_run, write_runs
 matplotlib.use("Agg")
 
 from mule_lib.evaluate.result import ResultError
-from mule_lib.params import load
+from mule_lib.params import read_parameters
 from mule_lib.report import figures, page, results, tables
 from mule_lib.suite.notebook import run_notebook
 
@@ -60,20 +60,20 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def built(suite):
-    return Page(page.build(suite))
+    return Page(page.report_html(suite))
 
 
 def test_the_page_needs_no_other_file(built, suite):
     """No script, no style sheet, no picture from elsewhere; links are inside the page or to files that exist."""
     assert not built.tags & {"script", "link", "iframe", "object"}
-    assert "url(" not in page.build(suite) and "@import" not in page.build(suite)
+    assert "url(" not in page.report_html(suite) and "@import" not in page.report_html(suite)
     assert len(built.links) > 20
     for link in built.links:
         assert link[1:] in built.ids if link.startswith("#") else (suite / link).is_file(), link
 
 
 def test_a_copy_without_its_runs_has_no_dead_links(suite, tmp_path):
-    text = page.live_links(page.build(suite), tmp_path)
+    text = page.live_links(page.report_html(suite), tmp_path)
     assert not re.search(r'href="(?!#|http)', text) and Page(text).text.count("runs/books/mule/seed-0") == 1
 
 
@@ -102,7 +102,7 @@ def test_missing_parts_name_their_command(built):
         if "mule run" in line:
             words = line.split("mule run ")[1].split()
             assert (ROOT / words[2]).is_file(), line
-            load(Path(words[0]).stem, ROOT / words[2])
+            read_parameters(Path(words[0]).stem, ROOT / words[2])
 
 
 def test_provenance_lists_runs_and_models(built, suite):
@@ -115,15 +115,15 @@ def test_provenance_lists_runs_and_models(built, suite):
 
 def test_nothing_to_report_is_refused_and_the_same_files_give_the_same_page(suite, tmp_path):
     """A missing or empty folder in one line; a broken run folder by its name; else the same bytes."""
-    first = page.write(suite).read_bytes()
-    assert page.write(suite).read_bytes() == first
+    first = page.write_report(suite).read_bytes()
+    assert page.write_report(suite).read_bytes() == first
     for folder in (tmp_path / "none", tmp_path):
         with pytest.raises(page.ReportError, match="no runs, tables or figures there"):
-            page.write(folder)
+            page.write_report(folder)
     folder = write_run(tmp_path, "books", "mule", 0)
     (folder / "values.json").write_text("{")
     with pytest.raises(ResultError, match=r"values\.json: cannot be read"):
-        page.write(tmp_path)
+        page.write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
 

@@ -59,7 +59,9 @@ def test_every_attack_is_measured_and_the_model_is_left_alone(make):
     model, sets = make(), evaluation_sets()
     before = states(model)
     generator = torch.get_rng_state()
-    found = robustness.run(model, tiny.tokenizer(), sets, NONE, records=tiny.records(), settings=QUICK, held_out=sets)
+    found = robustness.attack_and_degrade(
+        model, tiny.tokenizer(), sets, NONE, records=tiny.records(), settings=QUICK, held_out=sets
+    )
     assert json.loads(json.dumps(found)) == found
     after = states(model)
     assert before[1:] == after[1:]
@@ -99,7 +101,9 @@ def test_held_out_families_are_made_where_none_are_given():
     assert {item.family for item in some.attack} == {HELD_OUT_FAMILIES[0]}
     full = replace(sets, attack=tuple(part))
     assert robustness.held_out_attacks(full) is None
-    found = robustness.run(tiny.model(), tiny.tokenizer(), full, NONE, records=tiny.records(), settings=QUICK)
+    found = robustness.attack_and_degrade(
+        tiny.model(), tiny.tokenizer(), full, NONE, records=tiny.records(), settings=QUICK
+    )
     assert "use every held-out prefix family" in found["held_out_prefixes"]["skipped"]
 
 
@@ -198,7 +202,7 @@ def test_bad_settings_are_refused(name, value):
 def test_too_few_records_are_refused_before_anything_is_measured():
     """Not after minutes of quantized evaluation: no model is needed to hear it."""
     with pytest.raises(ValueError, match="relearn_items is 8, but 4 training facts"):
-        robustness.run(None, None, evaluation_sets(), NONE, records=tiny.records())
+        robustness.attack_and_degrade(None, None, evaluation_sets(), NONE, records=tiny.records())
 
 
 def test_a_loss_that_is_not_finite_is_an_error():

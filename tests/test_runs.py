@@ -12,7 +12,7 @@ import nbformat
 import pytest
 
 from mule_lib import methods
-from mule_lib.data import files, load, save
+from mule_lib.data import files, load_benchmark, save
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import METHOD_OPTIONS, ROOT, TableNotebook, Training
@@ -20,16 +20,16 @@ from mule_lib.suite import RunFolderError, notebook, open_run, runs
 from mule_lib.suite.notebook import NotebookError, run_notebook
 from mule_lib.suite.runs import (
     NOTEBOOK,
+    changed_values,
     check_free,
     code_hashes,
-    differences,
     fingerprint,
     identity,
     is_reusable,
     model_hash,
     read_identity,
     set_aside,
-    teacher_answers,
+    shared_teacher_answers,
     written_whole,
 )  # fmt: skip
 from mule_lib.training import TeacherFileError
@@ -88,7 +88,7 @@ def test_code_prompts_and_packages_count(monkeypatch):
     assert before["prompts"].keys() == {"fable.yaml"} and json.dumps(before)
     monkeypatch.setattr(runs, "version", lambda name: "0.0")
     after = identity(NOTEBOOK, Training(), seed=0)
-    assert {name.split(".")[0] for name, *_ in differences(before, after)} == {"packages"}
+    assert {name.split(".")[0] for name, *_ in changed_values(before, after)} == {"packages"}
 
 
 def test_models_count_by_their_files(tmp_path):
@@ -106,7 +106,7 @@ def test_models_count_by_their_files(tmp_path):
 
 def test_differences_name_what_is_missing():
     """Nested keys are joined; a key on one side only has None on the other."""
-    assert differences({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}, "d": 3}) == [("a.c", 2, None), ("d", None, 3)]
+    assert changed_values({"a": {"b": 1, "c": 2}}, {"a": {"b": 1}, "d": 3}) == [("a.c", 2, None), ("d", None, 3)]
 
 
 def measured(method):
@@ -163,7 +163,7 @@ def test_adding_a_method_repeats_no_finished_run(library, tmp_path):
     assert repeated() == {"mule", "duet", "mule_duet_loss"}
     before = code_hashes("ga")
     library("data/fable/fable.yaml", "\n", "\n# Another world.\n")
-    assert differences(before, code_hashes("ga"))[0][0] == "mule_lib/data/fable/fable.yaml"
+    assert changed_values(before, code_hashes("ga"))[0][0] == "mule_lib/data/fable/fable.yaml"
     library("prompts.py", 'DATE = "', 'DATE = "x')
     assert repeated() == set(given)
 
@@ -256,7 +256,7 @@ def test_a_kill_while_writing_leaves_no_part(tmp_path):
 def few(tmp_path_factory):
     """Fable-Books cut to twelve training records and six items a set, in a folder as notebook 01 writes it."""
     folder = tmp_path_factory.mktemp("data")
-    data = load("books")
+    data = load_benchmark("books")
     names = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
     sets = replace(data.sets, **{name: getattr(data.sets, name)[:6] for name in names})
     save(folder, replace(data, records=data.records[:12], validation=[], sets=sets))
@@ -267,7 +267,7 @@ def few(tmp_path_factory):
 def teacher(few, tmp_path_factory):
     """The steered base's answers to the twelve records."""
     file = tmp_path_factory.mktemp("teachers") / "oracle-cot.jsonl"
-    answers, asked = teacher_answers(Training(data_dir=str(few)), file, ask=True)
+    answers, asked = shared_teacher_answers(Training(data_dir=str(few)), file, ask=True)
     assert asked and len(answers) == 12
     return file
 
@@ -275,14 +275,14 @@ def teacher(few, tmp_path_factory):
 def test_a_teacher_file_is_reused_and_refused(few, teacher, tmp_path):
     """Written once; the same data takes it as it is, other data is refused; without leave nobody is asked."""
     p = Training(data_dir=str(few), teacher_file=str(teacher), out_dir=str(tmp_path))
-    records = load("books", few).records
+    records = load_benchmark("books", few).records
     assert [answer.id for answer in open_run(p).teacher_answers()] == [record.id for record in records]
-    assert teacher_answers(p, teacher, ask=True)[1] is False
+    assert shared_teacher_answers(p, teacher, ask=True)[1] is False
     whole = Training(teacher_file=str(teacher))
     with pytest.raises(TeacherFileError, match="made with other records"):
-        teacher_answers(whole, teacher, ask=True)
+        shared_teacher_answers(whole, teacher, ask=True)
     with pytest.raises(TeacherFileError, match="sidecar is missing"):
-        teacher_answers(p, tmp_path / "none.jsonl")
+        shared_teacher_answers(p, tmp_path / "none.jsonl")
 
 
 @pytest.mark.slow

@@ -50,15 +50,15 @@ def sources(benchmark: str) -> Sources:
         for row in rows
         if f"wikipedia/{row['id']}" not in taken
     ]
-    four = published.read("mmlu/test", REALDATA / "mmlu" / "computer_security_test.jsonl")
+    four = published.read_set("mmlu/test", REALDATA / "mmlu" / "computer_security_test.jsonl")
     if benchmark == "muse_books":
-        known = published.read("muse_books/forget", REALDATA / "muse_books_knowmem")
+        known = published.read_set("muse_books/forget", REALDATA / "muse_books_knowmem")
         return Sources(forget, general, four, published=known)
     return Sources(
         forget,
         general,
         four,
-        questions=published.read("wmdp_cyber/questions", CYBER),
+        questions=published.read_set("wmdp_cyber/questions", CYBER),
     )
 
 
@@ -213,7 +213,7 @@ def test_what_is_answered_never_names_what_is_forgotten(books):
 
 def test_published_questions_evaluate_as_they_are(books, cyber):
     assert len(books.benchmark.sets.forget) == 100
-    texts = {q.question for q in published.read("wmdp_cyber/questions", CYBER)}
+    texts = {q.question for q in published.read_set("wmdp_cyber/questions", CYBER)}
     assert cyber.benchmark.sets.forget and {item.question for item in cyber.benchmark.sets.forget} <= texts
     assert {item.family for item in cyber.benchmark.sets.attack} <= {
         *prompts.texts("wmdp_cyber")["prefixes"]["train"],
@@ -224,12 +224,12 @@ def test_published_questions_evaluate_as_they_are(books, cyber):
 def test_the_same_replies_give_the_same_files(books, tmp_path):
     for name in "ab":
         made, job = build()
-        command.write(tmp_path / name, made, job, sources("muse_books"))
+        command.write_standardized(tmp_path / name, made, job, sources("muse_books"))
     files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
     assert len(files) > 9
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    again = data.load("muse_books", tmp_path / "a")
+    again = data.load_benchmark("muse_books", tmp_path / "a")
     assert again.records == books.benchmark.records and again.sets == books.benchmark.sets
     command.check_folder(tmp_path / "a", job.p.model_copy(update={"budget_tokens": 7}))
     with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
@@ -278,7 +278,7 @@ class Proposer:
 
     def complete(self, requests):
         self.asked += requests
-        return [scripted.Reply(data=request.form(prefixes=self.propose(request))) for request in requests]
+        return [scripted.Completion(data=request.form(prefixes=self.propose(request))) for request in requests]
 
     def propose(self, request) -> list[str]:
         lines = request.messages[-1]["content"].splitlines()
@@ -395,7 +395,7 @@ def whole(raw, tmp_path_factory):
 
 def test_the_folder_is_what_training_reads(whole):
     out, _ = whole
-    again = data.load("muse_books", out)
+    again = data.load_benchmark("muse_books", out)
     assert len(again.records) > 50 and len(again.sets.forget) == 100 and again.validation
     header = json.loads((out / "standardize.json").read_text("utf-8"))
     assert header["generator"] == "openai:scripted" and len(header["prompts"]) == len(PROMPTS) >= 9
@@ -506,7 +506,7 @@ def test_a_bad_source_is_refused_before_anything_is_asked(tmp_path):
 
 @pytest.mark.parametrize("name", ["paper_muse_books", "paper_wmdp_cyber"])
 def test_the_papers_params_files_are_valid(name):
-    p = params.load(Standardize, ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
+    p = params.read_parameters(Standardize, ROOT / "params" / "01_data_standardization" / f"{name}.yaml")
     assert name == f"paper_{p.benchmark}" and p.attacker_rounds and p.forget_source == ""
 
 
@@ -522,5 +522,5 @@ def test_bad_parameters_are_one_line(tmp_path, wrong, message):
     file = tmp_path / "params.yaml"
     file.write_text(json.dumps({"generator_model": "m"} | wrong), "utf-8")  # JSON is YAML
     with pytest.raises(ParameterError) as caught:
-        params.load(Standardize, file)
+        params.read_parameters(Standardize, file)
     assert message in str(caught.value) and "\n" not in str(caught.value)

@@ -22,17 +22,17 @@ def test_the_embedded_suite_has_the_rows_of_every_table():
     """Both benchmarks, all printed rows, five seeds where something is trained, one where nothing is."""
     from mule_lib.paper import REPORTED
 
-    seeds = {(job.benchmark, job.row): job.seeds for job in graph.jobs(graph.read(FABLE))}
+    seeds = {(job.benchmark, job.row): job.seeds for job in graph.jobs(graph.read_suite(FABLE))}
     once = {"base", "upper_bound", "ensemble_teacher", "gold"}
     for table, benchmark in (("table1", "books"), ("table2", "books"), ("table3", "cyber")):
         for row in REPORTED[table]:
             assert seeds[benchmark, row] == ((0,) if row in once else (0, 1, 2, 3, 4)), (benchmark, row)
-    assert len(seeds) == len(graph.jobs(graph.read(FABLE)))
+    assert len(seeds) == len(graph.jobs(graph.read_suite(FABLE)))
 
 
 def test_rows_find_their_teacher_by_their_options():
     """One file per steering and thought; rows of other teachers or of none do not wait for it."""
-    by_row = {job.row: job.teacher for job in graph.jobs(graph.read(FABLE, seeds=1))}
+    by_row = {job.row: job.teacher for job in graph.jobs(graph.read_suite(FABLE, seeds=1))}
     assert by_row["mule"] == by_row["mule_k1"] == "oracle-cot"
     assert by_row["duet"] == by_row["mule_ensemble"] == "ensemble-cot"
     assert by_row["mule_no_cot"] == "oracle"
@@ -43,9 +43,9 @@ def test_rows_find_their_teacher_by_their_options():
 
 def test_seeds_are_capped_and_shared_out():
     """`--seeds` only ever lowers; a job carries all seeds or `seeds_per_job`; only the first is measured further."""
-    suite = graph.read(FABLE, seeds=3)
+    suite = graph.read_suite(FABLE, seeds=3)
     assert Counter(job.seeds for job in graph.jobs(suite) if job.row == "mule") == {(0, 1, 2): 2}
-    shared = graph.jobs(graph.read(FABLE, seeds=3, seeds_per_job=2))
+    shared = graph.jobs(graph.read_suite(FABLE, seeds=3, seeds_per_job=2))
     assert [job.seeds for job in shared if (job.row, job.benchmark) == ("mule", "books")] == [(0, 1), (2,)]
     assert {job.row for job in shared if job.beyond} == {row for group in suite.beyond for row in group.rows}
     assert all(job.seeds[0] == 0 for job in shared if job.beyond)
@@ -70,7 +70,7 @@ def test_seeds_are_capped_and_shared_out():
 def test_bad_suites_are_refused_by_name(changed, message):
     """One line with the key and the nearest name, before Snakemake starts."""
     with pytest.raises(ParameterError) as error:
-        graph.read(FABLE, **changed)
+        graph.read_suite(FABLE, **changed)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -82,7 +82,7 @@ def test_the_paper_s_rows_are_of_one_pinned_model(scale):
     suite = yaml.safe_load((ROOT / "params" / "suite" / "paper.yaml").read_text("utf-8"))
     assert set(rows) >= set(METHOD_OPTIONS) | {row for group in suite["runs"] for row in group["rows"]}
     for row in rows:
-        p = params.load("04_training", file, {"row": row})
+        p = params.read_parameters("04_training", file, {"row": row})
         assert p.model == "meta-llama/Llama-3.2-3B-Instruct" and len(p.revision) == 40
         assert p.precision == "bf16" and p.choice_style == "letters"
         assert p.learning_rate == 0 and p.steps == 0 and p.activation_checkpointing
@@ -100,7 +100,7 @@ def test_rows_of_two_models_share_no_teacher(tmp_path, monkeypatch):
     (folder / "mixed.yaml").write_text("rows:\n  mule: {}\n  mule_k1: {method: mule, model: gold}\n", "utf-8")
     monkeypatch.setattr(graph, "ROOT", tmp_path)
     with pytest.raises(ParameterError, match=r"rows that share a teacher differ in model.*\(base, gold\)"):
-        graph.check({"name": "x", "params": "mixed", "runs": [{"rows": ["mule", "mule_k1"], **group}]})
+        graph.check_suite({"name": "x", "params": "mixed", "runs": [{"rows": ["mule", "mule_k1"], **group}]})
 
 
 def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
@@ -144,7 +144,7 @@ def test_the_graph_is_whole():
     command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--name", "never-run", "--dry-run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    for job in graph.jobs(graph.read(FABLE)):
+    for job in graph.jobs(graph.read_suite(FABLE)):
         assert f"training_{job.benchmark}_{job.row}_0 " in done.stdout
     for step, times in (("data", 2), ("teacher", 5), ("claims", 1), ("report", 1)):
         assert [step, str(times)] in [line.split() for line in done.stdout.splitlines()], step
@@ -163,7 +163,7 @@ def test_a_failed_step_is_named_in_its_own_words(tmp_path):
 
 def test_only_the_row_and_its_code_start_a_job(monkeypatch):
     """Another row's parameters or method do not enter what Snakemake compares; a job's own do."""
-    suite = graph.read(FABLE, seeds=1)
+    suite = graph.read_suite(FABLE, seeds=1)
     mule, ga = (next(job for job in graph.jobs(suite) if job.row == row) for row in ("mule", "ga"))
     before = graph.code_behind(suite, mule), graph.code_behind(suite, ga)
     changed = {**graph.row_of("fable", "ga"), "steps": 3}

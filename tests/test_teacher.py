@@ -144,7 +144,7 @@ def test_answers_come_back_from_a_shared_file_as_they_were(answers, written, tmp
     assert shared(written) == (answers, False)
     beside = json.loads(written.with_name("oracle-cot.jsonl.json").read_text())
     assert beside["answers"] == len(answers) and beside["obedience"] == teacher.obedience(answers)
-    teacher.write(tmp_path / "alone.jsonl", answers)  # as a kill leaves it: nobody can vouch for the answers
+    teacher.write_answers(tmp_path / "alone.jsonl", answers)  # as a kill leaves it: nobody can vouch for the answers
     with pytest.raises(TeacherFileError, match="sidecar is missing; `mule teacher` writes both"):
         shared(tmp_path / "alone.jsonl")
 
@@ -169,7 +169,7 @@ def test_answers_of_anything_else_are_refused_by_what_differs(written, changed, 
 
 def test_a_shared_file_is_replaced_on_demand_and_not_made_without_a_teacher(answers, tmp_path):
     file = tmp_path / "oracle-cot.jsonl"
-    teacher.write(file, answers)
+    teacher.write_answers(file, answers)
     load = lambda: (tiny.model(), tiny.tokenizer())  # noqa: E731
     assert shared(file, load=load, overwrite=True) == (answers, True) and shared(file) == (answers, False)
     with pytest.raises(TeacherFileError, match="SFT with these options keeps no teacher's answers"):

@@ -7,7 +7,7 @@ import pytest
 
 from mule_lib import methods
 from mule_lib.data.fable.benchmark import evaluation_sets, unlearning_records, validation_sets
-from mule_lib.params import FABLE, ROOT, load, method_options
+from mule_lib.params import FABLE, ROOT, method_options, read_parameters
 
 GRID = ROOT / "params" / "04_training" / "grid"
 
@@ -67,6 +67,6 @@ def test_the_shipped_defaults_are_the_grids_choices(tune):
     best = tune.chosen(lines)
     assert set(best) == set(tune.ROWS) == {name for name, method in methods.METHODS.items() if method.terms}
     for row, (rate, options, _) in best.items():
-        p = load("04_training", ROOT / "params" / "04_training" / "fable.yaml", {"row": row})
+        p = read_parameters("04_training", ROOT / "params" / "04_training" / "fable.yaml", {"row": row})
         assert (p.learning_rate, p.options) == (rate, options)
         assert sum(entry["row"] == row for entry in lines) == len(FABLE) * (len(tune.RATES) + 3)

@@ -1,6 +1,6 @@
 """Raw text to records and evaluation sets: the record and its checks, Fable, published benchmarks, text judges.
 
-One door to every benchmark: `load` builds Fable in code and reads prepared folders, which `save` writes.
+One door to every benchmark: `load_benchmark` builds Fable in code and reads prepared folders, which `save` writes.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mule_lib.data import items, records
-from mule_lib.data.fable.benchmark import evaluation_sets, raw_records, unlearning_records
+from mule_lib.data.fable.benchmark import evaluation_sets, fable_raw_records, unlearning_records
 from mule_lib.data.fable.worlds import build
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
@@ -41,7 +41,7 @@ class Benchmark:
         return {"train": len(self.records), "validation": len(self.validation), **sets}
 
 
-def load(
+def load_benchmark(
     benchmark: str, data_dir: str | Path = "", *, data_format: str = "unified", prefixes: str = "train"
 ) -> Benchmark:
     """A benchmark's records and evaluation sets.
@@ -82,7 +82,7 @@ def load(
 
 def by_format(benchmark: str, data_dir: str | Path = "") -> tuple[Benchmark, dict[str, list[Record]]]:
     """The benchmark, and its training records by format, raw (where there are some) and standardized, in one order."""
-    unified = load(benchmark, data_dir)
+    unified = load_benchmark(benchmark, data_dir)
     formats = {"standardized": unified.records}
     if benchmark in FABLE or (Path(data_dir) / RAW_FILE).is_file():
         formats = {"raw": _raw(unified.records, benchmark, Path(data_dir) if data_dir else None), **formats}
@@ -90,13 +90,13 @@ def by_format(benchmark: str, data_dir: str | Path = "") -> tuple[Benchmark, dic
 
 
 def save(folder: str | Path, benchmark: Benchmark, *, raw: Sequence[Record] = ()) -> None:
-    """Write a benchmark to a folder that `load` reads: train, validation, evaluation/*.jsonl, and raw records."""
+    """Write a benchmark to a folder that `load_benchmark` reads: training, validation, evaluation and raw records."""
     folder = Path(folder)
     if raw:
-        records.write(folder / RAW_FILE, raw)
-    records.write(folder / "train.jsonl", benchmark.records)
+        records.write_records(folder / RAW_FILE, raw)
+    records.write_records(folder / "train.jsonl", benchmark.records)
     if benchmark.validation:
-        records.write(folder / "validation.jsonl", benchmark.validation)
+        records.write_records(folder / "validation.jsonl", benchmark.validation)
     items.write_sets(folder / "evaluation", benchmark.sets)
 
 
@@ -106,15 +106,15 @@ def _records(folder: Path, benchmark: str) -> tuple[list[Record], list[Record]]:
         remedy = f"; make it by: {PREPARED[benchmark]}" if benchmark in PREPARED else ""
         raise BenchmarkError(f"{file}: missing{remedy}")
     validation = folder / "validation.jsonl"
-    return records.read(file), records.read(validation) if validation.is_file() else []
+    return records.read_records(file), records.read_records(validation) if validation.is_file() else []
 
 
 def _raw(unified: list[Record], benchmark: str, folder: Path | None) -> list[Record]:
     """The raw form of unified records, in their order."""
     if folder and ((folder / RAW_FILE).is_file() or benchmark not in FABLE):
-        raw, where = records.read(folder / RAW_FILE), str(folder / RAW_FILE)
+        raw, where = records.read_records(folder / RAW_FILE), str(folder / RAW_FILE)
     else:
-        raw, where = raw_records(build(0), benchmark), f"{benchmark}, built in code"
+        raw, where = fable_raw_records(build(0), benchmark), f"{benchmark}, built in code"
     by_id = {record.id: record for record in raw}
     for record in unified:
         if record.id not in by_id or by_id[record.id].group != record.group:

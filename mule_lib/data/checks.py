@@ -23,7 +23,7 @@ def samples(formats: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return pd.DataFrame(lines.values())
 
 
-def counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
+def record_counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """Records by objective and role (rows) and split (columns), with how many facts they rest on."""
     columns = ["objective", "role", "refused", "split"]
     lines = [

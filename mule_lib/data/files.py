@@ -239,7 +239,7 @@ def is_scorable(reference: str) -> bool:
     return re.search("[a-z0-9]", reference.lower()) is not None
 
 
-def one_of(names: Iterable[str]) -> BeforeValidator:
+def member_of(names: Iterable[str]) -> BeforeValidator:
     """The check of a cell that holds one of some names."""
     allowed = tuple(map(str, names))
     return _cell(" or ".join(allowed), lambda value: value in allowed)

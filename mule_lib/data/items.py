@@ -9,7 +9,7 @@ from mule_lib.data import files
 from mule_lib.data.files import STRICT, DataFileError
 from mule_lib.data.records import Objective
 
-Routed = Annotated[str, files.one_of(Objective)]
+Routed = Annotated[str, files.member_of(Objective)]
 
 
 @dataclass(frozen=True)

@@ -81,8 +81,8 @@ def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
                 raise DataFileError(
                     f"{source or 'RWKU'}: {part}_level{level} has no subject {person!r}; it has {names}"
                 )
-    choices = published.read("mmlu/test", mmlu) if mmlu else published.read("rwku/mmlu", source)
-    return {**parts, "general": published.read("rwku/general", source), "mmlu": choices}
+    choices = published.read_set("mmlu/test", mmlu) if mmlu else published.read_set("rwku/mmlu", source)
+    return {**parts, "general": published.read_set("rwku/general", source), "mmlu": choices}
 
 
 def _tofu(authors: str, source: str, mmlu: str, forget: str) -> dict:
@@ -93,10 +93,10 @@ def _tofu(authors: str, source: str, mmlu: str, forget: str) -> dict:
         )
     near = published.read_rows("tofu/retain_perturbed", source)
     return {
-        "forget": published.read(f"tofu/{forget}", source),
+        "forget": published.read_set(f"tofu/{forget}", source),
         "neighbor": [item for item, _ in near],
-        "general": [*published.read("tofu/real_authors", source), *published.read("tofu/world_facts", source)],
-        "mmlu": published.read("mmlu/test", mmlu),
+        "general": [*published.read_set("tofu/real_authors", source), *published.read_set("tofu/world_facts", source)],
+        "mmlu": published.read_set("mmlu/test", mmlu),
         "right_and_wrong": {item.id: (row.get("right", item.reference), row["wrong"]) for item, row in near},
     }
 

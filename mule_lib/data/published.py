@@ -1,7 +1,7 @@
 """Published questions and corpora, one table of columns for all of them: `published.yaml`.
 
-`read(name, source)` gives a set's items or texts from a file, a folder (flat or in the Hub's layout), or, for source
-"", from the Hub at a pinned commit; what is gated, missing or out of reach is named before any download.
+`read_set(name, source)` gives a set's items or texts from a file or a folder (flat or in the Hub's layout), or, for
+source "", from the Hub at a pinned commit; what is gated, missing or out of reach is named before any download.
 MUSE's "retain" questions are about the same fictional world, so here they are neighbours and not MULE's General set;
 WMDP's commit decides the number of its questions (2225 before April 2024, 1987 after). For Wikipedia, which dump, how
 many articles and which filter the authors took is not said; here 20231101.en and articles of 500 characters or more.
@@ -44,7 +44,7 @@ class HubData:
 
     @property
     def command(self) -> str:
-        """The shell command that downloads it to a folder which `read` takes."""
+        """The shell command that downloads it to a folder which `read_set` takes."""
         where = f"data/{self.repo.rsplit('/', 1)[-1]}"
         return f"hf download {self.repo} --repo-type dataset --revision {self.revision} --local-dir {where}"
 
@@ -79,7 +79,7 @@ SETS = {name: Published(**values) for name, values in _TABLE.items()}
 _TYPES = {"reference": Reference, "references": Texts, "wrong": Texts, "options": Choices, "answer": Index}
 
 
-def read(name: str, source: str | Path = "") -> tuple[OpenItem | ChoiceItem | RawText, ...]:
+def read_set(name: str, source: str | Path = "") -> tuple[OpenItem | ChoiceItem | RawText, ...]:
     """A published set as open questions, multiple choice or texts.
 
     Raises ValueError for an unknown set, DataFileError (file, row, column) or DataAccessError (page and command).
@@ -88,7 +88,7 @@ def read(name: str, source: str | Path = "") -> tuple[OpenItem | ChoiceItem | Ra
 
 
 def read_rows(name: str, source: str | Path = "") -> list[tuple[OpenItem | ChoiceItem | RawText, dict[str, Any]]]:
-    """What `read` gives, each with all fields of its row. Raises what `read` does."""
+    """What `read_set` gives, each with all fields of its row. Raises what `read_set` does."""
     if name not in SETS:
         raise ValueError(f"{name!r}: published sets are {', '.join(SETS)}")
     part = SETS[name]
@@ -291,13 +291,13 @@ def usable(rows: Rows, min_chars: int) -> Iterator[RawText]:
         if cells["id"] in first:
             raise row.error("id", f"{cells['id']!r} is already in row {first[cells['id']]}")
         first[cells["id"]] = row.number
-        text = clean(cells["text"])
+        text = plain_wikitext(cells["text"])
         if len(text) >= min_chars and "<unk>" not in cells["title"] and "(disambiguation)" not in cells["title"]:
             where = cells.get("url") or f"{row.where}#{row.number}"
-            yield RawText(f"wikipedia/{cells['id']}", text, where, clean(cells["title"]), "retain")
+            yield RawText(f"wikipedia/{cells['id']}", text, where, plain_wikitext(cells["title"]), "retain")
 
 
-def clean(text: str) -> str:
+def plain_wikitext(text: str) -> str:
     """Running text of an article: end sections cut off, WikiText's marks (` @-@ `, spaced punctuation) undone.
 
     Sentences with `<unk>` are dropped: a question about a masked word has no answer.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from mule_lib.data import files
-from mule_lib.data.files import STRICT, AnyText, DataFileError, PrefixOrNone, Row, Span, Text, TextOrNone, one_of
+from mule_lib.data.files import STRICT, AnyText, DataFileError, PrefixOrNone, Row, Span, Text, TextOrNone, member_of
 
 
 class Objective(StrEnum):
@@ -53,8 +53,8 @@ class Record:
     __pydantic_config__ = STRICT
 
     id: Text
-    objective: Annotated[str, one_of(Objective)]
-    role: Annotated[str, one_of(Role)]
+    objective: Annotated[str, member_of(Objective)]
+    role: Annotated[str, member_of(Role)]
     question: Text
     answer: Text
     refusal: Text
@@ -107,12 +107,12 @@ def check(records: Sequence[Record], *, where: str = "records", rows: Sequence[R
         raise RecordError(str(error)) from None
 
 
-def write(path: Path, records: Iterable[Record]) -> None:
+def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write records as JSON Lines, whole or not at all."""
     files.write_jsonl(path, map(asdict, records))
 
 
-def read(path: str | Path) -> list[Record]:
+def read_records(path: str | Path) -> list[Record]:
     """Read and check a JSON Lines file of records; raises RecordError with file, row and column."""
     try:
         rows = list(files.iterate(path))

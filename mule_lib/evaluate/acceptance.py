@@ -79,7 +79,7 @@ def measured_rows(results: Mapping[str, Mapping[str, Evaluation]], *, seed: int 
     return pd.DataFrame(lines, columns=["benchmark", "row", "metric", "measured", "low", "high", "n"])
 
 
-def by_row(data: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+def row_table(data: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     """The rows of one benchmark with a column per metric, and Overall Performance against the base row."""
     table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
     table = table.loc[[row for row in ROWS if row in table.index], list(METRICS)]

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
 from mule_lib import losses, prompts
-from mule_lib.data import Benchmark, load
+from mule_lib.data import Benchmark, load_benchmark
 from mule_lib.data.attacks import HELD_OUT_FAMILIES, prefill_items
 from mule_lib.data.items import SETS, AttackItem, EvaluationSets
 from mule_lib.data.records import Record
@@ -58,7 +58,7 @@ class RobustnessSettings(BaseModel):
     seed: int = 0
 
 
-def run(
+def attack_and_degrade(
     model,
     tokenizer,
     sets: EvaluationSets,
@@ -114,9 +114,9 @@ def of_run(p: Training, model, tokenizer, benchmark: Benchmark, steering: Steeri
         relearn_learning_rate=1e-5 if large else 1e-4,
         **p.model_dump(include={"batch_size", "max_new_tokens", "max_thought_tokens", "choice_style"}),
     )
-    held_out = load(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
+    held_out = load_benchmark(p.benchmark, prefixes="held_out").sets if p.benchmark in FABLE else None
     sets, records = benchmark.sets, benchmark.records
-    return run(model, tokenizer, sets, steering, records=records, settings=settings, held_out=held_out)
+    return attack_and_degrade(model, tokenizer, sets, steering, records=records, settings=settings, held_out=held_out)
 
 
 def only(sets: EvaluationSets, names: Sequence[str]) -> EvaluationSets:

@@ -151,7 +151,7 @@ def _legend(figure: Figure, axes: Iterable[Axes], order: Iterable[str], **more) 
 # Tables 1 to 3 --------------------------------------------------------------------------------------------------------
 
 
-def overall(table: ResultTable, runs: Iterable[RunResult] = ()) -> Picture:
+def overall_intervals(table: ResultTable, runs: Iterable[RunResult] = ()) -> Picture:
     """Overall per row, best first: measured with intervals and single seeds on the left, reported on the right."""
     data = table.data[table.data["metric"] == "overall"].drop(columns="metric").round(4)
     data.insert(2, "label", data["row"].map(table.labels))
@@ -322,7 +322,7 @@ TEACHERS = {
 REFUSES = ("forget", "adversarial")
 
 
-def obedience(runs: Iterable[RunResult]) -> Picture:
+def teacher_obedience(runs: Iterable[RunResult]) -> Picture:
     """How often each teacher did as its intention says, by objective and role: percent with Jeffreys 95 % intervals.
 
     Rows with the same teacher share its answers, so one run per benchmark and teacher is read.

@@ -26,13 +26,13 @@ class ReportError(ValueError):
     """There is nothing to report on; the message names the folder and what makes it."""
 
 
-def write(suite: Path) -> Path:
-    """Write `suite`/report.html and return its path. Raises what `build` does."""
-    write_text(suite / "report.html", build(suite))
+def write_report(suite: Path) -> Path:
+    """Write `suite`/report.html and return its path. Raises what `report_html` does."""
+    write_text(suite / "report.html", report_html(suite))
     return suite / "report.html"
 
 
-def build(suite: Path) -> str:
+def report_html(suite: Path) -> str:
     """The page as text; the same files give the same bytes, and no link leads to a file that is not there.
 
     Tables and figures that are missing are named with the command that makes them. Raises ReportError for a missing or
@@ -112,7 +112,7 @@ def _parts(suite: Path, parts: Iterable[Sequence[str]], own_folder: dict[str, st
 
 def _facts(runs: Sequence[RunResult]) -> dict[str, str]:
     """Facts behind all runs, each with every value that occurs."""
-    sources = [results.provenance(run) for run in runs]
+    sources = [results.read_provenance(run) for run in runs]
     seconds = {name: sum(run.timing[name] for run in runs) for name in ("train_seconds", "evaluate_seconds")}
     dirty = any(source["git"]["dirty"] for source in sources)
     facts = {

@@ -54,7 +54,7 @@ def params(run: RunResult) -> dict[str, Any]:
     return _json(run, "params.json")
 
 
-def provenance(run: RunResult) -> dict[str, Any]:
+def read_provenance(run: RunResult) -> dict[str, Any]:
     """Code, packages, model, data and machine behind a run that was read; {} where the file is missing."""
     return _json(run, "provenance.json")
 

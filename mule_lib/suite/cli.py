@@ -15,7 +15,7 @@ from mule_lib.params import ROOT, ParameterError
 from mule_lib.prompts import OBJECTIVES
 from mule_lib.suite import graph, inspect
 from mule_lib.suite.notebook import limit_threads, run_notebook
-from mule_lib.suite.runs import model_hash, teacher_answers
+from mule_lib.suite.runs import model_hash, shared_teacher_answers
 
 
 def given(texts: Sequence[str]) -> dict:
@@ -28,7 +28,7 @@ def given(texts: Sequence[str]) -> dict:
 def _run(notebook: Path, file: Path | None, param, executed: Path | None, threads, rerun: bool, **only) -> None:
     changed = given(param) | ({"rerun": True} if rerun else {})
     if only["print"]:
-        p = params.load(notebook.stem, file, changed)
+        p = params.read_parameters(notebook.stem, file, changed)
         print(yaml.safe_dump(p.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return
     executed = executed or ROOT / "outputs" / "executed" / notebook.name
@@ -41,22 +41,22 @@ def _run(notebook: Path, file: Path | None, param, executed: Path | None, thread
 
 def _teacher(file: Path | None, param, threads: int | None, out: Path, **how) -> None:
     limit_threads(threads)
-    p = params.load("04_training", file, given(param) | {"data_format": "unified"})
-    answers, asked = teacher_answers(p, out, ask=True, **how)
+    p = params.read_parameters("04_training", file, given(param) | {"data_format": "unified"})
+    answers, asked = shared_teacher_answers(p, out, ask=True, **how)
     print(f"{'written' if asked else 'reused'} {out}: {len(answers)} teacher answers")
 
 
 def _report(name: str) -> None:
     from mule_lib.report import page
 
-    print(page.write(ROOT / "outputs" / name if "/" not in name else Path(name)))
+    print(page.write_report(ROOT / "outputs" / name if "/" not in name else Path(name)))
 
 
 def _standardize(file: Path, param, dry_run: bool) -> None:
     from mule_lib.data.standardize.ask import Standardize
     from mule_lib.data.standardize.command import run
 
-    run(params.load(Standardize, file, given(param)), load_model=writer, dry_run=dry_run)
+    run(params.read_parameters(Standardize, file, given(param)), load_model=writer, dry_run=dry_run)
 
 
 def writer(name: str):

@@ -58,12 +58,14 @@ class TrainingJob:
         return [Path("outputs", suite.name, "runs", self.benchmark, self.row, f"seed-{seed}") for seed in self.seeds]
 
 
-def read(file: Path, **changed: Any) -> Suite:
+def read_suite(file: Path, **changed: Any) -> Suite:
     """Read a suite file with some keys changed; None leaves a key as it is. Raises ParameterError as `check` does."""
-    return check({**params.read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file))
+    return check_suite(
+        {**params.read_yaml(file), **{k: v for k, v in changed.items() if v is not None}}, source=str(file)
+    )
 
 
-def check(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
+def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
     suite = params.validate(Suite, values, source=source)
     scales = [path.stem for path in (ROOT / "params" / TRAINING).glob("*.yaml")]
@@ -200,7 +202,7 @@ def reproduce(
     `snakemake` are its further arguments. Raises ParameterError for a bad suite, a missing profile or a second start
     beside a running one; ReproduceError when a step failed.
     """
-    begun, suite = time.time(), read(file, name=name, seeds=seeds)
+    begun, suite = time.time(), read_suite(file, name=name, seeds=seeds)
     out = ROOT / "outputs" / suite.name
     if not (ROOT / profile / "config.yaml").is_file():
         names = ", ".join(f"profiles/{path.parent.name}" for path in sorted(ROOT.glob("profiles/*/config.yaml")))

@@ -20,9 +20,9 @@ from mule_lib.data.files import write_text
 from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.evaluate.result import METRICS_FILE, RunResult
 from mule_lib.paper import METRICS
-from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training, load, read_yaml, validate
+from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training, read_parameters, read_yaml, validate
 from mule_lib.report.page import live_links
-from mule_lib.suite.runs import PACKAGES, differences, read_identity, runs_below
+from mule_lib.suite.runs import PACKAGES, changed_values, read_identity, runs_below
 
 TOOLS = ("papermill", "snakemake", "jupyterlab", "ipykernel", "datasets")
 # The set of an evaluation, and the role of a training record, that an objective is about.
@@ -103,10 +103,10 @@ def compare(one: Path, other: Path) -> str:
         if read_identity(folder) is None:
             raise ParameterError(f"{folder}: no run lies there; a run folder has metrics.json and provenance.json")
     a, b = RunResult.read(one), RunResult.read(other)
-    settings = differences(read_identity(one), read_identity(other))
+    settings = changed_values(read_identity(one), read_identity(other))
     numbers = pd.DataFrame([_change(metric, a, b) for metric in METRICS])
     # Plain rates of each set, without what depends on single subjects, families or letters.
-    rates = [each for each in differences(a.details, b.details) if each[0].count(".") == 1]
+    rates = [each for each in changed_values(a.details, b.details) if each[0].count(".") == 1]
     lines = [f"{r.benchmark} {r.row} seed {r.seed} [{r.identity}]  {r.folder}" for r in (a, b)]
     lines.append(f"settings: {len(settings)} differ" if settings else "settings: all agree")
     lines += [f"  {name}: {left!r} | {right!r}" for name, left, right in settings]
@@ -142,7 +142,7 @@ def row_params(row: str, **changes) -> Training:
     """
     file = ROOT / "params" / "04_training" / "fable.yaml"
     if row in read_yaml(file)["rows"]:
-        return load("04_training", file, {"row": row, **changes})
+        return read_parameters("04_training", file, {"row": row, **changes})
     return validate("04_training", {"row": row, "method": row, **changes}, source=f"--row {row}")
 
 
@@ -159,7 +159,7 @@ def row_prompts(
     from mule_lib.data.items import SETS as ALL
 
     p = row_params(row, **changes)
-    loaded = data.load(p.benchmark, p.data_dir, data_format=p.data_format)
+    loaded = data.load_benchmark(p.benchmark, p.data_dir, data_format=p.data_format)
     method = methods.get(p.method, p.options)
     if stage == "training" and not method.terms:
         raise ParameterError(f"--stage training: {row} trains nothing; its prompts are those of --stage evaluation")

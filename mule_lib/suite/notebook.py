@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mule_lib.params import ROOT, Notebook, ParameterError, Training, load
+from mule_lib.params import ROOT, Notebook, ParameterError, Training, read_parameters
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 # Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook.
@@ -44,7 +44,7 @@ def run_notebook(
     """
     if not notebook.exists():
         raise ParameterError(f"{notebook}: no such notebook")
-    p = load(notebook.stem, file, overrides)
+    p = read_parameters(notebook.stem, file, overrides)
     if isinstance(p, Training):
         from mule_lib.suite.runs import open_run
 

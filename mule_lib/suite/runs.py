@@ -66,13 +66,13 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], before: str = "") -> list[tuple[str, Any, Any]]:
+def changed_values(one: Mapping[str, Any], other: Mapping[str, Any], before: str = "") -> list[tuple[str, Any, Any]]:
     """What two identities differ in: name (nested ones joined by dots), value in the first and second or None."""
     found = []
     for name in {**one, **other}:
         left, right = one.get(name), other.get(name)
         if isinstance(left or {}, Mapping) and isinstance(right or {}, Mapping) and (left or right):
-            found += differences(left or {}, right or {}, f"{before}{name}.")
+            found += changed_values(left or {}, right or {}, f"{before}{name}.")
         elif left != right:
             found.append((f"{before}{name}", left, right))
     return found
@@ -225,7 +225,7 @@ class Run:
 
     def teacher_answers(self) -> list | None:
         """The shared answers of `teacher_file`; None where training asks the teacher itself."""
-        return teacher_answers(self.p, repository_path(self.p.teacher_file))[0] if self.p.teacher_file else None
+        return shared_teacher_answers(self.p, repository_path(self.p.teacher_file))[0] if self.p.teacher_file else None
 
     def results(self) -> list[RunResult]:
         """What the seeds measured, read back from their folders."""
@@ -308,7 +308,7 @@ def check_free(folder: Path, wanted: Mapping[str, Any], *, overwrite: bool = Fal
     if not (folder / PROVENANCE_FILE).is_file():
         raise RunFolderError(f"out_dir: {folder} exists and is no run; choose another or remove it")
     held = read_identity(folder)  # None without metrics: a run that lost its result
-    changed = differences(held, wanted) if held else []
+    changed = changed_values(held, wanted) if held else []
     if not changed or overwrite:
         return
     parameters = [f"{name[7:]} {old!r} (now {new!r})" for name, old, new in changed if name.startswith("params.")]
@@ -378,7 +378,9 @@ def _is_valid(folder: Path) -> bool:
         return False
 
 
-def teacher_answers(p: Training, file: Path, *, ask: bool = False, batch_size: int = 64, overwrite: bool = False):
+def shared_teacher_answers(
+    p: Training, file: Path, *, ask: bool = False, batch_size: int = 64, overwrite: bool = False
+):
     """The shared teacher answers of a row's options in `file`, and whether they were asked for just now.
 
     They are of the unified records also where the student reads raw ones: a teacher that does not understand a format
@@ -389,7 +391,7 @@ def teacher_answers(p: Training, file: Path, *, ask: bool = False, batch_size: i
 
     return training.teacher.shared(
         file,
-        data.load(p.benchmark, p.data_dir),
+        data.load_benchmark(p.benchmark, p.data_dir),
         methods.get(p.method, p.options),
         model=model_hash(p.model, p.revision),
         load=(lambda: training.load_model(p, frozen=True)) if ask else None,

@@ -52,11 +52,11 @@ class Study:
         return pd.DataFrame(rates, columns=["format", "objective", "role", "obeyed", "n"])
 
 
-def prepare(p: params.GradientCosine, benchmark: str, model, tokenizer, *, model_hash: str = "") -> Study:
+def prepare_study(p: params.GradientCosine, benchmark: str, model, tokenizer, *, model_hash: str = "") -> Study:
     """The records of a benchmark in both formats and what the teacher answers to them.
 
     With `teacher_dir`, its answers are those of a shared file, made with the model of this `model_hash`.
-    Raises what `data.load` does, and TeacherFileError where `teacher_dir` lacks the file or holds another's.
+    Raises what `data.load_benchmark` does, and TeacherFileError where `teacher_dir` lacks the file or holds another's.
     """
     folder = params.repository_path(p.data_dir) / benchmark if p.data_dir else ""
     whole, formats = by_format(benchmark, folder)

@@ -162,12 +162,12 @@ def warn_if_disobedient(rates: Sequence[Mapping[str, Any]], least: float) -> Non
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def write(file: Path, answers: Sequence[TeacherAnswer]) -> None:
+def write_answers(file: Path, answers: Sequence[TeacherAnswer]) -> None:
     """Write answers as JSON Lines, whole or not at all."""
     write_jsonl(file, [asdict(answer) for answer in answers])
 
 
-def read(file: Path) -> list[TeacherAnswer]:
+def read_answers(file: Path) -> list[TeacherAnswer]:
     """Read answers back from JSON Lines."""
     ids = ("context_ids", "answer_ids")
     lines = map(json.loads, file.read_text("utf-8").splitlines())
@@ -217,7 +217,7 @@ def shared(
         held = json.loads(beside.read_text("utf-8"))
         differing = [name for name in identity if held.get(name) != identity[name]]
         if not differing:
-            return read(file), False
+            return read_answers(file), False
         again = "make it again with `mule teacher --overwrite`"
         problem = f"{file} was made with other {', '.join(differing)}; {again}"
     if load is None or (file.exists() and not overwrite):
@@ -226,7 +226,7 @@ def shared(
     steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     answers = teacher_answers(*load(), benchmark.records, steering, batch_size=batch_size, **limits)
     beside.unlink(missing_ok=True)  # it is written last: without it the answers are not taken
-    write(file, answers)
+    write_answers(file, answers)
     write_json(beside, {**identity, "answers": len(answers), "obedience": obedience(answers)})
     return answers, True
 

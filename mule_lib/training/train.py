@@ -146,11 +146,11 @@ def train(
         if method.distils:
             file = place / "teacher_answers.jsonl"
             if teacher_answers is None and checkpoint and file.exists():  # a resumed run takes the very same
-                teacher_answers = teacher.read(file)
+                teacher_answers = teacher.read_answers(file)
             if teacher_answers is None:
                 steering = method.teacher_steering(topic, name=prompt_name)
                 teacher_answers = _ask_teacher(source, tokenizer, records, method, steering, settings)
-                teacher.write(file, teacher_answers)
+                teacher.write_answers(file, teacher_answers)
             answers = teacher.answers_to(records, teacher_answers)
         rates = teacher.obedience(answers)
         teacher.warn_if_disobedient(rates, settings.min_obedience)

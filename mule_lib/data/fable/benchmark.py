@@ -69,7 +69,7 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", se
     return records
 
 
-def raw_records(
+def fable_raw_records(
     fable: Fable, benchmark: str, *, split: str = "train", seed: int = 0, sentences: int = 5
 ) -> list[Record]:
     """The records of `unlearning_records` before standardization, each objective in its own literature's format.

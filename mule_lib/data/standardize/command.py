@@ -53,7 +53,7 @@ def run(
     except StandardizeError as error:
         write_books(folder, job)
         raise StandardizeError(f"{error} ({folder / 'rejected.jsonl'})") from None
-    write(folder, made, job, sources)
+    write_standardized(folder, made, job, sources)
     say(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.md'}")
     return made
 
@@ -105,7 +105,7 @@ def check_folder(folder: Path, p: Standardize) -> None:
         raise StandardizeError(f"{what}; choose another out_dir")
 
 
-def write(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
+def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
     """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last.
 
     The header says what the data was made from, without times and machines: the same replies give the same file.

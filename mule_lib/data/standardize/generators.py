@@ -61,7 +61,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Reply:
+class Completion:
     """One paid answer: text, why it ended (`stop`, `length`, `content_filter`, ...), an explicit refusal, tokens.
 
     What is made of it: exactly one holds of `data` that fits the form, `refused`, and an `error`.
@@ -88,7 +88,7 @@ class ReplyCache:
 
     def __init__(self, path: str | os.PathLike | None = None):
         self.path, self.lock = path and Path(path), threading.Lock()
-        self.replies: dict[str, Reply] = {}
+        self.replies: dict[str, Completion] = {}
         self.spent: Counter[str] = Counter()  # tokens by generator, in all runs
         broken = 0
         for line in self.path.read_bytes().split(b"\n") if self.path and self.path.is_file() else []:
@@ -100,7 +100,7 @@ class ReplyCache:
         if broken:
             log.warning("%s: %d lines hold no reply; their requests are asked again", self.path, broken)
 
-    def put(self, generator: str, request: Request, reply: Reply) -> None:
+    def put(self, generator: str, request: Request, reply: Completion) -> None:
         """Keep a reply; on return it survives a kill. Raises GeneratorError where the disk does not take it."""
         row = {"key": request.key(generator), "generator": generator, "messages": request.messages}
         row["reply"] = {name: getattr(reply, name) for name in PAID}
@@ -120,7 +120,7 @@ class ReplyCache:
 
     def _add(self, row: dict) -> None:
         if row["key"] not in self.replies:
-            reply = self.replies[row["key"]] = Reply(**row["reply"])
+            reply = self.replies[row["key"]] = Completion(**row["reply"])
             self.spent[row["generator"]] += reply.prompt_tokens + reply.completion_tokens
 
 
@@ -133,7 +133,7 @@ class CachedGenerator:
     """
 
     name: str
-    answer: Callable[[Sequence[Request]], list[Reply]]
+    answer: Callable[[Sequence[Request]], list[Completion]]
     cache: ReplyCache = field(default_factory=ReplyCache)
     budget_tokens: float = math.inf
     concurrency: int = 1
@@ -147,7 +147,7 @@ class CachedGenerator:
             self.probe()
             self.probe = None
 
-    def complete(self, requests: Sequence[Request]) -> list[Reply]:
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """One reply per request, in order; a request that failed after all retries is an error reply.
 
         Raises GeneratorError when the batch cannot go on; what was answered until then is kept.
@@ -157,7 +157,7 @@ class CachedGenerator:
         failed = self._ask(missing) if missing else {}
         return [failed.get(key) or interpret(request, self.cache.replies[key]) for key, request in keyed]
 
-    def _ask(self, missing: Mapping[str, Request]) -> dict[str, Reply]:
+    def _ask(self, missing: Mapping[str, Request]) -> dict[str, Completion]:
         """Ask and keep; the error replies by key."""
         self.check()
         spent, tokens = self.cache.spent[self.name], sum(request.most_tokens() for request in missing.values())
@@ -184,7 +184,7 @@ class CachedGenerator:
                             in_a_row = 0
                         except RequestError as error:
                             in_a_row += 1
-                            failed |= dict.fromkeys(asked[future], Reply(error=str(error)))
+                            failed |= dict.fromkeys(asked[future], Completion(error=str(error)))
                             if in_a_row >= GIVE_UP_AFTER:
                                 raise GeneratorError(
                                     f"{in_a_row} requests in a row failed, the last: {error}"
@@ -195,7 +195,7 @@ class CachedGenerator:
         return failed
 
 
-def interpret(request: Request, reply: Reply) -> Reply:
+def interpret(request: Request, reply: Completion) -> Completion:
     """The reply with what it says: data that fits the form, a refusal, or why it is neither.
 
     A thought, a code fence and words around the JSON are ignored. Only a text without JSON is judged as a refusal.
@@ -230,10 +230,12 @@ def _tokens(*texts: str) -> int:
 def local(name: str, write: Callable[[Sequence, int], list[str]], **options) -> CachedGenerator:
     """A local model: `write` continues chats greedily, up to so many tokens each; `name` says which weights it has."""
 
-    def answer(requests: Sequence[Request]) -> list[Reply]:
+    def answer(requests: Sequence[Request]) -> list[Completion]:
         chats = [request.messages for request in requests]
         texts = zip(chats, write(chats, requests[0].max_tokens), strict=True)
-        return [Reply(t, prompt_tokens=_tokens(*_contents(chat)), completion_tokens=_tokens(t)) for chat, t in texts]
+        return [
+            Completion(t, prompt_tokens=_tokens(*_contents(chat)), completion_tokens=_tokens(t)) for chat, t in texts
+        ]
 
     return CachedGenerator(f"local:{name}", answer, **{"batch_size": 16, **options})
 
@@ -248,7 +250,7 @@ def replay(path: str | os.PathLike, name: str = "") -> CachedGenerator:
     if name not in cache.spent:
         raise GeneratorError(f"replay_file={str(path)!r}: no recorded reply of {name!r} (of {sorted(cache.spent)})")
 
-    def answer(requests: Sequence[Request]) -> list[Reply]:
+    def answer(requests: Sequence[Request]) -> list[Completion]:
         question = " ".join(requests[0].messages[-1]["content"].split())[:80]
         raise GeneratorError(f"{path} has no reply to {question!r}; record it with that generator first")
 
@@ -281,7 +283,7 @@ class _Endpoint:
             if isinstance(meaning := self._meaning(error), GeneratorError):
                 raise meaning from None
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
         """The answer to one request. Raises RequestError, or GeneratorError where no other would do better."""
         [request] = requests
         sent = {"messages": list(request.messages), "max_tokens": request.max_tokens}
@@ -295,7 +297,7 @@ class _Endpoint:
             text, refusal = (self._without_key(part or "") for part in (choice.message.content, choice.message.refusal))
             tokens = _tokens(*_contents(request.messages)), _tokens(text)
             tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else tokens
-            return [Reply(text, choice.finish_reason or "stop", refusal or None, *tokens)]
+            return [Completion(text, choice.finish_reason or "stop", refusal or None, *tokens)]
         except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
             if getattr(error, "status_code", 0) in (400, 422) and structured and "response_format" in str(error):
                 self.structured = False

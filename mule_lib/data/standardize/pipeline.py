@@ -10,7 +10,7 @@ from mule_lib import prompts
 from mule_lib.data import Benchmark, records
 from mule_lib.data.attacks import fill_template, in_turn
 from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
-from mule_lib.data.published import RawText, articles, is_knowledge, read
+from mule_lib.data.published import RawText, articles, is_knowledge, read_set
 from mule_lib.data.raw_formats import raw_records
 from mule_lib.data.records import Record
 from mule_lib.data.standardize import attacker, pairs
@@ -45,14 +45,14 @@ class Sources:
     def load(cls, p: Standardize) -> "Sources":
         """The sources of `p.benchmark` from the Hub, files or folders; raises DataFileError or DataAccessError."""
         general = articles(p.general_source, count=p.general_articles, seed=p.seed)
-        known = read("mmlu/test", p.mmlu_source)
+        known = read_set("mmlu/test", p.mmlu_source)
         if p.benchmark == "muse_books":
-            published = read("muse_books/forget", p.questions_source)
-            return cls(read("muse_books/raw", p.forget_source), general, known, published=published)
+            published = read_set("muse_books/forget", p.questions_source)
+            return cls(read_set("muse_books/raw", p.forget_source), general, known, published=published)
         # Programs and dumps of several thousand characters have no open form, so they are not paid for.
-        fit = [i for i in read("wmdp_cyber/questions", p.questions_source) if is_knowledge(i)]
+        fit = [i for i in read_set("wmdp_cyber/questions", p.questions_source) if is_knowledge(i)]
         drawn = _sample(fit, p.questions, f"questions/{p.seed}")
-        return cls(read("wmdp_cyber/forget", p.forget_source), general, known, questions=drawn)
+        return cls(read_set("wmdp_cyber/forget", p.forget_source), general, known, questions=drawn)
 
 
 @dataclass(frozen=True)
