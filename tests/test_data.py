@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pandas as pd
 import pytest
 import tiny
 import torch
@@ -53,23 +52,6 @@ def test_each_broken_rule_is_found(books, rule):
     found = checks.checks(replace(books, records=broken))
     line = found[found["rule"].str.contains(rule)].iloc[0]
     assert line["records"] >= 1 and not line["holds"]
-
-
-def _distances():
-    lines = [
-        ("raw", "obj1", "obj2", 2.0, 1.9, 2.0),
-        ("raw", "obj1", "obj3", 2.0, 2.0, 2.0),
-        ("standardized", "obj1", "obj2", 1.95, 1.8, 2.0),
-        ("standardized", "obj1", "obj3", 0.5, 0.1, 0.7),
-    ]
-    return pd.DataFrame(lines, columns=["format", "objective_a", "objective_b", "distance", "low", "high"])
-
-
-def test_summary_counts_only_intervals_that_are_apart(books):
-    said = checks.summary(_distances(), checks.checks(books))
-    assert "8 of 8 checks hold" in said
-    assert "brings 1 of 2 pairs closer" in said
-    assert "farthest pair left is obj1 and obj2 (1.95" in said
 
 
 def test_counts_and_samples(books):

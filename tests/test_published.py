@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 from pyarrow import parquet
 
-from mule_lib import cli, data
+from mule_lib import data
 from mule_lib.data import files, published
 from mule_lib.data.files import DataFileError
 from mule_lib.data.items import ChoiceItem, OpenItem
@@ -29,6 +29,7 @@ from mule_lib.data.prepare import (
 )
 from mule_lib.data.published import DataAccessError, HubData, Published
 from mule_lib.data.records import REFUSED
+from mule_lib.suite import cli
 
 REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
 real = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")

@@ -74,25 +74,6 @@ def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["rule", "records", "allowed", "holds"])
 
 
-def summary(table: pd.DataFrame, broken: pd.DataFrame) -> str:
-    """What distances (`distance.main_lines`) and checks say, in words made from the numbers."""
-    pairs = table[table["objective_a"] < table["objective_b"]]
-    told = [f"{int(broken['holds'].sum())} of {len(broken)} checks hold."]
-    for form, part in pairs.groupby("format", sort=False):
-        span = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (part["distance"].min(), part["distance"].max())))
-        told.append(f"In {form} form a classifier tells two objectives apart at A-distances of {span}.")
-    if pairs["format"].nunique() == 2:
-        ends = pairs.set_index(["format", "objective_a", "objective_b"])[["low", "high"]].sort_index()
-        fallen = (ends.loc["standardized", "high"] < ends.loc["raw", "low"]).sum()
-        told.append(f"Standardization brings {fallen} of {len(ends) // 2} pairs closer, intervals apart.")
-        farthest = pairs[pairs["format"] == "standardized"].nlargest(1, "distance").iloc[0]
-        told.append(
-            f"The farthest pair left is {farthest['objective_a']} and {farthest['objective_b']} "
-            f"({farthest['distance']:.2f}, 95 % {farthest['low']:.2f} to {farthest['high']:.2f})."
-        )
-    return " ".join(told)
-
-
 def _items(sets: EvaluationSets) -> list[tuple[str, str]]:
     """Question and right answer of every evaluation item."""
     return [
