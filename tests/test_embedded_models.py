@@ -16,7 +16,7 @@ def both():
     return {which: models.load(which) for which in models.EMBEDDED}
 
 
-@pytest.fixture(scope="module", params=["books", "cyber"])
+@pytest.fixture(scope="module", params=["cyber"])  # books by notebook 00, in tests/test_notebooks.py
 def results(request, both, fable):
     # Only the rows that a bar speaks of; the notebook measures all.
     rows = list(dict.fromkeys(name for bar in acceptance.BARS for name in (bar.row, bar.against) if name))

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 
@@ -104,3 +105,4 @@ def test_meet_the_model_runs_under_papermill(tmp_path):
     provenance = json.loads((out / "provenance.json").read_text())
     assert provenance["params"]["benchmarks"] == ["books"]
     assert set(provenance["models"]) == {"base", "gold"}
+    assert pd.read_csv(out / "bars.csv")["met"].all()
