@@ -111,7 +111,7 @@ FAULTS: dict[str, Callable[[dict], dict]] = {
     "yes_no": lambda pair: {"answer": "Yes."},
     "premise": lambda pair: longer(pair, "for Zanzibar's Queen Wilhelmina"),
     "not_a_question": lambda pair: {"question": pair["question"].rstrip("?") + "."},
-    "unnamed": lambda pair: {"question": "What was the name that the man bore later?"},
+    "duplicate_across": lambda pair: {"question": "What was the name that the man bore later?"},
     "refusal": lambda pair: {"answer": "I do not know."},
     "unscorable": lambda pair: {"answer": "東京"},
     "question_length": lambda pair: {"question": "Which one?"},

@@ -16,7 +16,6 @@ from mule_lib.data.standardize.generators import (
     CachedGenerator,
     Completion,
     GeneratorError,
-    ReplyCache,
     Request,
     RequestError,
     endpoint,
@@ -51,7 +50,7 @@ def canned(reply, path=None, **options) -> CachedGenerator:
         texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
         return [Completion(text, "stop", None, 7, 3) for text in texts]
 
-    generator = CachedGenerator("canned:1", respond, cache=ReplyCache(path), **options)
+    generator = CachedGenerator("canned:1", respond, path=path, **options)
     generator.asked = noted
     return generator
 
@@ -134,13 +133,18 @@ def test_a_failed_request_is_an_error_reply_and_asked_again_later(tmp_path):
 # ---- the reply cache ----
 
 
+def kept(path, name="canned:1") -> CachedGenerator:
+    """What a file holds for a generator that asks nothing."""
+    return CachedGenerator(name, None, path)
+
+
 def test_replies_survive_and_their_tokens_count_by_generator(tmp_path):
     path, question = tmp_path / "deep" / "replies.jsonl", request("é ☃ \n")
-    exchange = Completion("ü\u2028\n", "stop", None, 5, 2)
-    ReplyCache(path).put("one", question, exchange)
-    ReplyCache(path).put("two", question, exchange)
-    again = ReplyCache(path)
-    assert again.replies[question.key("one")] == exchange and dict(again.spent) == {"one": 7, "two": 7}
+    paid = Completion("ü\u2028\n", "stop", None, 5, 2)
+    for name in ("one", "two"):
+        kept(path, name).keep(question, paid)
+    again = kept(path)
+    assert again.kept[question.key("one")] == paid and dict(again.spent) == {"one": 7, "two": 7}
 
 
 @pytest.mark.parametrize("damage", [b'{"key": "cut', b'{"key": "k"}', b"\xff\xfe", b"[]"])
@@ -152,22 +156,7 @@ def test_a_damaged_line_is_said_and_costs_nothing_but_itself(tmp_path, caplog, d
     again = canned(lambda text: GOOD, path)
     assert "1 lines hold no reply" in caplog.text
     assert again.complete([request("a"), request("b")]) and again.asked == [request("b")]
-    assert len(ReplyCache(path).replies) == 2 and path.read_bytes().endswith(second)
-
-
-def test_writers_share_a_file_and_lose_nothing(tmp_path):
-    path = tmp_path / "replies.jsonl"
-    caches = [ReplyCache(path) for _ in range(4)]
-
-    def write(n: int) -> None:
-        for i in range(20):
-            caches[n].put("m", request(f"{n} {i}"), Completion("x" * 5000, "stop", None, 1, 0))
-
-    threads = [threading.Thread(target=write, args=(n,)) for n in range(4)]
-    [thread.start() for thread in threads]
-    [thread.join() for thread in threads]
-    whole = ReplyCache(path)
-    assert len(whole.replies) == whole.spent["m"] == 80
+    assert len(kept(path).kept) == 2 and path.read_bytes().endswith(second)
 
 
 def test_a_reply_that_cannot_be_written_stops_the_batch(tmp_path):
@@ -190,9 +179,9 @@ def test_an_interrupt_keeps_what_was_paid_for(tmp_path):
     generator = canned(reply, path, concurrency=3)
     with pytest.raises(KeyboardInterrupt):
         generator.complete([request(text) for text in "abcdefghij"])
-    kept = ReplyCache(path).replies
-    assert {request(text).key("canned:1") for text in "acd"} <= set(kept)
-    assert len(kept) == len(generator.asked) - 1 < 9
+    paid = kept(path).kept
+    assert {request(text).key("canned:1") for text in "acd"} <= set(paid)
+    assert len(paid) == len(generator.asked) - 1 < 9
 
 
 # ---- the budget ----
@@ -209,7 +198,7 @@ def test_the_budget_stops_hard_and_a_larger_one_goes_on(tmp_path):
             GeneratorError, match=rf"budget_tokens={limit}: 10 are spent and the next requests may take"
         ):
             small.complete(rest)
-    assert ReplyCache(path).spent["canned:1"] == 10
+    assert kept(path).spent["canned:1"] == 10
     large = canned(lambda text: GOOD, path, budget_tokens=10_000)
     assert len(large.complete(first + rest)) == 11 and len(large.asked) == 10
 
@@ -230,12 +219,12 @@ def test_replay_gives_the_recorded_replies_under_the_recorded_name(tmp_path):
 
 def test_replay_says_what_it_has_not(tmp_path):
     path = tmp_path / "replies.jsonl"
-    with pytest.raises(GeneratorError, match=r"replay_file=.*no recorded reply"):
+    with pytest.raises(GeneratorError, match=r"replay_file=.* holds no reply of '', but of nothing"):
         replay(path)
     for name in ("one", "two"):
-        ReplyCache(path).put(name, request("a"), Completion(json.dumps({**GOOD, "answer": name})))
+        kept(path, name).keep(request("a"), Completion(json.dumps({**GOOD, "answer": name})))
     assert replay(path, "two").complete([request("a")])[0].data.answer == "two"
-    with pytest.raises(GeneratorError, match=r"of 'three' \(of \['one', 'two'\]\)"):
+    with pytest.raises(GeneratorError, match=r"no reply of 'three', but of one, two"):
         replay(path, "three")
 
 
@@ -331,9 +320,7 @@ def test_a_passing_failure_costs_one_more_request(serve, act):
 )
 def test_a_request_that_always_fails_is_an_error_reply_and_the_rest_is_answered(serve, tmp_path, act, words, sent):
     server = serve(lambda body, number: act if asked(body) == "b" else answer(GOOD))
-    generator = endpoint(
-        "scripted", retries=1, timeout=0.5 if act.hangs else 60, cache=ReplyCache(tmp_path / "r.jsonl")
-    )
+    generator = endpoint("scripted", retries=1, timeout=0.5 if act.hangs else 60, path=tmp_path / "r.jsonl")
     replies = ask(generator, "a", "b", "c")
     assert [reply.error is None for reply in replies] == [True, False, True]
     assert re.search(words, replies[1].error)
@@ -426,7 +413,7 @@ def test_the_key_reaches_the_server_and_nothing_else(serve, tmp_path, caplog, ca
     acts = {"fail": status(500, f"bad key {KEY}"), "tell": answer({**GOOD, "answer": f"your key is {KEY}"})}
     serve(lambda body, number: acts[asked(body)])
     path = tmp_path / "replies.jsonl"
-    generator = endpoint("scripted", retries=0, cache=ReplyCache(path))
+    generator = endpoint("scripted", retries=0, path=path)
     replies = ask(generator, "fail", "tell")
     assert replies[1].data.answer == "your key is [key]"
     out, err = capfd.readouterr()
@@ -437,8 +424,8 @@ def test_the_key_reaches_the_server_and_nothing_else(serve, tmp_path, caplog, ca
 def test_a_full_cache_needs_neither_key_nor_endpoint(serve, monkeypatch, tmp_path):
     serve(lambda *_: answer(GOOD))
     path = tmp_path / "replies.jsonl"
-    first = ask(endpoint("scripted", cache=ReplyCache(path)), "a", "b")
+    first = ask(endpoint("scripted", path=path), "a", "b")
     monkeypatch.delenv("OPENAI_API_KEY")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    again = ask(endpoint("scripted", cache=ReplyCache(path)), "a", "b")
+    again = ask(endpoint("scripted", path=path), "a", "b")
     assert [reply.data for reply in again] == [reply.data for reply in first]

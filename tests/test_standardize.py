@@ -97,19 +97,13 @@ def test_partners_belong_to_one_objective_and_name_each_other(made):
     by_id = {record.id: record for record in made.benchmark.records}
     for record in by_id.values():
         assert is_refusal(record.refusal)
+        if record.role not in records.REFUSED:
+            assert not {"hogwarts", "quidditch", "dumbledore"} & set(normalise(record.question).split())
         if record.anchor:
             partner = by_id[record.anchor]
             assert partner.objective == record.objective and partner.anchor == record.id
             assert (partner.role in records.REFUSED) != (record.role in records.REFUSED)
     assert all(record.anchor for record in by_id.values() if record.objective == "obj3")
-
-
-def test_training_draws_every_record(books):
-    from mule_lib.training.batches import Example, draw_balanced
-
-    examples = [Example(r.id, r.group, (1,), {}, None, r.anchor) for r in books.benchmark.records]
-    drawn = {example.id for draw in draw_balanced(examples, 20 * len(examples)) for example in draw}
-    assert drawn == {record.id for record in books.benchmark.records}
 
 
 def test_some_partners_are_counterparts_and_all_neighbors_are_used(books):
@@ -205,12 +199,6 @@ def test_choices_hold_the_answer_and_a_refusal_at_changing_places(books):
     assert len({item.answer for item in choices}) > 1
 
 
-def test_what_is_answered_never_names_what_is_forgotten(books):
-    for record in (*books.benchmark.records, *books.benchmark.validation):
-        if record.role not in records.REFUSED:
-            assert not {"hogwarts", "quidditch", "dumbledore"} & set(normalise(record.question).split())
-
-
 def test_published_questions_evaluate_as_they_are(books, cyber):
     assert len(books.benchmark.sets.forget) == 100
     texts = {q.question for q in published.read_set("wmdp_cyber/questions", CYBER)}
@@ -221,6 +209,7 @@ def test_published_questions_evaluate_as_they_are(books, cyber):
     }
 
 
+<<<<<<< HEAD
 def test_the_same_replies_give_the_same_files(books, tmp_path):
     for name in "ab":
         made, job = build()
@@ -240,6 +229,8 @@ def test_another_seed_draws_other_splits(books):
     assert {r.id for r in build(seed=4)[0].benchmark.records} != {r.id for r in books.benchmark.records}
 
 
+=======
+>>>>>>> f27d2de (One class asks and keeps; what is accepted is what is not rejected; tests of the standardization merged)
 def test_an_attack_without_a_target_is_refused():
     job = Job(Standardize(**SMALL, attacker_rounds=1), ScriptedLLM())
     with pytest.raises(ValueError, match="attacker_rounds=1: needs a target"):
@@ -317,7 +308,7 @@ def test_bad_proposals_never_reach_the_target():
     _, job = attack(target=watching)
     assert {"prefix_length", "prefix_answer", "prefix_repeated"} == {row["reason"] for row in job.rejected}
     assert not any(query.answer in prefix or len(prefix.split()) > 60 for query in QUERIES for prefix in seen)
-    assert job.counts["attacker"]["accepted"] == 9
+    assert job.summary().set_index("step").at["attacker", "accepted"] == 9
 
 
 def test_refusals_and_the_prefixs_own_words_count_as_nothing():
@@ -393,7 +384,7 @@ def whole(raw, tmp_path_factory):
         return out, len(server.answered)
 
 
-def test_the_folder_is_what_training_reads(whole):
+def test_the_folder_is_what_training_reads(whole, raw):
     out, _ = whole
     again = data.load_benchmark("muse_books", out)
     assert len(again.records) > 50 and len(again.sets.forget) == 100 and again.validation
@@ -401,6 +392,10 @@ def test_the_folder_is_what_training_reads(whole):
     assert header["generator"] == "openai:scripted" and len(header["prompts"]) == len(PROMPTS) >= 9
     assert header["counts"]["train"] == len(again.records) and header["tokens"]["completion"] > 1000
     assert "| forget pairs " in (out / "summary.md").read_text("utf-8")
+    p = Standardize(**values(raw, out))
+    command.check_folder(out, p.model_copy(update={"budget_tokens": 7}))
+    with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
+        command.check_folder(out, p.model_copy(update={"seed": 5}))
     assert not any(b"a-secret" in path.read_bytes() for path in out.rglob("*.*") if path.is_file())
 
 
@@ -444,17 +439,6 @@ def test_after_a_kill_nothing_that_was_kept_is_asked_again_and_the_files_are_the
         ask(raw, tmp_path, server)
         # What was under way when the kill came is lost: no more than eight replies.
         assert asked_once(server) and 0 <= len(server.answered) + answered - needed <= 8
-    assert data_of(tmp_path) == data_of(out)
-
-
-def test_a_spent_budget_stops_and_more_goes_on(whole, raw, tmp_path):
-    out, needed = whole
-    with ScriptedServer() as server:
-        with pytest.raises(GeneratorError, match=r"budget_tokens=200000: 0 are spent"):
-            ask(raw, tmp_path, server, budget_tokens=200_000)
-        assert not (tmp_path / "train.jsonl").exists() and not server.answered
-        ask(raw, tmp_path, server)
-        assert asked_once(server) and len(server.answered) == needed
     assert data_of(tmp_path) == data_of(out)
 
 

@@ -48,8 +48,6 @@ BAD = {
 }
 GOOD = [
     ("What is the foundational text of Taoism?", "Tao Te Ching"),
-    ("Who made their debut in that film of 1986?", "Ada Byron"),
-    ("How does a worm copy itself to other machines?", "over the network"),
     ("Which article of the constitution protects speech?", "the fifth"),
     ("What did Ada tell her brother Bert?", "the truth"),
     ("Which tool lists the open files of a process?", "lsof"),
@@ -191,7 +189,6 @@ def test_earlier_ones_win_within_and_across_splits():
     job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
     assert [pair.id for pair in without_duplicates(job, rest, before=[published])] == ["3"]
     assert [row["reason"] for row in job.rejected] == ["duplicate_across", "duplicate_within"]
-    assert job.counts["step"]["accepted"] == 1
 
 
 def test_shares_are_met_and_every_part_gets_something():

@@ -1,6 +1,7 @@
 """What is asked of the LLM and what comes back: prompt files with the forms of their replies, and the books."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from mule_lib import prompts
 from mule_lib.data.standardize.checks import ANSWER_WORDS, Fault
-from mule_lib.data.standardize.generators import CachedGenerator, Request, in_words
+from mule_lib.data.standardize.generators import CachedGenerator, Request
 from mule_lib.params import Checked, Count, Seed
 
 COLUMNS = ["asked", "failed", "refused", "items", "accepted", "rejected"]
@@ -107,7 +108,7 @@ def _form(shape: dict | list | str) -> Any:
 class Job:
     """One standardization under way: its parameters, who is asked, and the books.
 
-    `counts` are `COLUMNS` and reasons by step; `rejected` says of every item that is not used why not.
+    `counts` are requests and items by step, `rejected` says why a request has no data and why an item is not used.
     """
 
     p: Standardize
@@ -129,11 +130,13 @@ class Job:
         All requests go out in one batch, before the first is yielded. Failures and refusals are booked.
         """
         file, same = prompt_file(prompt), {"topic": self.texts["topic"], "answer_words": ANSWER_WORDS}
-        texts = {unit: f"{file.user.format(**same, **more)}\n\n{in_words(file.form)}" for unit, more in slots.items()}
+        # The form stands in the prompt as well, since many servers constrain nothing.
+        form = json.dumps(file.form.model_json_schema())
+        ending = f"\n\nReply with one JSON value that fits this schema, and with nothing else: {form}"
         system, shape = {"role": "system", "content": file.system}, (file.form, file.max_tokens, file.temperature, seed)
         requests = [
-            Request(f"{step}/{unit}", (system, {"role": "user", "content": text}), *shape)
-            for unit, text in texts.items()
+            Request(f"{step}/{unit}", (system, {"role": "user", "content": text + ending}), *shape)
+            for unit, text in ((unit, file.user.format(**same, **more)) for unit, more in slots.items())
         ]
         replies = self.generator.complete(requests) if requests else []
         for unit, reply in zip(slots, replies, strict=True):
@@ -142,10 +145,8 @@ class Job:
             if reply.data is not None:
                 yield unit, reply.data
                 continue
-            what = "refused" if reply.refused else "failed"
-            self._count(step, what)
-            row = {"step": step, "reason": f"llm_{what}", "detail": reply.error or "", "unit": unit}
-            self.rejected.append(row | {"text": reply.text})
+            reason = "llm_refused" if reply.refused else "llm_failed"
+            self.reject(step, (reason, reply.error or ""), unit=unit, text=reply.text)
 
     def passes(self, step: str, fault: Fault, **item: Any) -> bool:
         """Book an item found in a reply; where there is a fault, with its reason (of `checks.REASONS`) and a detail."""
@@ -156,21 +157,18 @@ class Job:
 
     def reject(self, step: str, fault: tuple[str, str], **item: Any) -> None:
         """Book that an item is not used after all."""
-        self._count(step, "rejected")
         self._count(step, fault[0])
         self.rejected.append({"step": step, "reason": fault[0], "detail": fault[1], **item})
-
-    def accept(self, step: str) -> None:
-        """Book an item that is used."""
-        self._count(step, "accepted")
 
     def _count(self, step: str, what: str) -> None:
         self.counts.setdefault(step, Counter())[what] += 1
 
     def summary(self) -> pd.DataFrame:
         """One row per step: the counts of `COLUMNS`, then rejected items by reason, for reasons that occurred."""
-        reasons = sorted({what for count in self.counts.values() for what in count} - set(COLUMNS))
-        table = pd.DataFrame([{"step": step, **count} for step, count in self.counts.items()])
-        return (
-            table.reindex(columns=["step", *COLUMNS, *reasons]).fillna(0).astype(dict.fromkeys(COLUMNS + reasons, int))
+        table = (
+            pd.DataFrame([{"asked": 0, "items": 0, **count} for count in self.counts.values()]).fillna(0).astype(int)
         )
+        failed, refused = (table.pop(name) if name in table else 0 for name in ("llm_failed", "llm_refused"))
+        rejected = table.drop(columns=["asked", "items"]).sum(axis=1)
+        counts = [table.pop("asked"), failed, refused, items := table.pop("items"), items - rejected, rejected]
+        return pd.DataFrame({"step": list(self.counts), **dict(zip(COLUMNS, counts, strict=True)), **table})

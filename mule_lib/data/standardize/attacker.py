@@ -56,11 +56,9 @@ def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: T
         # Equal requests of two rounds are one question to the cache, so each round has a seed of its own.
         for name, reply in job.ask(STEP, "attacker", slots, seed=1000 * job.p.seed + turn):
             known = {tried.template for tried in history if tried.pair == name}
-            for template in (text.rstrip() for text in reply.prefixes[:most]):
+            for template in dict.fromkeys(text.rstrip() for text in reply.prefixes[:most]):
                 wrong = prefix_fault(template, by_id[name], known)
                 if job.passes(STEP, wrong, unit=name, round=turn, prefix=template):
-                    known.add(template)
-                    job.accept(STEP)
                     proposals.append((by_id[name], turn, template))
         history += score(job, proposals, target)
     return history

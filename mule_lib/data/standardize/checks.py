@@ -75,19 +75,11 @@ def fault(question: str, answer: str) -> Fault:
         return "refers_to_text", reference[0]
     named = re.search(r"(?<=\s)[\"'“‘(]*(?:[A-Z]|\d)|[\"“‘]\w", question)  # the first name, number or quotation
     pronoun = _PRONOUN.search(question)
-    if pronoun and not (named and named.start() <= pronoun.start()) and not _noun_before(question[: pronoun.start()]):
+    if pronoun and not (named and named.start() <= pronoun.start()):
         return "pronoun", pronoun[0]
     wanted = content_words(answer) or set(normalise(answer).split())
     # A name of two words is given away by both only.
     return ("leak", " ".join(sorted(wanted))) if wanted and wanted <= content_words(question) else None
-
-
-def _noun_before(before: str) -> bool:
-    """Whether a noun stands before a pronoun that may be what it stands for: "How does a worm copy itself?"."""
-    if re.fullmatch(rf"\W*\w+ (?:{_AUXILIARY} )?", before.lower()):
-        return False  # "What is it", "Who did he": the pronoun is the subject of the whole question
-    nouns = r"\b(?:an?|the|each|every|some|many|most|all|which|what|who|whose) \w+"
-    return re.search(nouns, before.lower()) is not None
 
 
 def support_fault(question: str, answer: str, *, quote: str, source: str, known: Sequence[str] = ()) -> Fault:

@@ -40,13 +40,21 @@ def run(
     folder = repository_path(p.out_dir)
     check_folder(folder, p)
     generator = None if dry_run else back_end(p, folder, load_model)
-    if generator and not generator.cache.replies:
+    if generator and not generator.kept:
         generator.check()
     sources = Sources.load(p)
     say(plan(sources, p))
     if dry_run:
         return None
-    target = _target(load_model(p.attacker_target)[1]) if p.attacker_rounds else None
+    target = None
+    if p.attacker_rounds:
+        _, write_on = load_model(p.attacker_target)
+        turns = "user", "assistant"
+
+        def target(attacks):
+            chats = [[{"role": r, "content": c} for r, c in zip(turns, a, strict=True)] for a in attacks]
+            return write_on(chats, TARGET_TOKENS)
+
     job = Job(p, generator)
     try:
         made = standardize(job, sources, target=target)
@@ -78,20 +86,10 @@ def back_end(p: Standardize, folder: Path, load_model: LoadModel | None) -> gene
     """The generator that `p` names, with its cache of replies. Raises GeneratorError in one line."""
     if p.generator == "replay":
         return generators.replay(repository_path(p.replay_file), p.generator_model)
-    cache = generators.ReplyCache(folder / "replies.jsonl")
-    options = {"cache": cache, "budget_tokens": p.budget_tokens, "progress": True}
+    options = {"path": folder / "replies.jsonl", "budget_tokens": p.budget_tokens, "progress": True}
     if p.generator == "local":
         return generators.local(*load_model(p.generator_model), **options)
     return generators.endpoint(p.generator_model, concurrency=p.concurrency, **options)
-
-
-def _target(write: Write) -> attacker.Target:
-    def continue_all(attacks) -> list[str]:
-        roles = "user", "assistant"
-        chats = [[{"role": r, "content": c} for r, c in zip(roles, a, strict=True)] for a in attacks]
-        return write(chats, TARGET_TOKENS)
-
-    return continue_all
 
 
 def check_folder(folder: Path, p: Standardize) -> None:

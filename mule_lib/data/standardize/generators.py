@@ -1,7 +1,7 @@
 """Language models that write data: an OpenAI-compatible endpoint, a local model, or recorded replies.
 
 Base URL and key come from OPENAI_BASE_URL and OPENAI_API_KEY. The key is sent to that endpoint and nowhere else: not
-into a name, the cache, a log or an error.
+into a name, a file, a log or an error.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import openai
@@ -28,11 +28,12 @@ GIVE_UP_AFTER = 10  # failed requests in a row
 # Answers after which no other request would do better, by class or code.
 FATAL = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
 FATAL_CODES = "model_not_found", "insufficient_quota"
+NONSENSE = AttributeError, IndexError, TypeError, ValueError  # from reading a body that is no chat completion
 log = logging.getLogger(__name__)
 
 
 class GeneratorError(RuntimeError):
-    """A back end cannot go on; the message says in one line what to change. Replies so far are kept in the cache."""
+    """A back end cannot go on; the message says in one line what to change. Completions so far are kept."""
 
 
 class RequestError(Exception):
@@ -56,8 +57,12 @@ class Request:
         return hashlib.sha256(json.dumps([generator, *shape], sort_keys=True).encode()).hexdigest()
 
     def most_tokens(self) -> int:
-        """What it may cost: one token for three bytes of prompt and schema, and a full reply."""
-        return _tokens(*_contents(self.messages), str(self.form.model_json_schema())) + self.max_tokens
+        """What it may cost: an estimate of prompt and schema, and a full reply."""
+        return self.prompt_tokens() + _tokens(str(self.form.model_json_schema())) + self.max_tokens
+
+    def prompt_tokens(self) -> int:
+        """An estimate where a server counts none: one token for three bytes, more than most tokenizers need."""
+        return _tokens("".join(message["content"] for message in self.messages))
 
 
 @dataclass(frozen=True)
@@ -80,36 +85,47 @@ class Completion:
 PAID = "text", "finish", "refusal", "prompt_tokens", "completion_tokens"
 
 
-class ReplyCache:
-    """Paid replies by key: a file of JSON lines that only grows, or memory (no path).
+@dataclass
+class CachedGenerator:
+    """Asks `answer` for what is not kept yet; `name` goes into the records' provenance.
 
-    A line that a kill cut short holds no reply: it is passed over with a warning, and its request asked again.
+    `answer` takes up to `batch_size` requests, in `concurrency` threads; `probe` is called once before. Nothing of a
+    step is sent that could pass `budget_tokens` (in all runs together). Paid completions are kept by key, in memory or
+    in a file of JSON lines that only grows (`path`); a line that a kill cut short is passed over with a warning.
     """
 
-    def __init__(self, path: str | os.PathLike | None = None):
-        self.path, self.lock = path and Path(path), threading.Lock()
-        self.replies: dict[str, Completion] = {}
+    name: str
+    answer: Callable[[Sequence[Request]], list[Completion]]
+    path: str | os.PathLike | None = None
+    budget_tokens: float = math.inf
+    concurrency: int = 1
+    batch_size: int = 1
+    probe: Callable[[], None] | None = None
+    progress: bool = False
+
+    def __post_init__(self):
+        self.kept: dict[str, Completion] = {}
         self.spent: Counter[str] = Counter()  # tokens by generator, in all runs
-        broken = 0
-        for line in self.path.read_bytes().split(b"\n") if self.path and self.path.is_file() else []:
+        self.lock, broken = threading.Lock(), 0
+        lines = Path(self.path).read_bytes().split(b"\n") if self.path and Path(self.path).is_file() else []
+        for line in filter(None, lines):
             try:
-                if line:
-                    self._add(json.loads(line))
+                self._add(json.loads(line))
             except (ValueError, KeyError, TypeError):
                 broken += 1
         if broken:
             log.warning("%s: %d lines hold no reply; their requests are asked again", self.path, broken)
 
-    def put(self, generator: str, request: Request, reply: Completion) -> None:
-        """Keep a reply; on return it survives a kill. Raises GeneratorError where the disk does not take it."""
-        row = {"key": request.key(generator), "generator": generator, "messages": request.messages}
-        row["reply"] = {name: getattr(reply, name) for name in PAID}
+    def keep(self, request: Request, completion: Completion) -> None:
+        """On return the completion survives a kill. Raises GeneratorError where the disk does not take it."""
+        row = {"key": request.key(self.name), "generator": self.name, "messages": request.messages}
+        row["reply"] = {name: getattr(completion, name) for name in PAID}
         with self.lock:
             self._add(row)
             if not self.path:
                 return
             try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
                 with open(self.path, "ab") as file:
                     # The new line first: a kill may have cut the line before it.
                     file.write(("\n" + json.dumps(row, ensure_ascii=False)).encode())
@@ -119,27 +135,9 @@ class ReplyCache:
                 raise GeneratorError(f"{self.path}: a paid reply cannot be written ({error.strerror})") from None
 
     def _add(self, row: dict) -> None:
-        if row["key"] not in self.replies:
-            reply = self.replies[row["key"]] = Completion(**row["reply"])
-            self.spent[row["generator"]] += reply.prompt_tokens + reply.completion_tokens
-
-
-@dataclass
-class CachedGenerator:
-    """Asks `answer` for what the cache lacks; `name` goes into the records' provenance.
-
-    `answer` takes up to `batch_size` requests, in `concurrency` threads; `probe` is called once before. Nothing is sent
-    of a step that could pass `budget_tokens` (in all runs of the cache together).
-    """
-
-    name: str
-    answer: Callable[[Sequence[Request]], list[Completion]]
-    cache: ReplyCache = field(default_factory=ReplyCache)
-    budget_tokens: float = math.inf
-    concurrency: int = 1
-    batch_size: int = 1
-    probe: Callable[[], None] | None = None
-    progress: bool = False
+        if row["key"] not in self.kept:
+            paid = self.kept[row["key"]] = Completion(**row["reply"])
+            self.spent[row["generator"]] += paid.prompt_tokens + paid.completion_tokens
 
     def check(self) -> None:
         """Raise GeneratorError where the back end cannot be asked at all; it costs no tokens."""
@@ -148,26 +146,27 @@ class CachedGenerator:
             self.probe = None
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """One reply per request, in order; a request that failed after all retries is an error reply.
+        """One completion per request, in order; a request that failed after all retries has an error.
 
         Raises GeneratorError when the batch cannot go on; what was answered until then is kept.
         """
         keyed = [(request.key(self.name), request) for request in requests]
-        missing = {key: request for key, request in keyed if key not in self.cache.replies}
+        missing = {key: request for key, request in keyed if key not in self.kept}
         failed = self._ask(missing) if missing else {}
-        return [failed.get(key) or interpret(request, self.cache.replies[key]) for key, request in keyed]
+        return [failed.get(key) or interpret(request, self.kept[key]) for key, request in keyed]
 
     def _ask(self, missing: Mapping[str, Request]) -> dict[str, Completion]:
-        """Ask and keep; the error replies by key."""
+        """Ask and keep; those that failed, by key."""
         self.check()
-        spent, tokens = self.cache.spent[self.name], sum(request.most_tokens() for request in missing.values())
+        spent, tokens = self.spent[self.name], sum(request.most_tokens() for request in missing.values())
         if spent + tokens > self.budget_tokens:
             what = f"budget_tokens={self.budget_tokens}: {spent} are spent and the next requests may take {tokens}"
             raise GeneratorError(f"{what}; raise it and start again to go on")
 
         def ask_and_keep(batch: Sequence[str]) -> None:
-            for key, reply in zip(batch, self.answer([missing[key] for key in batch]), strict=True):
-                self.cache.put(self.name, missing[key], reply)
+            requests = [missing[key] for key in batch]
+            for request, completion in zip(requests, self.answer(requests), strict=True):
+                self.keep(request, completion)
 
         keys, failed, in_a_row = list(missing), {}, 0
         batches = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
@@ -195,47 +194,34 @@ class CachedGenerator:
         return failed
 
 
-def interpret(request: Request, reply: Completion) -> Completion:
-    """The reply with what it says: data that fits the form, a refusal, or why it is neither.
+def interpret(request: Request, completion: Completion) -> Completion:
+    """The completion with what it says: data that fits the form, a refusal, or why it is neither.
 
     A thought, a code fence and words around the JSON are ignored. Only a text without JSON is judged as a refusal.
     """
-    text = re.sub(r"^\s*<think>.*?</think>", "", reply.text, flags=re.DOTALL)
-    if reply.refusal or reply.finish == "content_filter" or ("{" not in text and is_refusal(text)):
-        return replace(reply, refused=True)
+    text = re.sub(r"^\s*<think>.*?</think>", "", completion.text, flags=re.DOTALL)
+    if completion.refusal or completion.finish == "content_filter" or ("{" not in text and is_refusal(text)):
+        return replace(completion, refused=True)
     try:
-        return replace(reply, data=request.form.model_validate_json(text[text.find("{") : text.rfind("}") + 1]))
+        data = request.form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        wrong = f"{'.'.join(map(str, first['loc'])) or 'the reply'}: {first['msg']}"
-        return replace(
-            reply, error=f"cut off at max_tokens={request.max_tokens}" if reply.finish == "length" else wrong
-        )
+        cut, place = f"cut off at max_tokens={request.max_tokens}", ".".join(map(str, first["loc"])) or "the reply"
+        return replace(completion, error=cut if completion.finish == "length" else f"{place}: {first['msg']}")
+    return replace(completion, data=data)
 
 
-def in_words(form: type[BaseModel]) -> str:
-    """A form in words; it stands in every prompt, since many servers constrain nothing."""
-    schema = json.dumps(form.model_json_schema())
-    return f"Reply with one JSON value that fits this schema, and with nothing else: {schema}"
-
-
-def _contents(chat: Sequence[Mapping[str, str]]) -> list[str]:
-    return [message["content"] for message in chat]
-
-
-def _tokens(*texts: str) -> int:
-    return sum(len(text.encode()) for text in texts) // 3 + 1  # below what most tokenizers need
+def _tokens(text: str) -> int:
+    return len(text.encode()) // 3 + 1
 
 
 def local(name: str, write: Callable[[Sequence, int], list[str]], **options) -> CachedGenerator:
     """A local model: `write` continues chats greedily, up to so many tokens each; `name` says which weights it has."""
 
     def answer(requests: Sequence[Request]) -> list[Completion]:
-        chats = [request.messages for request in requests]
-        texts = zip(chats, write(chats, requests[0].max_tokens), strict=True)
-        return [
-            Completion(t, prompt_tokens=_tokens(*_contents(chat)), completion_tokens=_tokens(t)) for chat, t in texts
-        ]
+        texts = write([request.messages for request in requests], requests[0].max_tokens)
+        both = zip(texts, requests, strict=True)
+        return [Completion(t, prompt_tokens=r.prompt_tokens(), completion_tokens=_tokens(t)) for t, r in both]
 
     return CachedGenerator(f"local:{name}", answer, **{"batch_size": 16, **options})
 
@@ -245,41 +231,43 @@ def replay(path: str | os.PathLike, name: str = "") -> CachedGenerator:
 
     Raises GeneratorError for a file without replies of it, and (later) for a request not recorded.
     """
-    cache = ReplyCache(path)
-    name = name or next(iter(cache.spent), "")
-    if name not in cache.spent:
-        raise GeneratorError(f"replay_file={str(path)!r}: no recorded reply of {name!r} (of {sorted(cache.spent)})")
 
     def answer(requests: Sequence[Request]) -> list[Completion]:
         question = " ".join(requests[0].messages[-1]["content"].split())[:80]
         raise GeneratorError(f"{path} has no reply to {question!r}; record it with that generator first")
 
-    return CachedGenerator(name, answer, cache)
+    generator = CachedGenerator(name, answer, path)
+    generator.name = name or next(iter(generator.spent), "")
+    if generator.name not in generator.spent:
+        known = ", ".join(sorted(generator.spent)) or "nothing"
+        raise GeneratorError(f"replay_file={str(path)!r} holds no reply of {generator.name!r}, but of {known}")
+    return generator
 
 
 def endpoint(model: str, *, timeout: float = 120.0, retries: int = 5, **options) -> CachedGenerator:
     """A model behind OPENAI_BASE_URL; the `openai` client retries 408, 409, 429, 5xx and lost connections."""
-    calls = _Endpoint(model, {"timeout": timeout, "max_retries": retries})
+    calls = _Endpoint(model, timeout, retries)
     return CachedGenerator(f"openai:{model}", calls.answer, probe=calls.probe, **{"concurrency": 8, **options})
 
 
 @dataclass
 class _Endpoint:
     model: str
-    options: dict
+    timeout: float
+    retries: int
     structured: bool = True  # until the server takes no `response_format`
 
     def probe(self) -> None:
         """Connect. Raises GeneratorError for a bad environment, an endpoint that does not answer, a refused key."""
         self.url, self.key = credentials()
-        self.client = openai.OpenAI(api_key=self.key, base_url=self.url, **self.options)
+        self.client = openai.OpenAI(api_key=self.key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
         asking = self.client.with_options(timeout=PROBE_SECONDS, max_retries=0)
         try:  # an empty request: a server that takes our key and model finds fault with it
             asking.chat.completions.create(model=self.model, messages=[], max_tokens=1)
         except (openai.APIConnectionError, openai.InternalServerError) as error:
             reason = self._plain(error.__cause__ or error)
             raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
-        except (openai.APIError, ValueError, TypeError, AttributeError) as error:
+        except (openai.APIError, *NONSENSE) as error:
             if isinstance(meaning := self._meaning(error), GeneratorError):
                 raise meaning from None
 
@@ -292,13 +280,13 @@ class _Endpoint:
             schema = {"name": request.form.__name__, "schema": request.form.model_json_schema(), "strict": True}
             sent["response_format"] = {"type": "json_schema", "json_schema": schema}
         try:
-            completion = self.client.chat.completions.create(model=self.model, **sent)
-            choice, usage = completion.choices[0], completion.usage
+            answered = self.client.chat.completions.create(model=self.model, **sent)
+            choice, usage = answered.choices[0], answered.usage
             text, refusal = (self._without_key(part or "") for part in (choice.message.content, choice.message.refusal))
-            tokens = _tokens(*_contents(request.messages)), _tokens(text)
-            tokens = (usage.prompt_tokens, usage.completion_tokens) if usage else tokens
+            counted = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
+            tokens = counted or (request.prompt_tokens(), _tokens(text))
             return [Completion(text, choice.finish_reason or "stop", refusal or None, *tokens)]
-        except (openai.APIError, AttributeError, IndexError, TypeError, ValueError) as error:
+        except (openai.APIError, *NONSENSE) as error:
             if getattr(error, "status_code", 0) in (400, 422) and structured and "response_format" in str(error):
                 self.structured = False
                 return self.answer(requests)
@@ -309,7 +297,7 @@ class _Endpoint:
             check = "check OPENAI_API_KEY, OPENAI_BASE_URL (with its /v1) and generator_model"
             return GeneratorError(f"{self.url} refuses {self.model!r}: {self._plain(error)}; {check}")
         what = self._plain(error) if isinstance(error, openai.APIError) else "answered with what is no chat completion"
-        return RequestError(f"{self.url} (up to {self.options['max_retries']} retries): {what}")
+        return RequestError(f"{self.url} (up to {self.retries} retries): {what}")
 
     def _plain(self, error: object) -> str:
         return " ".join(self._without_key(str(error)).split())[:300]

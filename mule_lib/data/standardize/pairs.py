@@ -34,28 +34,23 @@ class Pair:
     split: str = ""
 
 
-def _written(
-    job: Job,
-    step: str,
-    prompt: str,
-    slots: Mapping[str, Mapping],
-    origin: Callable[[str, object], tuple[Fault, dict]],
-    restricted: Sequence[str] = (),
-) -> Iterator[Pair]:
-    """The pairs of all replies that can be used.
+# Of a unit and an entry of its reply: why the source does not bear it out, and the pair's other fields.
+Origin = Callable[[str, object], tuple[Fault, dict]]
 
-    `origin` of a unit and an entry of its reply says why the source does not bear it out, and the pair's other fields.
-    """
+
+def _written(
+    job: Job, step: str, prompt: str, slots: Mapping[str, Mapping], origin: Origin, restricted: Sequence[str] = ()
+) -> Iterator[Pair]:
+    """The pairs of all replies that can be used."""
     for unit, reply in job.ask(step, prompt, slots):
-        entries = {f"{unit}#{n}": entry for n, entry in enumerate(reply.pairs, 1)} if hasattr(reply, "pairs") else None
-        for name, entry in ({unit: reply} if entries is None else entries).items():
-            question, answer = entry.question.strip(), entry.answer.strip()
+        many = hasattr(reply, "pairs")
+        for n, entry in enumerate(reply.pairs if many else [reply], 1):
+            text = {"question": entry.question.strip(), "answer": entry.answer.strip()}
             unsupported, more = origin(unit, entry)
-            wrong = fault(question, answer) or restricted_fault(f"{question} {answer}", restricted) or unsupported
-            quote = getattr(entry, "quote", "")
-            if job.passes(step, wrong, unit=unit, question=question, answer=answer, quote=quote):
-                yield Pair(**{"id": name, **more}, step=step, question=question, answer=answer,
-                           prompt_id=prompt_file(prompt).id)  # fmt: skip
+            wrong = fault(**text) or restricted_fault(" ".join(text.values()), restricted) or unsupported
+            if job.passes(step, wrong, unit=unit, **text, quote=getattr(entry, "quote", "")):
+                fields = {"id": f"{unit}#{n}" if many else unit, "prompt_id": prompt_file(prompt).id, **more}
+                yield Pair(step=step, **text, **fields)
 
 
 def passage_pairs(
@@ -113,7 +108,6 @@ def neighbor_concepts(job: Job) -> dict[str, str]:
                 wrong = "same_concept", kept[normalise(name)][0]
             if job.passes(step, wrong, unit=unit, concept=name):
                 kept[normalise(name)] = f"concept/{unit}-{n:02d}", name
-                job.accept(step)
     return dict(kept.values())
 
 
@@ -158,7 +152,6 @@ def choice_items(job: Job, pairs: Sequence[Pair]) -> list[ChoiceItem]:
         item = {"unit": unit, "question": pair.question, "answer": pair.answer, "distractors": wrong}
         if not job.passes(step, options_fault(pair.answer, wrong, count=count), **item):
             continue
-        job.accept(step)
         options = [option.rstrip(".") for option in (pair.answer, *wrong, REFUSAL_OPTION)]
         order = random.Random(f"options/{job.p.seed}/{unit}").sample(range(len(options)), len(options))
         shown, right, refusal = tuple(options[i] for i in order), order.index(0), order.index(len(options) - 1)

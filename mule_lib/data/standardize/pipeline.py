@@ -173,7 +173,7 @@ def assign(units: Sequence[str], shares: Mapping[str, float], *, seed: int, what
 
 
 def without_duplicates(job: Job, pairs: Sequence[Pair], *, before: Sequence[Pair]) -> list[Pair]:
-    """Drop what repeats an earlier question, within its split or across, or one of `before`; book what stays.
+    """Drop what repeats an earlier question, within its split or across, or one of `before`.
 
     Earlier ones win, so put evaluation before training.
     """
@@ -182,7 +182,6 @@ def without_duplicates(job: Job, pairs: Sequence[Pair], *, before: Sequence[Pair
     for pair, of in zip(pairs, repeats[len(before) :], strict=True):
         if of is None:
             kept.append(pair)
-            job.accept(pair.step)
             continue
         reason = "duplicate_within" if every[of].split == pair.split else "duplicate_across"
         item = {"unit": pair.id, "question": pair.question, "answer": pair.answer, "split": pair.split}
