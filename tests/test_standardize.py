@@ -97,7 +97,7 @@ def test_partners_belong_to_one_objective_and_name_each_other(made):
     by_id = {record.id: record for record in made.benchmark.records}
     for record in by_id.values():
         assert is_refusal(record.refusal)
-        if record.role not in records.REFUSED:
+        if made.benchmark.name == "muse_books" and record.role not in records.REFUSED:
             assert not {"hogwarts", "quidditch", "dumbledore"} & set(normalise(record.question).split())
         if record.anchor:
             partner = by_id[record.anchor]
