@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from mule_lib import methods
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 TABLES = ROOT / "outputs" / "reference" / "tables"
@@ -33,3 +35,13 @@ def test_named_notebooks_and_params_exist():
     named = set(re.findall(r"\b((?:notebooks|params|docs|tests|benchmarks)/[\w./-]+\.(?:ipynb|yaml|md|py))", README))
     assert len(named) >= 5
     assert not [name for name in named if not (ROOT / name).exists()]
+
+
+def test_the_example_of_a_new_method_runs_as_printed(monkeypatch, capsys):
+    """With two steps instead of 100."""
+    code = re.search(r"## Adding a method\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
+    assert "steps=100" in code
+    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    names = {}
+    exec(code.replace("steps=100", "steps=2"), names)
+    assert names["trained"].steps == 2 and names["trained"].method.label == "Soft forget"
