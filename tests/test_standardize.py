@@ -209,28 +209,6 @@ def test_published_questions_evaluate_as_they_are(books, cyber):
     }
 
 
-<<<<<<< HEAD
-def test_the_same_replies_give_the_same_files(books, tmp_path):
-    for name in "ab":
-        made, job = build()
-        command.write_standardized(tmp_path / name, made, job, sources("muse_books"))
-    files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*.*"))
-    assert len(files) > 9
-    for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
-    again = data.load_benchmark("muse_books", tmp_path / "a")
-    assert again.records == books.benchmark.records and again.sets == books.benchmark.sets
-    command.check_folder(tmp_path / "a", job.p.model_copy(update={"budget_tokens": 7}))
-    with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
-        command.check_folder(tmp_path / "a", job.p.model_copy(update={"seed": 5}))
-
-
-def test_another_seed_draws_other_splits(books):
-    assert {r.id for r in build(seed=4)[0].benchmark.records} != {r.id for r in books.benchmark.records}
-
-
-=======
->>>>>>> f27d2de (One class asks and keeps; what is accepted is what is not rejected; tests of the standardization merged)
 def test_an_attack_without_a_target_is_refused():
     job = Job(Standardize(**SMALL, attacker_rounds=1), ScriptedLLM())
     with pytest.raises(ValueError, match="attacker_rounds=1: needs a target"):
