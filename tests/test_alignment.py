@@ -271,14 +271,6 @@ def test_gains_are_paired(measured):
     assert tables.gain_table({"muse_books": {"standardized": {0: unit_cosines(0.5)}}}).empty
 
 
-def test_share_of_the_ceiling_takes_the_noise_away():
-    """Directions that are the same but for noise have a share near 1, whatever the noise."""
-    for noise in (0.3, 3.0):
-        table = tables.cosine_table({"books": {"standardized": {0: unit_cosines(1.0, noise=noise, size=4000)}}})
-        assert tables.share_of_ceiling(table)["share"].between(0.9, 1.1).all()
-    assert table["cosine"].max() < 0.5
-
-
 def test_batches_hold_every_cosine_once(measured):
     table = tables.batch_table({"books": measured["books"]})
     assert (table["training"] == 0).all() and len(table) == 4 * (18 * 17 // 2)

@@ -1,7 +1,8 @@
 """Between the objectives (Figure 2): cosines with intervals over batches and trainings, what they say, heat maps."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import product
+from collections.abc import Iterator, Mapping
+from functools import partial
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,11 @@ def cosine_table(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     Only pairs of different batches count, so an objective against itself is the same-objective ceiling and no batch
     shares its facts with another. Intervals are percentiles of a bootstrap over batches and training seeds, crossed.
     """
-    lines = []
-    for benchmark, form, step, cosines in _each(measured):
-        for a, b in product(range(len(OBJECTIVES)), repeat=2):
-            draws = _means(cosines[:, a, :, b, :], seed=seed)
-            named = (benchmark, step, form, OBJECTIVES[a], OBJECTIVES[b])
-            lines.append((*named, draws[0], *intervals.percentiles(draws[1:]), cosines.shape[2], len(cosines)))
+    lines = [
+        (benchmark, step, form, *named, *_ends(draws), cosines.shape[2], len(cosines))
+        for benchmark, form, step, cosines in _each(measured)
+        for named, draws in _draws(cosines, seed)
+    ]
     return pd.DataFrame(lines, columns=COSINES)
 
 
@@ -44,26 +44,25 @@ def gain_table(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
 
     Paired: both formats hold the same facts batch by batch, and the same batches and training seeds are drawn for both.
     """
-    lines = []
-    for benchmark, form, step, after in _each(measured):
-        for a, b in product(range(len(OBJECTIVES)), repeat=2) if form == "standardized" else ():
-            if "raw" in measured[benchmark]:
-                before = measured[benchmark]["raw"][step]
-                draws = _means(after[:, a, :, b, :], seed=seed) - _means(before[:, a, :, b, :], seed=seed)
-                named = (benchmark, step, OBJECTIVES[a], OBJECTIVES[b])
-                lines.append((*named, draws[0], *intervals.percentiles(draws[1:]), after.shape[2], len(after)))
+    lines = [
+        (benchmark, step, *named, *_ends(draws - before), after.shape[2], len(after))
+        for benchmark, form, step, after in _each(measured)
+        if form == "standardized" and "raw" in measured[benchmark]
+        for (named, draws), (_, before) in zip(
+            _draws(after, seed), _draws(measured[benchmark]["raw"][step], seed), strict=True
+        )
+    ]
     return pd.DataFrame(lines, columns=GAINS)
 
 
 def batch_table(measured: Measured) -> pd.DataFrame:
     """Every cosine between two batches, once: what the tables are made of; columns `BATCHES`."""
-    lines = []
-    for benchmark, form, step, cosines in _each(measured):
-        places = list(product(range(cosines.shape[1]), range(cosines.shape[2])))
-        for training, (i, (a, s)) in product(range(len(cosines)), enumerate(places)):
-            for b, t in places[i + 1 :]:
-                value = round(float(cosines[training, a, s, b, t]), 6)
-                lines.append((benchmark, step, form, training, OBJECTIVES[a], s, OBJECTIVES[b], t, value))
+    lines = [
+        (benchmark, step, form, training, OBJECTIVES[a], s, OBJECTIVES[b], t, round(float(one[a, s, b, t]), 6))
+        for benchmark, form, step, cosines in _each(measured)
+        for training, one in enumerate(cosines)
+        for (a, s), (b, t) in combinations(product(range(one.shape[0]), range(one.shape[1])), 2)
+    ]
     return pd.DataFrame(lines, columns=BATCHES)
 
 
@@ -72,45 +71,24 @@ def pairs(table: pd.DataFrame) -> pd.DataFrame:
     return table[table["objective_a"] < table["objective_b"]].reset_index(drop=True)
 
 
-def ceilings(table: pd.DataFrame) -> pd.DataFrame:
-    """The lines of one objective against itself."""
-    return table[table["objective_a"] == table["objective_b"]].reset_index(drop=True)
-
-
-def share_of_ceiling(table: pd.DataFrame) -> pd.DataFrame:
-    """`pairs` with `share`: the cosine over the geometric mean of its two objectives' ceilings (1: only noise differs).
-
-    This is the correlation corrected for attenuation; NaN where a ceiling is not above 0.
-    """
-    keys = ["benchmark", "step", "format"]
-    own = ceilings(table).set_index([*keys, "objective_a"])["cosine"].clip(lower=0)
-    found = pairs(table)
-    a, b = (own.loc[list(found[[*keys, side]].itertuples(index=False, name=None))].to_numpy() for side in PAIR)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        share = found["cosine"] / np.sqrt(a * b)
-    return found.assign(share=share.where(np.isfinite(share)))
-
-
 def findings(table: pd.DataFrame, change: pd.DataFrame) -> list[str]:
-    """The paper's statements beside the numbers, one sentence per step and benchmark: alt text of both figures.
+    """The paper's statements beside the numbers, one sentence per step and benchmark: alt text of Figure 2.
 
     A cosine or gain is counted where its whole interval is on the stated side.
     """
     sentences = []
     for (step, benchmark), part in table.groupby(["step", "benchmark"], sort=False):
-        cosines, own = pairs(part).groupby("format", sort=False), ceilings(part)["cosine"]
         told = []
-        for form, values in cosines:
-            near = int(((values["low"] > -NEAR_ZERO) & (values["high"] < NEAR_ZERO)).sum())
-            high = int((values["low"] > STRONG).sum())
-            counted = f"{near} of {len(values)} near zero (±{NEAR_ZERO:g}), {high} above {STRONG:g}"
-            told.append(f"{form} {_span(values['cosine'])} ({counted})")
+        for form, values in pairs(part).groupby("format", sort=False):
+            near = ((values["low"] > -NEAR_ZERO) & (values["high"] < NEAR_ZERO)).sum()
+            counted = f"{near} of {len(values)} near zero (±{NEAR_ZERO:g}), {(values['low'] > STRONG).sum()} above"
+            told.append(f"{form} {_span(values['cosine'])} ({counted} {STRONG:g})")
         rises = pairs(change[(change["step"] == step) & (change["benchmark"] == benchmark)])
         if len(rises):
-            up, down = int((rises["low"] > 0).sum()), int((rises["high"] < 0).sum())
+            up, down = (rises["low"] > 0).sum(), (rises["high"] < 0).sum()
             told.append(f"standardization raises {up} and lowers {down}, by {_span(rises['gain'])}")
-        where = f"{benchmark_name(benchmark)} {_steps(step)}"
-        sentences.append(f"{where}: {'; '.join(told)}; the same objective {_span(own)}.")
+        own = _span(part.loc[part["objective_a"] == part["objective_b"], "cosine"])
+        sentences.append(f"{benchmark_name(benchmark)} {_steps(step)}: {'; '.join(told)}; the same objective {own}.")
     return sentences
 
 
@@ -125,22 +103,27 @@ def _each(measured: Measured) -> Iterator[tuple[str, str, int, np.ndarray]]:
                 yield benchmark, form, step, cosines
 
 
-def _means(cosines: np.ndarray, *, seed: int) -> np.ndarray:
-    """Mean over seeds and pairs of different batches, [1 + RESAMPLES] with the estimate first; cosines [S, B, B].
+def _draws(cosines: np.ndarray, seed: int) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """Each two objectives with the mean over seeds and pairs of different batches, [1 + RESAMPLES], estimate first.
 
     Batches are drawn with replacement for both sides at once; a batch drawn twice is never compared with itself.
     Training seeds are drawn independently of them; a single one leaves the variance between trainings out.
     Raises ValueError for fewer than 3 batches, which leave no interval.
     """
-    seeds, number = cosines.shape[:2]
+    seeds, _, number = cosines.shape[:3]
     if number < 3:
         raise ValueError(f"batches: {number} give no interval; measure at least 3")
     rng = np.random.default_rng(seed)
     of_batch, of_seed = (np.vstack([np.ones(n), intervals.counts(rng, RESAMPLES, n)]) for n in (number, seeds))
-    different = np.where(np.eye(number, dtype=bool), 0.0, cosines)
-    sums = np.einsum("rs,kst,rt,rk->r", of_batch, different, of_batch, of_seed, optimize=True) / seeds
     compared = of_batch.sum(1) ** 2 - np.square(of_batch).sum(1)
-    return np.divide(sums, compared, out=np.full(len(sums), np.nan), where=compared > 0)
+    for (i, a), (j, b) in product(enumerate(OBJECTIVES), repeat=2):
+        different = np.where(np.eye(number, dtype=bool), 0.0, cosines[:, i, :, j, :])
+        sums = np.einsum("rs,kst,rt,rk->r", of_batch, different, of_batch, of_seed, optimize=True) / seeds
+        yield (a, b), np.divide(sums, compared, out=np.full(len(sums), np.nan), where=compared > 0)
+
+
+def _ends(draws: np.ndarray) -> tuple[float, float, float]:
+    return draws[0], *intervals.percentiles(draws[1:])
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
@@ -156,7 +139,7 @@ HEATMAPS = {
     "distance": (  # 0: not told apart, 2: always told apart
         "proxy A-distance, lower is closer",
         "halves of the same objective (the floor)",
-        *(0, 2, sns.color_palette("rocket_r", as_cmap=True)),
+        *(0, 2, sns.light_palette("#56b4e9", as_cmap=True)),
     ),
 }
 
@@ -168,46 +151,37 @@ def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
     benchmark and step where there are several. The diagonal, an objective against itself, is framed.
     """
     label, words, low, high, colors = HEATMAPS[value]
-    steps = "step" in data
+    two = partial(number, digits=2)
     filled = data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
+    filled["ends"] = filled["low"].map(two) + ", " + filled["high"].map(two)
     benchmarks = list(dict.fromkeys(filled["benchmark"]))
     columns = list(product(dict.fromkeys(filled["step"]), dict.fromkeys(filled["format"])))
     width = min(WIDTH, 1.1 + 1.9 * len(columns))
     # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
     size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
-    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size)
+    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size, sharex=True, sharey=True)
     names = [name.capitalize() for name in OBJECTIVES]
     for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
-        axis, part = axes[i, j], filled.set_index(["benchmark", "step", "format"]).loc[(benchmark, step, form)]
-        part = part.set_index(["objective_a", "objective_b"])
-        grid = part[value].unstack().reindex(index=OBJECTIVES, columns=OBJECTIVES).to_numpy()
-        image = axis.imshow(grid, cmap=colors, vmin=low, vmax=high)
-        for (y, a), (x, b) in product(enumerate(OBJECTIVES), repeat=2):
-            if (a, b) in part.index:
-                line, ink = part.loc[(a, b)], _ink(colors((grid[y, x] - low) / (high - low)))
-                ends = f"{number(line['low'], 2)}{'–' if line['low'] >= 0 else ' to '}{number(line['high'], 2)}"
-                axis.text(x, y - 0.1, number(line[value], 2), ha="center", va="center", color=ink, fontsize=9)
-                axis.text(x, y + 0.24, ends, ha="center", va="center", color=ink, fontsize=5)
-            if a == b:
-                axis.add_patch(Rectangle((x - 0.47, y - 0.47), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
-        axis.set_xticks(range(len(names)), names if i == len(benchmarks) - 1 else [])
-        axis.set_yticks(range(len(names)), names if j == 0 else [])
+        axis, part = axes[i, j], filled.query("benchmark == @benchmark and step == @step and format == @form")
+        grid, ends = (
+            part.pivot(index=PAIR[0], columns=PAIR[1], values=of).reindex(index=OBJECTIVES, columns=OBJECTIVES)
+            for of in (value, "ends")
+        )
+        sns.heatmap(grid, annot=grid.map(two), fmt="", cmap=colors, vmin=low, vmax=high, square=True, cbar=False,
+                    ax=axis, xticklabels=names, yticklabels=names, annot_kws={"size": 9, "color": "0.05"})  # fmt: skip
+        for cell, text in zip([*axis.texts], ends.stack().dropna(), strict=True):
+            x, y = cell.get_position()
+            axis.text(x, y + 0.32, text, ha="center", va="center", color="0.05", fontsize=5)
+        for at in range(len(names)):
+            axis.add_patch(Rectangle((at + 0.03, at + 0.03), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
+        title = FORMATS.get(form, form) + (f",\n{_steps(step)}" if "step" in data else "")
+        axis.set(xlabel="", ylabel="" if j else benchmark_name(benchmark))
+        axis.set_title(title * (i == 0), fontsize=8)
         axis.tick_params(length=0)
-        axis.spines[:].set_visible(False)
-        if i == 0:
-            axis.set_title(FORMATS.get(form, form) + f",\n{_steps(step)}" * steps, fontsize=8)
-    for axis, benchmark in zip(axes[:, 0], benchmarks, strict=True):
-        axis.set_ylabel(benchmark_name(benchmark))
-    figure.colorbar(image, ax=axes, shrink=0.7, aspect=30, pad=0.01).set_label(label, fontsize=8)
+    bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, shrink=0.7, aspect=30, pad=0.01)
+    bar.set_label(label, fontsize=8)
     figure.supxlabel(f"framed: {words}; small: 95 % intervals", fontsize=7)
     return Picture(figure, data, finding)
-
-
-def _ink(color: Sequence[float]) -> str:
-    """White where its contrast (WCAG) on a colour is above black's."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in color[:3]]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return "white" if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.05 else "0.05"
 
 
 def _steps(step: int) -> str:

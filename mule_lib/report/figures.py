@@ -34,7 +34,7 @@ from mule_lib.report.names import (
     number,
     style_of,
 )
-from mule_lib.report.results import params, per_seed
+from mule_lib.report.results import per_seed, run_file
 from mule_lib.report.tables import ResultTable, Table, paper_source
 
 WIDTH = 6.9  # inches: a full text column of the paper
@@ -329,7 +329,7 @@ def teacher_obedience(runs: Iterable[RunResult]) -> Picture:
     """
     lines, seen = [], set()
     for run in runs:
-        p = params(run) if run.obedience else {}
+        p = run_file(run, "params.json") if run.obedience else {}
         teacher = method_options(run.method, p.get("options")).teacher_name if p else None
         if teacher is None or p.get("data_format") == "raw" or (run.benchmark, teacher) in seen:
             continue

@@ -44,18 +44,21 @@ def report_html(suite: Path) -> str:
     layout = read_yaml(LAYOUT)
     sections = [{**one, "parts": list(_parts(suite, one["parts"], layout["own_folder"]))} for one in layout["sections"]]
     parts = {part["file"]: (section, part) for section in sections for part in section["parts"]}
-    environment = jinja2.Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.from_string(TEMPLATE.read_text("utf-8")).render(
-        name=suite.name,
-        banner=banner(runs),
-        sections=sections,
-        findings=[(*parts[name], parts[name][1]["alt"]) for name in layout["leading"] if parts[name][1]["alt"]],
-        missing=[part for _, part in parts.values() if part["missing"]],
-        facts=_facts(runs),
-        runs=[_run(suite, run) for run in runs],
-        notebooks=[file.relative_to(suite).as_posix() for file in sorted((suite / "executed").glob("*.ipynb"))],
+    options = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    page = (
+        jinja2.Environment(**options)
+        .from_string(TEMPLATE.read_text("utf-8"))
+        .render(
+            name=suite.name,
+            banner=banner(runs),
+            sections=sections,
+            findings=[(*parts[name], parts[name][1]["alt"]) for name in layout["leading"] if parts[name][1]["alt"]],
+            missing=[part for _, part in parts.values() if part["missing"]],
+            facts=_facts(runs),
+            runs=[(run, benchmark_name(run.benchmark), label(run.row, {run.row: run.label})) for run in runs],
+            suite=suite,
+            notebooks=[file.relative_to(suite).as_posix() for file in sorted((suite / "executed").glob("*.ipynb"))],
+        )
     )
     return live_links(page, suite)
 
@@ -63,17 +66,14 @@ def report_html(suite: Path) -> str:
 def live_links(page: str, folder: Path) -> str:
     """A page for `folder` in which links to files that are not there are plain text."""
 
-    def keep(link: re.Match) -> str:
-        target = link[1]
-        return link[0] if target.startswith(("#", "http")) or (folder / target).exists() else link[2]
-
-    return re.sub(r'<a href="([^"]+)">(.*?)</a>', keep, page)
+    there = lambda link: link[0] if (folder / link[1]).exists() else link[2]  # noqa: E731
+    return re.sub(r'<a href="(?!#|http)([^"]+)">(.*?)</a>', there, page)
 
 
 def banner(runs: Sequence[RunResult]) -> dict[str, str]:
     """Whose numbers stand on the page: what was measured here on what, and what is the paper's."""
     benchmarks = dict.fromkeys(run.benchmark for run in runs)
-    models = dict.fromkeys(results.params(run).get("model", "") for run in runs if run.row != GOLD)
+    models = dict.fromkeys(results.run_file(run, "params.json").get("model", "") for run in runs if run.row != GOLD)
     shown = [EMBEDDED.get(model, model) for model in models if model]
     return {
         "measured": f"{listed([*map(benchmark_name, benchmarks)])} with {listed(shown)}" if runs else "no runs yet",
@@ -112,9 +112,8 @@ def _parts(suite: Path, parts: Iterable[Sequence[str]], own_folder: dict[str, st
 
 def _facts(runs: Sequence[RunResult]) -> dict[str, str]:
     """Facts behind all runs, each with every value that occurs."""
-    sources = [results.read_provenance(run) for run in runs]
-    seconds = {name: sum(run.timing[name] for run in runs) for name in ("train_seconds", "evaluate_seconds")}
-    dirty = any(source["git"]["dirty"] for source in sources)
+    sources = [results.run_file(run, "provenance.json") for run in runs]
+    minutes = [sum(run.timing[name] for run in runs) / 60 for name in ("train_seconds", "evaluate_seconds")]
     facts = {
         "Commit": [(source["git"]["commit"] or "unknown")[:12] for source in sources],
         "Models": [source["identity"]["model"] for source in sources],
@@ -124,20 +123,7 @@ def _facts(runs: Sequence[RunResult]) -> dict[str, str]:
     }
     return {
         "Runs": f"{len(runs)}, of {len({(run.benchmark, run.row) for run in runs})} rows",
-        "Time": f"{seconds['train_seconds'] / 60:.0f} minutes of training, "
-        f"{seconds['evaluate_seconds'] / 60:.0f} of evaluation",
+        "Time": f"{minutes[0]:.0f} minutes of training, {minutes[1]:.0f} of evaluation",
         **{name: "; ".join(dict.fromkeys(values)) or "unknown" for name, values in facts.items()},
-        "Changes not committed": "yes" if dirty else "none",
-    }
-
-
-def _run(suite: Path, run: RunResult) -> dict[str, Any]:
-    return {
-        "benchmark": benchmark_name(run.benchmark),
-        "row": label(run.row, {run.row: run.label}),
-        "seed": run.seed,
-        "steps": run.timing["steps"],
-        "seconds": f"{run.timing['train_seconds'] + run.timing['evaluate_seconds']:.0f}",
-        "identity": run.identity,
-        "folder": run.folder.relative_to(suite).as_posix(),
+        "Changes not committed": "yes" if any(source["git"]["dirty"] for source in sources) else "none",
     }

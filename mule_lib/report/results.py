@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mule_lib.paper import METRICS, overall
 from mule_lib.report.names import BASE, GOLD
 
 TIDY = ("benchmark", "row", "metric", "measured", "low", "high", "n", "seeds")
+PLACE = attrgetter("benchmark", "row", "seed")
 
 
 def load_runs(folder: Path | str) -> list[RunResult]:
@@ -33,7 +35,7 @@ def load_runs(folder: Path | str) -> list[RunResult]:
     if not folder.is_dir():
         raise ResultError(f"{folder}: no such folder; `make reproduce` or notebook 04_training fills it")
     below = folder / "runs" if (folder / "runs").is_dir() else folder
-    runs = sorted((RunResult.read(file.parent) for file in below.glob(f"*/*/seed-*/{METRICS_FILE}")), key=_place)
+    runs = sorted((RunResult.read(file.parent) for file in below.glob(f"*/*/seed-*/{METRICS_FILE}")), key=PLACE)
     first: dict[tuple[str, str], RunResult] = {}
     for run in runs:
         inside = f"{run.benchmark}/{run.row}/seed-{run.seed}"
@@ -49,20 +51,16 @@ def load_runs(folder: Path | str) -> list[RunResult]:
     return runs
 
 
-def params(run: RunResult) -> dict[str, Any]:
-    """The parameters of a run that was read; {} where the file is missing."""
-    return _json(run, "params.json")
-
-
-def read_provenance(run: RunResult) -> dict[str, Any]:
-    """Code, packages, model, data and machine behind a run that was read; {} where the file is missing."""
-    return _json(run, "provenance.json")
+def run_file(run: RunResult, name: str) -> dict[str, Any]:
+    """`params.json` or `provenance.json` (code, packages, model, data, machine) of a run; {} where it is missing."""
+    file = run.folder / name if run.folder else None
+    return json.loads(file.read_text("utf-8")) if file and file.exists() else {}
 
 
 def by_row(runs: Iterable[RunResult]) -> dict[tuple[str, str], list[RunResult]]:
     """Runs by benchmark and row, seeds in order."""
     groups: dict[tuple[str, str], list[RunResult]] = {}
-    for run in sorted(runs, key=_place):
+    for run in sorted(runs, key=PLACE):
         groups.setdefault((run.benchmark, run.row), []).append(run)
     return groups
 
@@ -78,10 +76,8 @@ def tidy(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
         values = _stacked(group)
         for metric in METRICS:
             lines.append((benchmark, row, metric, *_points(bootstrap_interval(values[metric], seed=seed))))
-        for metric, other, distance in (
-            ("overall", BASE, bootstrap_overall),
-            ("gold_distance", GOLD, bootstrap_gold_distance),
-        ):
+        distances = ("overall", BASE, bootstrap_overall), ("gold_distance", GOLD, bootstrap_gold_distance)
+        for metric, other, distance in distances:
             if (benchmark, other) in groups:
                 interval = distance(groups[benchmark, other][0].values, values, seed=seed)
                 lines.append((benchmark, row, metric, *_points(interval, scale=1)))
@@ -101,9 +97,8 @@ def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.Data
             continue
         left, right = map(_stacked, pair)
         for metric in METRICS:
-            lines.append(
-                (benchmark, row, metric, *_points(bootstrap_difference(left[metric], right[metric], seed=seed)))
-            )
+            paired = bootstrap_difference(left[metric], right[metric], seed=seed)
+            lines.append((benchmark, row, metric, *_points(paired)))
         # The base model cancels: the difference of two overalls is the overall of one row against the other.
         lines.append((benchmark, row, "overall", *_points(bootstrap_overall(right, left, seed=seed), scale=1)))
     return pd.DataFrame(lines, columns=["difference" if name == "measured" else name for name in TIDY])
@@ -113,11 +108,8 @@ def per_seed(runs: Iterable[RunResult]) -> pd.DataFrame:
     """One line per benchmark, row and seed with its `overall`, where the benchmark's base row was run."""
     runs = list(runs)
     base = {run.benchmark: run.metrics for run in reversed(runs) if run.row == BASE}
-    lines = [
-        (run.benchmark, run.row, run.seed, overall(base[run.benchmark], run.metrics))
-        for run in runs
-        if run.benchmark in base
-    ]
+    runs = [run for run in runs if run.benchmark in base]
+    lines = [(run.benchmark, run.row, run.seed, overall(base[run.benchmark], run.metrics)) for run in runs]
     return pd.DataFrame(lines, columns=["benchmark", "row", "seed", "overall"])
 
 
@@ -131,10 +123,6 @@ def _paired(left: list[RunResult], right: list[RunResult]) -> tuple[list[RunResu
     return [run for run in left if run.seed in seeds], [run for run in right if run.seed in seeds]
 
 
-def _place(run: RunResult) -> tuple[str, str, int]:
-    return run.benchmark, run.row, run.seed
-
-
 def _stacked(group: Sequence[RunResult]) -> dict[str, np.ndarray]:
     """Item values [seeds, items] per metric."""
     return {metric: np.asarray([run.values[metric] for run in group], dtype=np.float64) for metric in METRICS}
@@ -142,8 +130,3 @@ def _stacked(group: Sequence[RunResult]) -> dict[str, np.ndarray]:
 
 def _points(found: Interval, *, scale: float = 100) -> tuple[float, float, float, int, int]:
     return scale * found.estimate, scale * found.low, scale * found.high, found.n, found.seeds
-
-
-def _json(run: RunResult, name: str) -> dict[str, Any]:
-    file = run.folder / name if run.folder else Path(name)
-    return json.loads(file.read_text("utf-8")) if run.folder and file.exists() else {}

@@ -302,7 +302,7 @@ def paper_source(name: str) -> str:
 
 def measured_source(benchmark: str, runs: Iterable[RunResult]) -> str:
     """Benchmark and model behind runs."""
-    models = dict.fromkeys(results.params(run).get("model", "") for run in runs if run.row != GOLD)
+    models = dict.fromkeys(results.run_file(run, "params.json").get("model", "") for run in runs if run.row != GOLD)
     named = ", ".join(EMBEDDED.get(model, model) for model in models if model)
     return f"{benchmark_name(benchmark)}, {named or 'no runs'}"
 
