@@ -79,13 +79,7 @@ class MethodOptions(Checked):
     """A method's own switches. Without any: nothing is trained and nothing steers the model."""
 
     trains: ClassVar[bool] = False  # whether the method changes the model
-
-    @property
-    def teacher_name(self) -> str | None:
-        """Stem of the file of shared teacher answers, such as "oracle-cot"; None where no teacher writes any."""
-        if not isinstance(self, DistilledOptions) or self.answers != "teacher":
-            return None
-        return f"{self.teacher}-cot" if self.cot else self.teacher
+    teacher_name: ClassVar[str | None] = None  # stem of its file of shared teacher answers, where a teacher writes any
 
 
 class TrainedOptions(MethodOptions):
@@ -97,22 +91,19 @@ class TrainedOptions(MethodOptions):
     max_answer_tokens: Count = 64
 
 
-def _extended(name: str, base: type[MethodOptions], **fields: tuple[Any, Any]) -> Any:
-    """Options that add fields to others, or change a default; a field is its type and its default."""
-    return create_model(name, __base__=base, **fields)
-
-
 # Steered in context; nothing is trained.
-PromptedOptions = _extended("PromptedOptions", MethodOptions, teacher=(Teacher, "oracle"), cot=(bool, True))
-EnsembleOptions = _extended("EnsembleOptions", PromptedOptions, teacher=(Teacher, "ensemble"))
-WeightedOptions = _extended("WeightedOptions", TrainedOptions, forget_weight=(Weight, 1.0), retain_weight=(Weight, 1.0))
-PreferenceOptions = _extended("PreferenceOptions", WeightedOptions, beta=(Above0, 0.1))
-SimNPOOptions = _extended(  # the authors' values for TOFU forget10 (Fan 2025)
-    "SimNPOOptions", WeightedOptions, forget_weight=(Weight, 0.125), beta=(Above0, 4.5), margin=(float, 0.0)
+PromptedOptions = create_model("PromptedOptions", __base__=MethodOptions, teacher=(Teacher, "oracle"), cot=(bool, True))
+EnsembleOptions = create_model("EnsembleOptions", __base__=PromptedOptions, teacher=(Teacher, "ensemble"))
+WeightedOptions = create_model(
+    "WeightedOptions", __base__=TrainedOptions, forget_weight=(Weight, 1.0), retain_weight=(Weight, 1.0)
 )
-FLATOptions = _extended("FLATOptions", TrainedOptions, divergence=(str, "total_variation"))
-NGDiffOptions = _extended("NGDiffOptions", TrainedOptions, auto_learning_rate_every=(Seed, 10))
-MOLLMOptions = _extended("MOLLMOptions", TrainedOptions, kl_weight=(Weight, 1.0), normalize=(bool, False))
+PreferenceOptions = create_model("PreferenceOptions", __base__=WeightedOptions, beta=(Above0, 0.1))
+SimNPOOptions = create_model(  # the authors' values for TOFU forget10 (Fan 2025)
+    "SimNPOOptions", __base__=WeightedOptions, forget_weight=(Weight, 0.125), beta=(Above0, 4.5), margin=(float, 0.0)
+)
+FLATOptions = create_model("FLATOptions", __base__=TrainedOptions, divergence=(str, "total_variation"))
+NGDiffOptions = create_model("NGDiffOptions", __base__=TrainedOptions, auto_learning_rate_every=(Seed, 10))
+MOLLMOptions = create_model("MOLLMOptions", __base__=TrainedOptions, kl_weight=(Weight, 1.0), normalize=(bool, False))
 
 
 class DistilledOptions(TrainedOptions):
@@ -123,12 +114,19 @@ class DistilledOptions(TrainedOptions):
     answers: Literal["teacher", "given"] = "teacher"
     top_k: Count = 10
 
+    @property
+    def teacher_name(self) -> str | None:
+        """Such as "oracle-cot"."""
+        return f"{self.teacher}{'-cot' * self.cot}" if self.answers == "teacher" else None
 
-SmoothL1Options = _extended(
-    "SmoothL1Options", DistilledOptions, beta=(Above0, 1.0), over_k=(Literal["mean", "sum"], "mean")
+
+SmoothL1Options = create_model(
+    "SmoothL1Options", __base__=DistilledOptions, beta=(Above0, 1.0), over_k=(Literal["mean", "sum"], "mean")
 )
-DUETOptions = _extended("DUETOptions", SmoothL1Options, teacher=(Teacher, "ensemble"), positions=(Positions, "first"))
-BiLDOptions = _extended("BiLDOptions", DistilledOptions, top_k=(AtLeast2, 8), temperature=(Above0, 3.0))
+DUETOptions = create_model(
+    "DUETOptions", __base__=SmoothL1Options, teacher=(Teacher, "ensemble"), positions=(Positions, "first")
+)
+BiLDOptions = create_model("BiLDOptions", __base__=DistilledOptions, top_k=(AtLeast2, 8), temperature=(Above0, 3.0))
 
 METHOD_OPTIONS: dict[str, type[MethodOptions]] = {
     "base": MethodOptions,
@@ -386,23 +384,20 @@ def read_parameters(
 ) -> Any:
     """Read a YAML file (flat keys), put the overrides over it and validate.
 
-    A file of many rows (`defaults`, and what each of `rows` changes) gives the row that the overrides name.
+    A file of many rows (`defaults`, and what each of `rows` changes) gives the row that the overrides name; its method
+    is the one of its name unless it names another.
     """
-    values = read_yaml(file) if file is not None else {}
+    values, given = read_yaml(file) if file else {}, dict(overrides or {})
+    source = str(file or "parameters")
     if "rows" in values:
-        values = row_values(values, (overrides or {}).get("row"), source=str(file))
-    return validate(schema, {**values, **(overrides or {})}, source=str(file) if file else "parameters")
-
-
-def row_values(values: Mapping[str, Any], row: str | None, *, source: str) -> dict[str, Any]:
-    """The flat parameters of one row of a params file; its method is the one of its name unless it names another."""
-    if unknown := set(values) - {"defaults", "rows"}:
-        raise ParameterError(f"{source}: unknown key {min(unknown)!r}; a file of rows has defaults and rows")
-    rows = values["rows"] or {}
-    if row not in rows:
-        hint = f"row {row!r}: {nearest(row, rows)}" if row else f"{len(rows)} rows; choose one by -p row=NAME"
-        raise ParameterError(f"{source}: {hint}")
-    return {"row": row, "method": row, **(values.get("defaults") or {}), **(rows[row] or {})}
+        if unknown := set(values) - {"defaults", "rows"}:
+            raise ParameterError(f"{source}: unknown key {min(unknown)!r}; a file of rows has defaults and rows")
+        row, rows = given.get("row"), values["rows"] or {}
+        if row not in rows:
+            hint = f"row {row!r}: {nearest(row, rows)}" if row else f"{len(rows)} rows; choose one by -p row=NAME"
+            raise ParameterError(f"{source}: {hint}")
+        values = {"method": row, **(values.get("defaults") or {}), **(rows[row] or {})}
+    return validate(schema, values | given, source=source)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

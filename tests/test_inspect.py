@@ -1,7 +1,6 @@
-"""Looks at what is there: `mule compare`, `list`, `show-prompt`, `doctor` and the committed reference."""
+"""Looks at what is there: `mule compare`, `show-prompt`, `doctor` and the committed reference."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,17 +10,19 @@ from run_folders import write_run, write_runs
 
 from mule_lib import models, prompts, training
 from mule_lib.data import files, load_benchmark
+from mule_lib.data.items import SETS
 from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
 from mule_lib.paper import METRICS
-from mule_lib.params import ParameterError
-from mule_lib.suite import cli, inspect
-from mule_lib.suite.inspect import compare, listing
+from mule_lib.params import ParameterError, read_parameters
+from mule_lib.suite import cli, inspect, open_run
+from mule_lib.suite.inspect import compare
 from mule_lib.suite.runs import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "outputs" / "reference"
+FABLE = ROOT / "params" / "04_training" / "fable.yaml"
 
 
 # Runs
@@ -55,32 +56,17 @@ def test_compare_names_settings_and_numbers_that_differ(tmp_path):
     assert "20/10" in compare(one, run_of(tmp_path / "c", steps=1, forget=4, n=10))
     with pytest.raises(ParameterError, match=r"no run lies there; a run folder has metrics.json and provenance.json"):
         compare(tmp_path, tmp_path)
-    # A line per run; hidden drafts are passed over.
-    run_of(tmp_path / ".a@host.1.draft", steps=2, forget=10)
-    assert [line.split()[0] for line in listing(tmp_path).split("\n")] == ["run", "a", "b", "c"]
 
 
 def test_doctor_names_what_is_wrong(monkeypatch):
-    """Every look is a line; a package of another version than the lock's is marked, with both versions."""
-    found = {finding.name: finding for finding in inspect.examine()}
-    assert {"python", "packages", "kernel", "embedded models", "accelerator", "machine", "disk"} <= set(found)
-    assert str(found["python"]).startswith("ok  python: 3.")
+    """A package of another version than the lock's is marked, with both versions; here the rest is as it should be."""
     monkeypatch.setattr(inspect, "version", lambda name: "0.1")
-    packages = inspect._packages()
-    assert not packages.good and "torch 0.1, requirements.lock has 2" in str(packages)
+    found = inspect.examine()
+    assert [name for name, (_, good) in found.items() if not good] == ["packages"]
+    assert found["python"][0].startswith("3.") and "torch 0.1, requirements.lock has 2" in found["packages"][0]
 
 
 # Prompts
-
-
-@pytest.fixture(scope="module")
-def embedded():
-    return models.load("base")
-
-
-@pytest.fixture(autouse=True)
-def loaded_once(monkeypatch, embedded):
-    monkeypatch.setattr(training, "load_model", lambda p: embedded)
 
 
 @pytest.fixture(scope="module")
@@ -88,14 +74,26 @@ def data():
     return load_benchmark("books")
 
 
-@pytest.mark.parametrize(("row", "objective"), [("upper_bound", "obj3"), ("ensemble_teacher", "obj1"), ("ga", "obj3")])
-def test_an_open_prompt_is_the_evaluated_one(embedded, data, row, objective):
+@pytest.fixture
+def shown(monkeypatch, data):
+    """A prompt as it is shown, and the evaluation's own sample of the same item."""
+    embedded = models.load("base")
+    monkeypatch.setattr(training, "load_model", lambda p: embedded)
+
+    def both(row, part, style="texts"):
+        alone = dict.fromkeys(SETS, ()) | {part: getattr(data.sets, part)[1:2]}
+        sets, steering = type(data.sets)("b", data.topic, **alone), METHODS[row].steering(data.topic)
+        p = read_parameters("04_training", FABLE, {"row": row, "choice_style": style})
+        sample = evaluate_row(*embedded, sets, steering, choice_style=style, partial=True).samples[0]
+        return inspect.prompt(p, part, 1), sample, *alone[part]
+
+    return both
+
+
+@pytest.mark.parametrize(("row", "part"), [("upper_bound", "attack"), ("ensemble_teacher", "forget"), ("ga", "attack")])
+def test_an_open_prompt_is_the_evaluated_one(shown, row, part):
     """Prompt and output of the evaluation's own sample, special tokens shown, the output between the marks."""
-    name = inspect.SETS[objective]
-    alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
-    sets = type(data.sets)("b", data.topic, **{**alone, name: getattr(data.sets, name)[2:3]})
-    sample = evaluate_row(*embedded, sets, METHODS[row].steering(data.topic), partial=True).samples[0]
-    head, text, compared = inspect.row_prompts(row, objective=objective, item=2)
+    (head, text, compared), sample, _ = shown(row, part)
     prompt, output = re.fullmatch(r"(.*)⟪(.*)⟫", text, re.DOTALL).groups()
     assert sample["id"] in head
     assert prompt == sample["prompt"]
@@ -105,71 +103,32 @@ def test_an_open_prompt_is_the_evaluated_one(embedded, data, row, objective):
     assert ("<|system|>" in prompt) is (row != "ga")
 
 
-def test_every_option_of_a_choice_is_scored(embedded, data):
+@pytest.mark.parametrize("part", ["neighbor", "mmlu"])
+@pytest.mark.parametrize("style", prompts.CHOICE_STYLES)
+def test_every_option_of_a_choice_is_scored(shown, part, style):
     """One marked line an option, the likeliest one that of the evaluation."""
-    for part in ("neighbor", "mmlu"):
-        for style in prompts.CHOICE_STYLES:
-            item = getattr(data.sets, part)[1]
-            alone = {each: () for each in ("forget", "general", "neighbor", "attack", "mmlu", "controls")}
-            sets = type(data.sets)("b", data.topic, **{**alone, part: (item,)})
-            how = METHODS["base"].steering(data.topic)
-            sample = evaluate_row(*embedded, sets, how, choice_style=style, partial=True).samples[0]
-            lines = inspect.row_prompts("base", part=part, item=1, choice_style=style)
-            options = [line for line in "\n".join(lines).split("\n") if line.startswith("  ⟪")]
-            assert len(options) == len(item.options)
-            assert sum("likeliest" in line for line in options) == 1
-            likeliest = next(line for line in options if "likeliest" in line)
-            assert re.search("⟪ ?(.*)⟫", likeliest)[1] == sample["output"]
-            assert " right" in options[item.answer]
-            assert item.refusal is None or " refusal" in options[item.refusal]
-
-
-@pytest.mark.parametrize("row", [name for name, method in METHODS.items() if method.terms])
-@pytest.mark.parametrize("objective", ["obj1", "obj3"])
-def test_every_trained_row_shows_its_training_prompts(row, objective):
-    """Student and frozen model end in the same scored tokens; the student never sees a system message."""
-    lines = inspect.row_prompts(row, objective=objective, stage="training")
-    students = [line for line in lines if ", student, " in line]
-    others = [line for line in lines if ", teacher, " in line or ", frozen model, " in line]
-    if not students:  # the row reads the other objective only
-        assert lines[-1] == f"{METHODS[row].label} does not use this group"
-        return
-    assert not any("<|system|>" in line for line in students)
-    scored = {line.split(", ")[2].split(":")[0]: re.search("⟪(.*)⟫", line, re.DOTALL)[1] for line in students}
-    for line in others:
-        assert re.search("⟪(.*)⟫", line, re.DOTALL)[1] == scored[line.split(", ")[2].split(":")[0]]
-    teachers = [line for line in others if ", teacher, " in line]
-    assert all("<|system|>" in line for line in teachers)
-    assert bool(teachers) == METHODS[row].distils
-
-
-def test_a_variant_is_found_by_its_file():
-    """Its options count: without the chain of thought the teacher's context holds no thought."""
-    for row, thinks in (("mule_no_cot", False), ("mule", True)):
-        teacher = next(line for line in inspect.row_prompts(row, stage="training") if ", teacher, " in line)
-        assert (prompts.THINK in teacher) is thinks
+    lines, sample, item = shown("base", part, style)
+    options = [line for line in lines if line.startswith("  ⟪")]
+    assert len(options) == len(item.options)
+    (likeliest,) = [line for line in options if "likeliest" in line]
+    assert re.search("⟪ ?(.*)⟫", likeliest)[1] == sample["output"]
+    assert " right" in options[item.answer]
+    assert item.refusal is None or " refusal" in options[item.refusal]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--row", "muel"], "--row muel: method = 'muel': did you mean 'mule'?"),
-        (["--row", "mule", "--set", "mlu"], "--set mlu: not here; there are forget, general"),
-        (["--row", "mule", "--stage", "training", "--set", "retainn"], "--set retainn: not here; there are"),
-        (["--row", "mule", "--item", "999"], "--item 999: forget has 109 items, 0 to 108"),
-        (["--row", "mule", "--item", "-1"], "--item -1: forget has"),
-        (["--row", "base", "--stage", "training"], "base trains nothing"),
-        (["--row", "mule", "--benchmark", "bokks"], "benchmark = 'bokks': did you mean 'books'?"),
+        (["row=muel"], "row 'muel': did you mean 'mule'?"),
+        (["row=mule", "--item", "999"], "--item 999: forget has 109 items, 0 to 108"),
+        (["row=mule", "--item", "-1"], "--item -1: forget has"),
+        (["row=mule", "-p", "benchmark=bokks"], "benchmark = 'bokks': did you mean 'books'?"),
     ],
 )
 def test_refusals_are_one_line(monkeypatch, words, message):
     """On standard error with exit status 1, before a model is loaded."""
-
-    def never(p):
-        raise AssertionError("loaded")
-
-    monkeypatch.setattr(training, "load_model", never)
-    monkeypatch.setattr(sys, "argv", ["mule", "show-prompt", *words])
+    monkeypatch.setattr(training, "load_model", lambda p: pytest.fail("loaded"))
+    monkeypatch.setattr(sys, "argv", ["mule", "show-prompt", "-p", *words])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert message in str(caught.value)
@@ -191,7 +150,7 @@ def test_the_reference_has_every_artifact_with_its_columns():
     for name in ("figure2", "figure3"):
         assert all((figures / f"{name}.{kind}").is_file() for kind in ("png", "pdf", "csv", "txt"))
     assert (KEPT / "report.html").is_file()
-    assert sum(file.stat().st_size for file in KEPT.rglob("*") if inspect.is_kept(file, KEPT)) < 12_000_000
+    assert sum(file.stat().st_size for file in KEPT.rglob("*")) < 12_000_000
 
 
 def test_the_tables_are_those_of_the_runs_listed_beside_them():
@@ -211,13 +170,18 @@ def test_the_tables_are_those_of_the_runs_listed_beside_them():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ["base", "mule"])
-def test_a_fresh_run_is_the_reference_s_within_tolerance(row, tmp_path):
-    file, out = ROOT / "params" / "04_training" / "fable.yaml", tmp_path / "runs" / "books" / row
-    command = [sys.executable, "-m", "mule_lib.suite.cli", "run", "notebooks/04_training.ipynb", "-f", str(file)]
-    command += ["-p", f"row={row}", "-p", f"out_dir={out}", "-o", str(tmp_path / "executed.ipynb"), "--threads", "1"]
-    assert subprocess.run(command, cwd=ROOT).returncode == 0
-    assert inspect.reference_differences(tmp_path, KEPT) == (1, [])
+def test_a_fresh_run_is_the_reference_s_within_tolerance(data, tmp_path):
+    """Base, and MULE trained for all its steps, by the calls of notebook 04 (which test_runs.py executes)."""
+    sizes = {"batch_size", "max_new_tokens", "max_thought_tokens", "choice_style"}
+    for row in ("base", "mule"):
+        p = read_parameters("04_training", FABLE, {"row": row, "out_dir": str(tmp_path / row)})
+        model, tokenizer = models.load(p.model)
+        trained = training.train(model, tokenizer, data, p.method, settings=training.Settings.of(p, 0))
+        evaluation = evaluate_row(
+            trained.model, tokenizer, data.sets, trained.method.steering(data.topic), **p.model_dump(include=sizes)
+        )
+        open_run(p).write(0, trained, evaluation, evaluate_seconds=0)
+    assert inspect.reference_differences(tmp_path, KEPT) == (2, [])
 
 
 def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):

@@ -291,7 +291,7 @@ def test_notebook_04_writes_runs_that_are_reused(few, teacher, tmp_path):
     out = tmp_path / "runs" / "books" / "mule"
     given = {"data_dir": str(few), "teacher_file": str(teacher), "steps": 2, "train_batch_size": 6, "batch_size": 64}
     given |= {"out_dir": str(out), "seeds": [0, 1]}
-    assert not run_notebook(NOTEBOOK, tmp_path / "executed.ipynb", overrides=given, threads=1).reused
+    assert run_notebook(NOTEBOOK, tmp_path / "executed.ipynb", overrides=given, threads=1)
     for seed in (0, 1):
         folder = out / f"seed-{seed}"
         assert sorted(file.name for file in folder.iterdir()) == [
@@ -308,7 +308,7 @@ def test_notebook_04_writes_runs_that_are_reused(few, teacher, tmp_path):
     assert "the loss" in curve["metadata"]["image/png"]["alt"]
 
     os.utime(out / "seed-0" / "metrics.json", (1, 1))
-    assert run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={**given, "overwrite": True}).reused
+    assert not run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={**given, "overwrite": True})
     assert not (tmp_path / "none.ipynb").exists() and (out / "seed-0" / "metrics.json").stat().st_mtime > 1
     with pytest.raises(RunFolderError, match=r"differs in steps 2 \(now 3\)"):
         run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides={**given, "steps": 3})

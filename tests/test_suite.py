@@ -1,6 +1,5 @@
 """Suites: what they run, what they refuse, the graph of files that Snakemake makes of them, and its start."""
 
-import json
 import subprocess
 import sys
 from collections import Counter
@@ -57,7 +56,7 @@ def test_seeds_are_capped_and_shared_out():
     [
         ({"seedz": 1}, "unknown parameter 'seedz'; did you mean 'seeds'?"),
         ({"seeds": 0}, "seeds = 0: Input should be greater"),
-        ({"params": "fabel"}, "params = 'fabel': did you mean 'fable'?"),
+        ({"params": "fabel"}, "fabel.yaml: no such params file; did you mean 'fable.yaml'?"),
         ({"name": "a/b"}, "name = 'a/b': String should match"),
         ({"runs": [{"rows": ["mul"], "benchmarks": ["books"]}]}, "runs: row 'mul': did you mean 'mule'?"),
         ({"runs": [{"rows": ["mule"], "benchmarks": ["boks"]}]}, "'boks': did you mean 'books'?"),
@@ -166,11 +165,10 @@ def test_only_the_row_and_its_code_start_a_job(monkeypatch):
     suite = graph.read_suite(FABLE, seeds=1)
     mule, ga = (next(job for job in graph.jobs(suite) if job.row == row) for row in ("mule", "ga"))
     before = graph.code_behind(suite, mule), graph.code_behind(suite, ga)
-    changed = {**graph.row_of("fable", "ga"), "steps": 3}
+    changed = graph.row_of("fable", "ga").model_copy(update={"steps": 3})
     original = graph.row_of
     monkeypatch.setattr(graph, "row_of", lambda scale, row: changed if row == "ga" else original(scale, row))
     assert graph.code_behind(suite, mule) == before[0] and graph.code_behind(suite, ga) != before[1]
-    assert json.dumps(before)
 
 
 def test_jobs_run_on_one_thread_with_this_python():

@@ -11,8 +11,8 @@ from pathlib import Path
 import yaml
 
 from mule_lib import params
+from mule_lib.data.items import SETS
 from mule_lib.params import ROOT, ParameterError
-from mule_lib.prompts import OBJECTIVES
 from mule_lib.suite import graph, inspect
 from mule_lib.suite.notebook import limit_threads, run_notebook
 from mule_lib.suite.runs import model_hash, shared_teacher_answers
@@ -25,24 +25,23 @@ def given(texts: Sequence[str]) -> dict:
     return {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in texts)}
 
 
-def _run(notebook: Path, file: Path | None, param, executed: Path | None, threads, rerun: bool, **only) -> None:
-    changed = given(param) | ({"rerun": True} if rerun else {})
+def _run(notebook: Path, file: Path | None, param, executed: Path | None, threads, **only) -> None:
+    changed = given(param)
+    p = params.read_parameters(notebook.stem, file, changed)
     if only["print"]:
-        p = params.read_parameters(notebook.stem, file, changed)
         print(yaml.safe_dump(p.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
         return
     executed = executed or ROOT / "outputs" / "executed" / notebook.name
-    ran = run_notebook(notebook, executed, file=file, overrides=changed, threads=threads)
-    if ran.reused:
-        print(f"{notebook}: reused {ran.params.out_dir}, nothing that its numbers depend on has changed")
+    if run_notebook(notebook, executed, file=file, overrides=changed, threads=threads):
+        print(f"{notebook} -> {p.out_dir}; executed copy: {executed}")
     else:
-        print(f"{notebook} -> {ran.params.out_dir}; executed copy: {executed}")
+        print(f"{notebook}: reused {p.out_dir}, nothing that its numbers depend on has changed")
 
 
-def _teacher(file: Path | None, param, threads: int | None, out: Path, **how) -> None:
+def _teacher(file: Path | None, param, threads: int | None, out: Path, overwrite: bool) -> None:
     limit_threads(threads)
     p = params.read_parameters("04_training", file, given(param) | {"data_format": "unified"})
-    answers, asked = shared_teacher_answers(p, out, ask=True, **how)
+    answers, asked = shared_teacher_answers(p, out, ask=True, overwrite=overwrite)
     print(f"{'written' if asked else 'reused'} {out}: {len(answers)} teacher answers")
 
 
@@ -104,9 +103,9 @@ def _train_embedded(work: Path) -> None:
 
 
 def _doctor() -> None:
-    findings = inspect.examine()
-    print("\n".join(map(str, findings)))
-    if not all(finding.good for finding in findings):
+    found = inspect.examine()
+    print("\n".join(f"{'ok' if good else '!!'}  {name}: {text}" for name, (text, good) in found.items()))
+    if not all(good for _, good in found.values()):
         raise ParameterError("what is marked !! above needs attention")
 
 
@@ -116,11 +115,12 @@ def _reference(name: str, to: str, check: bool) -> None:
         compared, beyond = inspect.reference_differences(suite, kept)
         print("\n".join([f"{compared} runs compared, {len(beyond)} numbers beyond their tolerance", *beyond]))
     else:
-        print(f"{len(inspect.keep_reference(suite, kept))} files of {suite} kept in {kept}")
+        inspect.keep_reference(suite, kept)
+        print(f"the small files of {suite} are kept in {kept}")
 
 
-def _show_prompt(**asked) -> None:
-    print("\n".join(inspect.row_prompts(**{name: value for name, value in asked.items() if value is not None})))
+def _show_prompt(file: Path, param, **which) -> None:
+    print("\n".join(inspect.prompt(params.read_parameters("04_training", file, given(param)), **which)))
 
 
 FILE = {"-f --file": {"type": Path, "help": "YAML file of parameters"}}
@@ -131,7 +131,6 @@ COMMANDS = {
     "run": (_run, "run one notebook under papermill", {
         "notebook": {"type": Path}, **FILE, **PARAM, **THREADS,
         "-o --executed": {"type": Path, "help": "where the executed copy goes"},
-        "--rerun": {"action": "store_true", "help": "train again what could be reused"},
         "--print": {"action": "store_true", "help": "only print the parameters as they resolve"},
     }),
     "reproduce": (graph.reproduce, "run a whole suite; what is up to date is not run again", {
@@ -146,14 +145,10 @@ COMMANDS = {
     "teacher": (_teacher, "write a row's teacher answers to a benchmark's training records", {
         **FILE, **PARAM, **THREADS,
         "--out": {"type": Path, "required": True, "help": "file of answers; FILE.json says what they are of"},
-        "--batch-size": {"type": int, "default": 64},
         "--overwrite": {"action": "store_true", "help": "replace answers to other data or of another model"},
     }),
     "compare": (lambda **sides: print(inspect.compare(**sides)), "say in what two run folders differ", {
         "one": {"type": Path, "metavar": "A"}, "other": {"type": Path, "metavar": "B"},
-    }),
-    "list": (lambda folder: print(inspect.listing(folder)), "list the runs below a folder with their numbers", {
-        "folder": {"type": Path, "nargs": "?", "default": ROOT / "outputs"},
     }),
     "report": (_report, "write a suite's tables, figures and provenance as one HTML page", {
         "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/, or a path with a /"},
@@ -177,13 +172,9 @@ COMMANDS = {
         "--work": {"type": Path, "default": Path("build/embedded")},
     }),
     "show-prompt": (_show_prompt, "print any prompt of a row decoded, the scored tokens between ⟪ and ⟫", {
-        "--row": {"required": True, "help": "a method, or a row of params/04_training/fable.yaml"},
-        "--objective": {"choices": OBJECTIVES, "default": "obj1"},
-        "--stage": {"choices": ("evaluation", "training"), "default": "evaluation"},
-        "--set": {"dest": "part", "help": "evaluation: another set of items; training: another role"},
+        "-f --file": {"type": Path, "default": ROOT / "params" / "04_training" / "fable.yaml"}, **PARAM,
+        "--set": {"dest": "part", "choices": SETS, "default": "forget", "help": "a set of the evaluation"},
         "--item": {"type": int, "default": 0, "help": "which item of the set, from 0"},
-        "--benchmark": {}, "--data-dir": {}, "--choice-style": {},
-        "--model": {"help": "base, gold, a hub id or a folder (the row's own)"},
     }),
     "reference": (_reference, "keep a suite's small files as reference, or compare with it", {
         "--name": {"default": "fable", "help": "the suite's folder below outputs"},
@@ -208,7 +199,7 @@ def main() -> None:
     try:
         COMMANDS[command][0](**args)
     except KeyboardInterrupt:
-        sys.exit(f"mule {command}: interrupted")
+        sys.exit(f"mule {command}: interrupted; the same command goes on from here")
     except (RuntimeError, ValueError, FileNotFoundError) as error:
         sys.exit(f"mule {command}: {error}")
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -29,10 +30,6 @@ ROOMS = {
     "teacher": ("prompts.py", "data", "models", "training/teacher.py"),
     "report": ("paper.py", "evaluate/intervals.py", "evaluate/result.py", "report", "templates"),
 }
-
-
-class ReproduceError(RuntimeError):
-    """Some step of the suite failed; the message names its notebook and error."""
 
 
 @dataclass(frozen=True)
@@ -68,10 +65,7 @@ def read_suite(file: Path, **changed: Any) -> Suite:
 def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
     suite = params.validate(Suite, values, source=source)
-    scales = [path.stem for path in (ROOT / "params" / TRAINING).glob("*.yaml")]
-    if suite.params not in scales:
-        raise ParameterError(f"{source}: params = {suite.params!r}: {params.nearest(suite.params, scales)}")
-    known = params.read_yaml(ROOT / params_file(TRAINING, suite)[0])["rows"]
+    known = params.read_yaml(ROOT / "params" / TRAINING / f"{suite.params}.yaml")["rows"]
     for _, row in _pairs(suite.runs):
         if row not in known:
             raise ParameterError(f"{source}: runs: row {row!r}: {params.nearest(row, known)}")
@@ -100,7 +94,8 @@ def jobs(suite: Suite) -> list[TrainingJob]:
     """Every training of a suite, those with first seeds first; a job carries at most `seeds_per_job` seeds."""
     found = []
     for (benchmark, row), wanted in _pairs(suite.runs).items():
-        options = options_of(suite.params, row)
+        p = row_of(suite.params, row)
+        options = params.method_options(p.method, p.options)
         seeds = range(min(wanted, suite.seeds or wanted) if options.trains else 1)
         each = suite.seeds_per_job or len(seeds)
         for first in seeds[::each]:
@@ -109,22 +104,10 @@ def jobs(suite: Suite) -> list[TrainingJob]:
     return sorted(found, key=lambda job: job.seeds[0])
 
 
-def row_of(scale: str, row: str) -> dict[str, Any]:
-    """The flat parameters of a row of params/04_training/<scale>.yaml."""
-    file = ROOT / "params" / TRAINING / f"{scale}.yaml"
-    return params.row_values(_read(file), row, source=str(file))
-
-
-_read = cache(params.read_yaml)  # within one start, files stay as they are
-
-
-def options_of(scale: str, row: str):
-    """The method's options of a row. Raises ParameterError with the row's file."""
-    values = row_of(scale, row)
-    try:
-        return params.method_options(values["method"], values.get("options"))
-    except ParameterError as error:
-        raise ParameterError(f"params/{TRAINING}/{scale}.yaml: {row}: {error}") from None
+@cache
+def row_of(scale: str, row: str) -> params.Training:
+    """The parameters of a row of params/04_training/<scale>.yaml; within one start, files stay as they are."""
+    return params.read_parameters(TRAINING, ROOT / "params" / TRAINING / f"{scale}.yaml", {"row": row})
 
 
 def teacher_row(suite: Suite, benchmark: str, teacher: str) -> str:
@@ -133,10 +116,9 @@ def teacher_row(suite: Suite, benchmark: str, teacher: str) -> str:
     Raises ParameterError where those rows train different models, which cannot share a teacher's answers.
     """
     rows = [job.row for job in jobs(suite) if (job.benchmark, job.teacher) == (benchmark, teacher)]
-    defaults = {name: params.Training.model_fields[name].default for name in TAUGHT_BY}
-    asked = {tuple({**defaults, **row_of(suite.params, row)}[name] for name in TAUGHT_BY) for row in rows}
+    asked = {tuple(getattr(row_of(suite.params, row), name) for name in TAUGHT_BY) for row in rows}
     if len(asked) > 1:
-        models = ", ".join(sorted({str(model) for model, *_ in asked}))
+        models = ", ".join(sorted({model for model, *_ in asked}))
         raise ParameterError(
             f"params/{TRAINING}/{suite.params}.yaml: rows that share a teacher differ in model, revision or "
             f"precision ({models}); give them one, or a params file each"
@@ -168,8 +150,8 @@ def rooms(step: str) -> list[str]:
 
 def code_behind(suite: Suite, job: TrainingJob) -> str:
     """Hash of a job's parameters and of the code that its method runs through; other rows do not enter it."""
-    values = row_of(suite.params, job.row)
-    return runs.fingerprint([values, runs.code_hashes(values["method"])])
+    p = row_of(suite.params, job.row)
+    return runs.fingerprint([p.model_dump(mode="json"), runs.code_hashes(p.method)])
 
 
 def prepared_files(suite: Suite, benchmark: str) -> list[str]:
@@ -177,8 +159,8 @@ def prepared_files(suite: Suite, benchmark: str) -> list[str]:
     if benchmark in FABLE:
         return []
     folder = Path(suite.data[benchmark])
-    names = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/sets.json")
-    return [(folder / name).as_posix() for name in names if (ROOT / folder / name).is_file()]
+    files = [file for pattern in runs.DATA_FILES for file in sorted((ROOT / folder).glob(pattern))]
+    return [(folder / file.relative_to(ROOT / folder)).as_posix() for file in files]
 
 
 def params_file(stem: str, suite: Suite) -> list[str]:
@@ -200,7 +182,7 @@ def reproduce(
     """Run a suite's graph; steps whose inputs did not change are not run again.
 
     `snakemake` are its further arguments. Raises ParameterError for a bad suite, a missing profile or a second start
-    beside a running one; ReproduceError when a step failed.
+    beside a running one; RuntimeError when a step failed, with its notebook and error.
     """
     begun, suite = time.time(), read_suite(file, name=name, seeds=seeds)
     out = ROOT / "outputs" / suite.name
@@ -219,31 +201,25 @@ def reproduce(
         *(["--dry-run"] if dry_run else []),
         *snakemake,
     ]
-    if dry_run:
-        _snakemake(command, out, begun)
-        return
-    out.mkdir(parents=True, exist_ok=True)
+    if not dry_run:
+        out.mkdir(parents=True, exist_ok=True)
     try:
-        with filelock.FileLock(out / ".lock", timeout=0):
-            for place in runs.set_aside(out, {ROOT / folder for folder in folders}):
+        with nullcontext() if dry_run else filelock.FileLock(out / ".lock", timeout=0):
+            for place in () if dry_run else runs.set_aside(out, {ROOT / folder for folder in folders}):
                 print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
-            _snakemake(command, out, begun)
+            process = subprocess.Popen(command, cwd=ROOT, env=environment())
+            try:
+                process.wait()
+            finally:  # after Ctrl-C, which Snakemake got as well, it ends its jobs
+                process.wait()
     except filelock.Timeout:
         raise ParameterError(f"outputs/{suite.name}: another `mule reproduce` is at work there") from None
-    print(f"done in {(time.time() - begun) / 60:.1f} min; tables, figures and report.html are in outputs/{suite.name}")
-
-
-def _snakemake(command: Sequence[str], out: Path, begun: float) -> None:
-    process = subprocess.Popen(command, cwd=ROOT, env=environment())
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # Snakemake got the same signal from the terminal and ends its jobs
-        raise ReproduceError("interrupted; the same command goes on from here") from None
-    if status:
-        failed = failures(out / "logs", begun)
-        last = f"{len(failed)} failed; the same command tries again. Last: {failed[-1]}" if failed else ""
-        raise ReproduceError(last or f"snakemake ended with status {status}; what it said stands above")
+    if process.returncode:
+        failed = failures(out / "logs", begun) or [f"snakemake ended with status {process.returncode}, see above"]
+        raise RuntimeError(f"{len(failed)} failed; the same command tries again. Last: {failed[-1]}")
+    if not dry_run:
+        minutes = (time.time() - begun) / 60
+        print(f"done in {minutes:.1f} min; tables, figures and report.html are in outputs/{suite.name}")
 
 
 def failures(logs: Path, begun: float) -> list[str]:

@@ -4,7 +4,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,6 @@ class NotebookError(RuntimeError):
     """A cell failed or the kernel died; the message names notebook, cell, error and where the executed copy lies."""
 
 
-@dataclass(frozen=True)
-class Ran:
-    """The parameters a notebook ran with, and whether all its results were there already."""
-
-    params: Notebook
-    reused: bool = False
-
-
 def run_notebook(
     notebook: Path,
     executed: Path,
@@ -35,12 +26,12 @@ def run_notebook(
     file: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     threads: int | None = None,
-) -> Ran:
-    """Execute `notebook` into `executed`; its parameters are checked before the kernel starts.
+) -> bool:
+    """Execute `notebook` into `executed`, its parameters checked before the kernel starts, and return True.
 
-    A training whose seeds all have valid run folders is reused. `threads` limits every numeric library inside the
-    kernel. Raises ParameterError for a missing notebook or bad parameters, RunFolderError when a folder holds another
-    run, NotebookError when a cell fails; the executed copy with its traceback is kept then.
+    A training whose seeds all have valid run folders is not run: False. `threads` limits each numeric library inside
+    the kernel. Raises ParameterError for a missing notebook or bad parameters, RunFolderError when a folder holds
+    another run, NotebookError when a cell fails; the executed copy with its traceback is kept then.
     """
     if not notebook.exists():
         raise ParameterError(f"{notebook}: no such notebook")
@@ -49,13 +40,13 @@ def run_notebook(
         from mule_lib.suite.runs import open_run
 
         if not open_run(p, notebook=notebook).pending:
-            return Ran(p, reused=True)
+            return False
     limit_threads(threads)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     executed.parent.mkdir(parents=True, exist_ok=True)
     execute(notebook, executed, p)
-    return Ran(p)
+    return True
 
 
 def limit_threads(threads: int | None) -> None:

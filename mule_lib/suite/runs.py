@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mule_lib.data.files import file_hash, folder_hashes, write_json, write_jsonl
 from mule_lib.evaluate.result import METRICS_FILE, RunResult
@@ -26,7 +26,7 @@ NOTEBOOK = ROOT / "notebooks" / "04_training.ipynb"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
 # Rooms that only check, read or start: no number depends on them. Standardized data counts by its content, prompt texts
 # count by benchmark, weights by model.
-WITHOUT_NUMBERS = ("params.py", "report", "suite", "data/standardize", "prompt_texts", "embedded")
+WITHOUT_NUMBERS = ("params.py", "report/", "suite/", "data/standardize/", "prompt_texts/", "embedded/")
 # Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
 BY_DEFINITION = ("methods", "losses", "gradients")
 # Where a result lies does not change it; files and models count by their content.
@@ -48,13 +48,14 @@ def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
     values = {name: value for name, value in p.model_dump(mode="json").items() if name not in PLACES}
     values |= {"seed": seed, "beyond": p.beyond and seed == p.seeds[0]}
     values["options"] = method_options(p.method, p.options).model_dump(mode="json")
+    data = folder_hashes(p.data_dir and repository_path(p.data_dir), only=DATA_FILES)
     texts = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (p.benchmark, "fable"))  # its own, else Fable's
     return {
         "notebook": notebook.stem,
         "params": values,
-        "code": {f"notebooks/{notebook.name}": _source(notebook).hash, **code_hashes(p.method)},
+        "code": {f"notebooks/{notebook.name}": _code(notebook)[""][0], **code_hashes(p.method)},
         "prompts": folder_hashes(next(file for file in texts if file.exists())),
-        "data": {**_hashes(p.data_dir, DATA_FILES), **_hashes(p.teacher_file)},
+        "data": data | folder_hashes(p.teacher_file and repository_path(p.teacher_file)),
         "model": model_hash(p.model, p.revision),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
@@ -84,7 +85,7 @@ def model_hash(name: str, revision: str = "") -> str:
     if files := {file: digest for file, digest in embedded.items() if file.startswith(f"{name}/")}:
         return fingerprint(files)
     if repository_path(name).is_dir():
-        return fingerprint(list(_hashes(name, MODEL_FILES).values()))
+        return fingerprint(list(folder_hashes(repository_path(name), only=MODEL_FILES).values()))
     from huggingface_hub import try_to_load_from_cache
 
     file = try_to_load_from_cache(name, "config.json", revision=revision or "main")
@@ -98,61 +99,34 @@ def code_hashes(method: str) -> dict[str, str]:
     beside the code (Fable's worlds, the attacks) counts as it is.
     """
     names = {file.relative_to(LIBRARY).as_posix(): file for file in sorted(LIBRARY.rglob("*.*"))}
-    left_out = (*WITHOUT_NUMBERS, *(f"{name}.py" for name in BY_DEFINITION))
-    counted = {n: f for n, f in names.items() if not any(n == each or n.startswith(f"{each}/") for each in left_out)}
-    files = {name: file for name, file in counted.items() if file.suffix == ".py"}
-    definitions = {
-        f"{module}.{name}": part
-        for module in BY_DEFINITION
-        for name, part in _source(LIBRARY / f"{module}.py").definitions.items()
-    }
+    left_out = (*WITHOUT_NUMBERS, *(f"{module}.py" for module in BY_DEFINITION))
+    counted = {name: file for name, file in names.items() if not name.startswith(left_out)}
+    files = {name: _code(file)[""] for name, file in counted.items() if file.suffix == ".py"}
+    hashes = {f"mule_lib/{name}": code for name, (code, _) in files.items()}
+    hashes |= {f"mule_lib/{name}": file_hash(file) for name, file in counted.items() if file.suffix == ".yaml"}
+    definitions = {name: each for module in BY_DEFINITION for name, each in _code(LIBRARY / f"{module}.py").items()}
     entry = f"methods.METHODS[{method}]"
     waiting = [entry] if entry in definitions else list(definitions)  # added at run time: anything may be behind it
     waiting += [name for name in definitions if name.endswith(".*")]
-    for file in files.values():
-        waiting += _source(file).references
-    hashes = {f"mule_lib/{name}": _source(file).hash for name, file in files.items()}
-    hashes |= {f"mule_lib/{name}": file_hash(file) for name, file in counted.items() if file.suffix == ".yaml"}
+    waiting += [name for _, references in files.values() for name in references]
     while waiting:
         name = waiting.pop()
         if name in definitions and name not in hashes:
-            hashes[name] = definitions[name].hash
-            waiting += definitions[name].references
+            hashes[name], references = definitions[name]
+            waiting += references
     return hashes
 
 
-class _Code(NamedTuple):
-    """A piece of code: its hash, what it names in the modules of `BY_DEFINITION`, and what a module defines on top."""
-
-    hash: str
-    references: frozenset[str]
-    definitions: dict[str, "_Code"]
-
-
-def _code(nodes: Collection[ast.AST], module: str = "") -> _Code:
-    """Plain names count as definitions of `module`, where one is given, or as imported from beside it."""
-    found = set()
-    for part in (part for node in nodes for part in ast.walk(node)):
-        if isinstance(part, ast.Name) and module:
-            found |= {f"{each}.{part.id}" for each in BY_DEFINITION}
-        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
-            found.add(f"{part.value.id}.{part.attr}")
-        elif isinstance(part, ast.ImportFrom) and (part.module or "").startswith("mule_lib."):
-            found |= {f"{part.module.removeprefix('mule_lib.')}.{alias.name}" for alias in part.names}
-    text = "\n".join(ast.dump(node) for node in nodes)
-    references = frozenset(name for name in found if name.partition(".")[0] in BY_DEFINITION)
-    return _Code(hashlib.sha256(text.encode()).hexdigest()[:16], references, {})
-
-
-def _source(file: Path) -> _Code:
+def _code(file: Path) -> dict[str, tuple[str, frozenset[str]]]:
     return _parsed(file.read_text("utf-8"), file.name)
 
 
 @cache
-def _parsed(text: str, file: str) -> _Code:
-    """A file's code (a notebook's code cells) without comments and docstrings.
+def _parsed(text: str, file: str) -> dict[str, tuple[str, frozenset[str]]]:
+    """Hash of a file's code (of a notebook's code cells) without comments and docstrings, and the names in it, as "".
 
-    Each entry of the dict METHODS is a definition of its own; statements that define no name are "*".
+    Of a module of `BY_DEFINITION` instead each definition; entries of the dict METHODS are definitions of their own,
+    statements that define no name are "*". The names are those of such definitions.
     """
     module = file.removesuffix(".py")
     if file.endswith(".ipynb"):
@@ -164,8 +138,10 @@ def _parsed(text: str, file: str) -> _Code:
         documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         if documented and ast.get_docstring(node, clean=False) is not None:
             node.body[:] = node.body[1:] or [ast.Pass()]
+    if module not in BY_DEFINITION:
+        return {"": _hashed([tree], ())}
     parts: dict[str, list[ast.AST]] = {}
-    for node in tree.body if module in BY_DEFINITION else ():
+    for node in tree.body:
         value, name = getattr(node, "value", None), getattr(node, "name", None)
         targets = getattr(node, "targets", None) or [getattr(node, "target", None)]
         names = [name] if name else [each.id for each in targets if isinstance(each, ast.Name)]
@@ -174,12 +150,21 @@ def _parsed(text: str, file: str) -> _Code:
         elif not isinstance(node, ast.Import | ast.ImportFrom):
             for each in names or ["*"]:
                 parts.setdefault(each, []).append(node)
-    definitions = {name: _code(nodes, module) for name, nodes in parts.items()}
-    return _code([tree])._replace(definitions=definitions)
+    return {f"{module}.{name}": _hashed(nodes, BY_DEFINITION) for name, nodes in parts.items()}
 
 
-def _hashes(path: str, only: tuple[str, ...] = ("*",)) -> dict[str, str]:
-    return folder_hashes(repository_path(path), only=only) if path else {}
+def _hashed(nodes: Collection[ast.AST], homes: Collection[str]) -> tuple[str, frozenset[str]]:
+    """Hash of code and the definitions it names; a plain name may be of any of `homes`."""
+    found = set()
+    for part in (part for node in nodes for part in ast.walk(node)):
+        if isinstance(part, ast.Name):
+            found |= {f"{home}.{part.id}" for home in homes}
+        elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name):
+            found.add(f"{part.value.id}.{part.attr}")
+        elif isinstance(part, ast.ImportFrom) and (part.module or "").startswith("mule_lib."):
+            found |= {f"{part.module.removeprefix('mule_lib.')}.{alias.name}" for alias in part.names}
+    text = "\n".join(ast.dump(node) for node in nodes)
+    return hashlib.sha256(text.encode()).hexdigest()[:16], frozenset(found)
 
 
 def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dict[str, Any]:
@@ -311,8 +296,7 @@ def check_free(folder: Path, wanted: Mapping[str, Any], *, overwrite: bool = Fal
     changed = changed_values(held, wanted) if held else []
     if not changed or overwrite:
         return
-    parameters = [f"{name[7:]} {old!r} (now {new!r})" for name, old, new in changed if name.startswith("params.")]
-    shown = [*parameters, *(name for name, *_ in changed if not name.startswith("params."))]
+    shown = [f"{name[7:]} {old!r} (now {new!r})" if name.startswith("params.") else name for name, old, new in changed]
     more = f" and {len(shown) - 6} more" if len(shown) > 6 else ""
     raise RunFolderError(
         f"out_dir: {folder} holds another run, it differs in {', '.join(shown[:6])}{more}; "
@@ -378,9 +362,7 @@ def _is_valid(folder: Path) -> bool:
         return False
 
 
-def shared_teacher_answers(
-    p: Training, file: Path, *, ask: bool = False, batch_size: int = 64, overwrite: bool = False
-):
+def shared_teacher_answers(p: Training, file: Path, *, ask: bool = False, overwrite: bool = False):
     """The shared teacher answers of a row's options in `file`, and whether they were asked for just now.
 
     They are of the unified records also where the student reads raw ones: a teacher that does not understand a format
@@ -396,6 +378,5 @@ def shared_teacher_answers(
         model=model_hash(p.model, p.revision),
         load=(lambda: training.load_model(p, frozen=True)) if ask else None,
         max_thought_tokens=p.max_thought_tokens,
-        batch_size=batch_size,
         overwrite=overwrite,
     )
