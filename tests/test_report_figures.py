@@ -54,7 +54,7 @@ def test_radar_turns_what_is_better_low(table1):
     for name in ("Forget ↓\nrim = 0", "ASR ↓\nrim = 0", "General ↑\nrim = 100", "MMLU ↑\nrim = 100"):
         assert texts.count(name) == 2
     assert any(text.startswith("Reported\nMUSE-Books") for text in texts)
-    alone = figures.radar(tables.reported_table("table3"))
+    alone = figures.radar(tables.measured_table("table3", "wmdp_cyber", []))
     assert set(alone.data["panel"]) == {"reported"} and "Measured" not in alone.finding + "".join(_texts(alone))
 
 
@@ -78,9 +78,7 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
         run.benchmark == "books" and not run.row.startswith("mule_") for run in runs
     )
     assert _texts(picture).count("not run") == len(table1.not_run())
-    assert "the best trained rows are MULE" in picture.finding and "(Spearman)" in picture.finding
-    reported = figures.overall_intervals(tables.reported_table("table1"))
-    assert "easured" not in "".join(_texts(reported)) + reported.finding
+    assert "the best trained rows are MULE" in picture.finding
 
 
 def test_one_runs_curve_draws_each_term_in_its_own_style():
@@ -143,7 +141,7 @@ def test_heat_maps_hold_every_value():
     """Four matrices a row, every cosine written in its cell; one format alone and a missing pair are drawn too."""
     data = _cosines()
     picture = cosines.heatmaps(data, "cosine", finding="x")
-    cells = [axis for axis in picture.figure.axes if axis.get_images() and len(axis.texts) == 18]
+    cells = [axis for axis in picture.figure.axes if axis.collections and len(axis.texts) == 18]
     written = {text.get_text() for axis in cells for text in axis.texts}
     assert len(cells) == 8 and {report.names.number(value, 2) for value in data["cosine"]} <= written
     assert not any("-" in text or "−0.00" in text for text in written)

@@ -9,6 +9,7 @@ There is no correction over the claims: of thirty verdicts, one or two may be wr
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -108,12 +109,9 @@ class Comparison(NamedTuple):
         value, low, high = (end - self.threshold.value for end in estimate.ends)
         return Estimate(value, low, high) if self.side == "above" else Estimate(-value, -high, -low)
 
-    def read(self, evidence: "Evidence", level: float) -> Estimate | str:
-        """The measure with its interval, or a text that says what is missing."""
-        try:
-            return getattr(evidence, self.measure)(self.table, **self.arguments).at(level)
-        except NotMeasuredError as error:
-            return error.args[0]
+    def read(self, evidence: "Evidence") -> Estimate:
+        """The measure with its interval; raises NotMeasuredError."""
+        return getattr(evidence, self.measure)(self.table, **self.arguments)
 
 
 @dataclass(frozen=True)
@@ -165,8 +163,8 @@ class Evidence:
 
     def near(self, table: str, metric: str, row: str, rival: str) -> Estimate:
         """How far a row stands above four fifths of a rival."""
-        ours, theirs = self.value(table, metric, row), self.value(table, metric, rival)
-        return combine(lambda left, right: left - 0.8 * right, ours, theirs)
+        both = self.value(table, metric, row), self.value(table, metric, rival)
+        return combine(lambda left, right: left - 0.8 * right, *both)
 
     def lost(self, table: str, metric: str, row: str) -> Estimate:
         """How far a row falls below the base row."""
@@ -326,16 +324,12 @@ def load_pilot(suite: Path) -> dict[tuple[str, str, str, frozenset[str]], Estima
 
 
 class Reading(NamedTuple):
-    """A comparison on our runs and on the paper's tables: an estimate each, or a text that says what is missing."""
+    """A comparison on our runs and on the paper's tables; `missing` says what our runs lack, "" for nothing."""
 
     comparison: Comparison
-    ours: Estimate | str
-    printed: Estimate | str
-
-    @property
-    def missing(self) -> str:
-        """What our runs lack, "" for nothing."""
-        return self.ours if isinstance(self.ours, str) else ""
+    ours: Estimate | None
+    printed: Estimate | None
+    missing: str
 
     @property
     def margin(self) -> Estimate:
@@ -343,9 +337,14 @@ class Reading(NamedTuple):
         return self.comparison.margin(self.ours)
 
     @property
+    def printed_margins(self) -> list[Estimate]:
+        """The same of what the paper prints, if it prints it."""
+        return [self.comparison.margin(self.printed)] if self.printed else []
+
+    @property
     def reported_meets(self) -> str:
         """Whether what the paper prints meets the threshold: yes, no, or not printed."""
-        return "not printed" if isinstance(self.printed, str) else _yes(self.comparison.margin(self.printed))
+        return _meets([self.printed_margins])
 
 
 @dataclass(frozen=True)
@@ -385,23 +384,22 @@ class Judged:
     @property
     def reported_meets(self) -> str:
         """Whether the paper's printed numbers meet the same thresholds: yes, no, or not printed."""
-        parts = [[one for one in part if one.reported_meets != "not printed"] for part in self.readings]
-        printed = [[one.comparison.margin(one.printed) for one in part] for part in parts if part]
-        return _yes(_least(printed)) if printed else "not printed"
+        return _meets([[*chain(*(one.printed_margins for one in part))] for part in self.readings])
 
     @property
     def behind(self) -> str:
         """What the verdict rests on and how the comparisons came out, or what is missing."""
-        verdicts = Counter(one.margin.verdict for one in chain(*self.readings) if not one.missing)
-        count, tally = sum(map(len, self.readings)), listed([f"{n} {word}" for word, n in verdicts.items()])
-        if self.missing:
-            return f"{'; '.join(self.missing)}." + (f" Of {count} comparisons, {tally}." if verdicts else "")
-        n, seeds = sum(self.decisive.ours.items.values()), self.decisive.ours.seeds
-        parts = [benchmark_name(self.benchmarks[self.decisive.comparison.table]), f"{n} items" * (n > 0)]
-        parts += [f"{seeds} seeds" if seeds > 1 else "1 seed, so without the spread between seeds"] if seeds else []
+        every = [*chain(*self.readings)]
+        verdicts = Counter(one.margin.verdict for one in every if not one.missing)
         some = " (some are alternatives)" * any(len(part) > 1 for part in self.readings)
-        others = f" Of {count} comparisons{some}, {tally}." if count > 1 else ""
-        return f"({', '.join(filter(None, parts))}).{others}"
+        tally = listed([f"{n} {word}" for word, n in verdicts.items()])
+        others = f" Of {len(every)} comparisons{some}, {tally}." if verdicts and len(every) > 1 else ""
+        if self.missing:
+            return f"{'; '.join(self.missing)}.{others}"
+        n, seeds = sum(self.decisive.ours.items.values()), self.decisive.ours.seeds
+        parts = [benchmark_name(self.benchmarks[self.decisive.comparison.table])] + [f"{n} items"] * (n > 0)
+        parts += [f"{seeds} seeds" if seeds > 1 else "1 seed, so without the spread between seeds"] if seeds else []
+        return f"({', '.join(parts)}).{others}"
 
     @property
     def measured(self) -> str:
@@ -409,10 +407,9 @@ class Judged:
         if self.decisive is None:
             return "–"
         value, low, high = (number(end, 1 if abs(end) >= 10 else 2) for end in self.decisive.ours.ends)
-        comparison, unit = self.decisive.comparison, self.decisive.comparison.threshold.unit
-        return (
-            f"{value} [{low}, {high}]{f' {unit}' * (unit not in ('cosine', 'distance'))}, should be {comparison.bound}"
-        )
+        unit = self.decisive.comparison.threshold.unit
+        shown = "" if unit in ("cosine", "distance") else f" {unit}"
+        return f"{value} [{low}, {high}]{shown}, should be {self.decisive.comparison.bound}"
 
     @property
     def explanation(self) -> str:
@@ -421,21 +418,29 @@ class Judged:
         return f"{self.verdict}: {what}{self.behind}"
 
 
-def judge(claim: Claim, evidence: Measured, *, level: float = 0.95) -> Judged:
-    """A claim with its verdict. All intervals of its test together cover at `level` (Bonferroni), and so does the least
+def judge(claim: Claim, evidence: Measured) -> Judged:
+    """A claim with its verdict. All intervals of its test together cover at 95 % (Bonferroni), and so does the least
     (greatest) of their low and high ends for the least (greatest) true margin, however the rivals depend on each other.
     """
-    each = 1 - (1 - level) / max(1, sum(map(len, claim.test)))
-    sources = ((evidence, each), (Reported(), level))
-    readings = [[Reading(one, *(one.read(*source) for source in sources)) for one in part] for part in claim.test]
-    return Judged(claim, readings, evidence.benchmarks)
+    level = 1 - 0.05 / max(1, sum(map(len, claim.test)))
+
+    def read(comparison: Comparison) -> Reading:
+        printed = None
+        with suppress(NotMeasuredError):
+            printed = comparison.read(Reported())
+        try:
+            return Reading(comparison, comparison.read(evidence).at(level), printed, "")
+        except NotMeasuredError as error:
+            return Reading(comparison, None, printed, error.args[0])
+
+    return Judged(claim, [[*map(read, part)] for part in claim.test], evidence.benchmarks)
 
 
 def _least(margins: Sequence[Sequence[Estimate]]) -> Estimate:
     # The least over parts that all have to hold, the greatest over alternatives, end by end.
-    parts = [[max(ends) for ends in zip(*(one.ends for one in part), strict=True)] for part in margins]
-    return Estimate(*(min(ends) for ends in zip(*parts, strict=True)))
+    return Estimate(*np.min([np.max([one.ends for one in part], axis=0) for part in margins], axis=0).tolist())
 
 
-def _yes(margin: Estimate) -> str:
-    return "yes" if margin.value > 0 else "no"
+def _meets(margins: Sequence[Sequence[Estimate]]) -> str:
+    printed = [part for part in margins if part]
+    return ("yes" if _least(printed).value > 0 else "no") if printed else "not printed"

@@ -32,7 +32,7 @@ from mule_lib.report.names import (
     label,
     listed,
     number,
-    style_of,
+    styles_of,
 )
 from mule_lib.report.results import per_seed, run_file
 from mule_lib.report.tables import ResultTable, Table, paper_source
@@ -83,7 +83,7 @@ def dots(
     """Values with their intervals as dots: a panel per `panel`, a height per `line`, a mark per `series`.
 
     `data` has the texts panel, line and series, and value, low, high; marks with `hollow` are empty. A line without any
-    value says "not run". Where lines have several series, their marks stand side by side and `looks` is the legend.
+    value says what is `missing`, or "not run". Where lines have several series, `looks` is the legend.
     """
     names, lines = list(dict.fromkeys(data["panel"])), list(dict.fromkeys(data["line"]))
     several = data.groupby("line")["series"].nunique().max() > 1
@@ -106,9 +106,10 @@ def dots(
         axis.set_title(name, size=8.5)
         axis.set(axisbelow=True, **({"xlim": limits} if limits else {}))
         axis.tick_params(axis="y", length=0)
+    missing = dict(zip(data["line"], data.get("missing", ["not run"] * len(data)), strict=True))
     first = data[(data["panel"] == names[0]) & data["value"].notna()]
     for line in set(lines).difference(first["line"]):
-        axes[0, 0].annotate("not run", (0, lines.index(line)), xytext=(4, 0), textcoords="offset points", size=7,
+        axes[0, 0].annotate(missing[line], (0, lines.index(line)), xytext=(4, 0), textcoords="offset points", size=7,
                             va="center", color="0.4")  # fmt: skip
     axes[0, 0].set(ylim=(len(lines) - 0.4, -0.6), yticks=range(len(lines)), yticklabels=lines)
     figure.supxlabel(xlabel, size=8.5)
@@ -160,10 +161,9 @@ def overall_intervals(table: ResultTable, runs: Iterable[RunResult] = ()) -> Pic
     drawn = pd.concat(
         data.assign(panel="\n".join([column.capitalize(), *wrap(source, 40)]), value=data[column], hollow=hollow)
         for (column, source), hollow in zip(sources.items(), (False, True), strict=True)
-        if source
     ).rename(columns={"label": "line", "row": "series"})
     drawn.loc[drawn["hollow"], ["low", "high"]] = np.nan
-    looks = {row: style_of(row, list(data["row"])) for row in data["row"]}
+    looks = styles_of(data["row"])
     figure, axes = dots(
         drawn, looks, xlabel="Overall: points over base → (bar: 95 % interval; strokes: seeds)", share=False
     )
@@ -182,10 +182,6 @@ def overall_intervals(table: ResultTable, runs: Iterable[RunResult] = ()) -> Pic
         if best:
             names = [f"{table.labels[row]} {number(value)}" for row, value in best]
             parts.append(f"{column.capitalize()} ({sources[column]}), the best trained rows are {listed(names)}.")
-    both = data[~data["row"].isin(REFERENCES)].dropna(subset=["measured", "reported"])
-    if len(both) > 3:
-        agreement = number(both["measured"].rank().corr(both["reported"].rank()), 2)
-        parts.append(f"The two orders of {len(both)} trained rows correlate by {agreement} (Spearman).")
     return Picture(figure, data, " ".join(parts))
 
 
@@ -204,7 +200,7 @@ def ablation(table: ResultTable) -> Picture:
     turned = {m: METRIC_NAMES[m] + (" (reversed)" if m in LOWER_IS_BETTER else "") for m in order}
     drawn = drawn.sort_values("panel", key=lambda panel: panel.map(order.index), kind="stable")
     drawn["panel"] = drawn["panel"].map(turned)
-    looks = {row: style_of(row, list(data["row"])) for row in dict.fromkeys(data["row"])}
+    looks = styles_of(data["row"].unique())
     words = "← worse than MULE     points, paired; filled: 95 % interval excludes 0     better →"
     figure, axes = dots(drawn, looks, xlabel=words, columns=3, share=False)
     for axis in axes.flat:
@@ -232,18 +228,18 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
         panel="reported", source=paper_source(table.name), value=data["reported"], low=None, high=None
     )
     measured = data.assign(panel="measured", source=table.source, value=data["measured"])
-    data = pd.concat([reported, measured] if table.source else [reported])
+    data = pd.concat([reported, measured])
     data = data.groupby(["panel", "row"]).filter(lambda lines: lines["value"].notna().all())
     data["outside"] = data["value"].where(~data["metric"].isin(LOWER_IS_BETTER), 100 - data["value"])
     data = data[["panel", "source", "row", "metric", "value", "outside", "low", "high"]].round(4).reset_index(drop=True)
-    kinds = list(dict.fromkeys(data["panel"]))
+    kinds, looks = list(dict.fromkeys(data["panel"])), styles_of(rows)
     size = (WIDTH if len(kinds) > 1 else WIDTH / 2, 4.4)
     figure, axes = panels(1, len(kinds), 0, figsize=size, subplot_kw={"projection": "polar"})
     for axis, panel in zip(axes.flat, kinds, strict=True):
         part = data[data["panel"] == panel]
         _radar_axes(axis)
         for row, lines in part.groupby("row", sort=False):
-            look, values = style_of(row), [*lines["outside"], lines["outside"].iloc[0]]
+            look, values = looks[row], [*lines["outside"], lines["outside"].iloc[0]]
             axis.plot([*ANGLES, 0], values, color=look.color, ls=look.line, lw=look.width, marker=look.marker, ms=3.6,
                       label=label(row), clip_on=False, zorder=4 if row == "mule" else 3)  # fmt: skip
             if row == "mule":
@@ -275,15 +271,14 @@ def _radar_finding(data: pd.DataFrame) -> str:
     parts = ["Outside is better on every axis, Forget and ASR are turned over."]
     for (panel, source), part in data.groupby(["panel", "source"], sort=False):
         outside = part.pivot(index="row", columns="metric", values="outside")[[*METRICS]].rename(columns=METRIC_NAMES)
-        if not {"mule", "upper_bound"} <= set(outside.index):
-            continue
-        rivals = outside.drop(index=[row for row in outside.index if row in REFERENCES or row == "mule"]).max()
-        ahead = list(outside.columns[outside.loc["mule"] >= rivals])
-        gap = outside.loc["upper_bound"] - outside.loc["mule"]
-        parts.append(
-            f"{panel.capitalize()} ({source}): MULE lies outermost of the trained rows on {listed(ahead)}; Upper Bound "
-            f"is farthest ahead on {gap.idxmax()} (by {number(gap.max())})."
-        )
+        if {"mule", "upper_bound"} <= set(outside.index):
+            rivals = outside[~outside.index.isin({*REFERENCES, "mule"})].max()
+            ahead, gap = rivals <= outside.loc["mule"], outside.loc["upper_bound"] - outside.loc["mule"]
+            parts.append(
+                f"{panel.capitalize()} ({source}): MULE lies outermost of the trained rows on "
+                f"{listed([*ahead.index[ahead]])}; Upper Bound is farthest ahead on {gap.idxmax()} (by "
+                f"{number(gap.max())})."
+            )
     return " ".join(parts)
 
 
@@ -363,7 +358,7 @@ def robustness(table: Table) -> Picture:
     if table.data.empty:
         return Picture(None, table.data, table.finding)
     drawn = beyond.means(table.data).rename(columns={"measured": "value"})
-    looks = {label(row): style_of(row) for row in drawn["row"].unique()}
+    looks = {label(row): look for row, look in styles_of(drawn["row"].unique()).items()}
     drawn = drawn.assign(panel=benchmark_name(table.data["benchmark"].iloc[0]), series=drawn["row"].map(label))
     figure, _ = dots(drawn, looks, xlabel="points; left is better", limits=(-3, 103))
     return Picture(figure, table.data, table.finding)

@@ -12,7 +12,7 @@ import pandas as pd
 from mule_lib.params import read_yaml
 from mule_lib.report import figures, tables
 from mule_lib.report.claims import FABLE, Claim, Comparison, Judged, Reading, Threshold
-from mule_lib.report.names import BLUE, DARK, LABELS, METRIC_NAMES, MIDDLE, Style, benchmark_name, listed
+from mule_lib.report.names import DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
 
 MEASURES = {  # those of `claims.Evidence`, in words
     "value": "{metric} of {row}",
@@ -39,8 +39,6 @@ CAPTION = (
     "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
     "seeds that cover at 95 % for all comparisons of a claim together."
 )
-# How each verdict is drawn: colour-blind safe, and told apart by shape as well.
-LOOKS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
 HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}  # all margins on one axis: an A-distance ends at 2
 TICKS = {-100: "≤−100", -30: "−30", -10: "−10", -3: "−3", 0: "0", 3: "3", 10: "10", 30: "30", 100: "≥100"}
 SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
@@ -88,18 +86,17 @@ def comparisons(judged: Sequence[Judged]) -> pd.DataFrame:
 
 def _line(one: Judged, reading: Reading) -> dict[str, Any]:
     comparison, ours, printed = reading.comparison, reading.ours, reading.printed
-    known = not reading.missing
     return {
         "id": one.claim.id,
         "comparison": comparison.what,
         "benchmark": one.benchmarks[comparison.table],
-        "reported": None if isinstance(printed, str) else printed.value,
-        **dict(zip(("measured", "low", "high"), ours.ends if known else (None,) * 3, strict=True)),
+        "reported": printed and printed.value,
+        **dict(zip(("measured", "low", "high"), ours.ends if ours else (None,) * 3, strict=True)),
         "should_be": comparison.bound,
         "unit": comparison.threshold.unit,
-        "verdict": reading.margin.verdict if known else "undecided",
-        "n": sum(ours.items.values()) if known else 0,
-        "seeds": (ours.seeds or 1) if known else 0,
+        "verdict": reading.margin.verdict if ours else "undecided",
+        "n": sum(ours.items.values()) if ours else 0,
+        "seeds": (ours.seeds or 1) if ours else 0,
         "reported_meets": reading.reported_meets,
         "missing": reading.missing,
         "reason": comparison.threshold.reason,
@@ -118,10 +115,9 @@ def table(judged: Sequence[Judged]) -> tables.Table:
         }
         for one in judged
     )
-    plain, colors = shown.map(lambda _: ""), {word: f"color: {look.color};" for word, look in LOOKS.items()}
-    css, classes = plain.assign(Verdict=shown["Verdict"].map(colors)), plain.assign(Verdict=shown["Verdict"])
+    classes = shown.map(lambda _: "").assign(Verdict=shown["Verdict"])
     caption, widths = f"{CAPTION} {finding(judged)}", (0.25, 0.2, 0.15, 0.105, 0.215)
-    return tables.Table("claims", data(judged), shown, caption, css=css, classes=classes, widths=widths)
+    return tables.Table("claims", data(judged), shown, caption, classes=classes, widths=widths)
 
 
 def title(identifier: str) -> str:
@@ -132,7 +128,7 @@ def title(identifier: str) -> str:
 
 def finding(judged: Sequence[Judged]) -> str:
     """Alt text of the figure and summary of the ledger: what the verdicts say."""
-    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in LOOKS}
+    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in VERDICTS}
     against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
     names = dict.fromkeys(judged[0].benchmarks.values())
     scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
@@ -151,22 +147,21 @@ def figure(judged: Sequence[Judged]) -> figures.Picture:
     Margins are points; those of cosines, ratios and distances in hundredths (`HUNDREDTHS`).
     """
     lines = []
-    for one in sorted(judged, key=lambda one: [*LOOKS].index(one.verdict)):
+    for one in sorted(judged, key=lambda one: [*VERDICTS].index(one.verdict)):
         scale = HUNDREDTHS.get(one.decisive.comparison.threshold.unit, 1) if one.decisive else np.nan
         ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
         lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
     drawn = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
     counts = drawn["verdict"].value_counts()
-    legend = "   ".join(f"{sign} {word} ({counts.get(word, 0)})" for sign, word in zip("●■✖", LOOKS, strict=True))
+    legend = "   ".join(f"{sign} {word} ({counts.get(word, 0)})" for sign, word in zip("●■✖", VERDICTS, strict=True))
     marks = drawn.assign(panel=legend, line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
+    marks["missing"] = [shorten(text, 48, placeholder=" …") for text in marks["missing"]]
     marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
     words = (
         "← against the claim   margin beyond the threshold: points; cosines, ratios × 100; distances × 50   for it →"
     )
-    made, axes = figures.dots(marks, LOOKS, xlabel=words, limits=(-108, 108))
+    made, axes = figures.dots(marks, VERDICTS, xlabel=words, limits=(-108, 108))
     axis = axes[0, 0]
-    for text in [*axis.texts]:  # "not run", where the text below says what is missing
-        text.remove()
     axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
     axis.set_xscale("symlog", linthresh=10, linscale=0.7)
     axis.set_xticks([*TICKS], [*TICKS.values()])
@@ -174,6 +169,5 @@ def figure(judged: Sequence[Judged]) -> figures.Picture:
     axis.text(1.07, -1.5, "paper's own\nnumbers\nmeet it", **beside)
     for height, line in enumerate(drawn.itertuples()):
         axis.text(1.07, height, line.reported_meets.replace("not printed", "–"), **beside)
-        axis.text(0.5, height, shorten(line.missing, 76, placeholder=" …"), **{**beside, "size": 6.5})
-        axis.get_yticklabels()[height].set_color(LOOKS[line.verdict].color)
+        axis.get_yticklabels()[height].set_color(VERDICTS[line.verdict].color)
     return figures.Picture(made, drawn, finding(judged))

@@ -65,6 +65,8 @@ STYLES: dict[str, Style] = {
     "mule_k1": Style(BLUE, ":", "<"),
     "mule_k50": Style(BLUE, "--", ">"),
 }
+# How each verdict on a claim is drawn: colour-blind safe, and told apart by shape as well.
+VERDICTS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
 # The paper's names, but for its "Ours", which would claim the method for this suite.
 LABELS = {
     **PAPER_LABELS,
@@ -87,13 +89,14 @@ SWITCHES = tuple(row for row in STYLES if row.startswith("mule_") and row not in
 FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat")
 
 
-def style_of(row: str, others: Sequence[str] = ()) -> Style:
-    """A method's style; one that the suite does not know takes the next combination by its place among `others`."""
-    if row in STYLES:
-        return STYLES[row]
-    place = sorted({row, *(other for other in others if other not in STYLES)}).index(row)
-    colors, markers = (BROWN, SKY, RED, GREEN, PINK, ORANGE), "osD^vPX*<>hp"
-    return Style(colors[place % len(colors)], DASHES[(place + 4) % len(DASHES)], markers[place % len(markers)])
+def styles_of(rows: Iterable[str]) -> dict[str, Style]:
+    """Each row's style; one that the suite does not know takes a combination by its place among such rows."""
+    unknown, colors, markers = sorted({*rows} - {*STYLES}), (BROWN, SKY, RED, GREEN, PINK, ORANGE), "osD^vPX*<>hp"
+    made = {
+        row: Style(colors[i % len(colors)], DASHES[(i + 4) % len(DASHES)], markers[i % len(markers)])
+        for i, row in enumerate(unknown)
+    }
+    return {row: (STYLES | made)[row] for row in rows}
 
 
 def top_k(row: str) -> int | None:
@@ -124,23 +127,13 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
     rows = list(REPORTED[table])
     rest = set(found).difference(rows, variants)
     further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER))
-    parts = [("", rows), (f"Not in {table_number(table)} of the paper", further)]
+    parts = [("", rows), (f"Not in {table.replace('table', 'Table ')} of the paper", further)]
     return [(heading, rows) for heading, rows in parts if rows]
-
-
-def table_number(table: str) -> str:
-    """ "Table 1" for table1."""
-    return table.replace("table", "Table ")
 
 
 def heading(metric: str) -> str:
     """A metric's name with an arrow that says which way is better."""
     return f"{METRIC_NAMES[metric]} {'↓' if metric in DOWN else '↑'}"
-
-
-def better(metric: str, left: float, right: float) -> bool:
-    """Whether `left` is the better value."""
-    return left < right if metric in DOWN else left > right
 
 
 def number(value: float, digits: int = 1, *, sign: bool = False) -> str:

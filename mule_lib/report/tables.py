@@ -7,7 +7,7 @@ differences and intervals, by `results`.
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from html import escape
 from pathlib import Path
 
@@ -21,22 +21,27 @@ from mule_lib.paper import BENCHMARKS, METRICS, REPORTED
 from mule_lib.report import results
 from mule_lib.report.names import (
     BASE,
+    DOWN,
     EMBEDDED,
     GOLD,
     METRIC_NAMES,
     PAPER_MODEL,
     REFERENCES,
+    VERDICTS,
     benchmark_name,
-    better,
     groups,
     heading,
     label,
     listed,
     number,
     spread,
-    table_number,
 )
 
+# What the words of a cell's class mean outside of the page's style sheet.
+CSS = {
+    **{"spanning": "rlap: --rwrap--latex;", "heading": "font-style: italic;", "reported": "font-style: italic;"},
+    **{"best": "font-weight: bold;", **{word: f"color: {look.color};" for word, look in VERDICTS.items()}},
+}
 INTERVAL = re.compile(r" (\[[^\]]*\])")
 # What LaTeX reads as commands, and signs that its default fonts lack or have in other places.
 SIGNS = str.maketrans(
@@ -55,19 +60,24 @@ SIGNS = str.maketrans(
 class Printed:
     """What every table can do with the fields of `Table`."""
 
+    widths: Sequence[float] = ()
+
     def csv(self) -> str:
         """The tidy data."""
         return self.data.round(4).to_csv(index=False)
 
+    @property
+    def css(self) -> pd.DataFrame:
+        """How each cell of `shown` looks, by the words of its class."""
+        classes = self.shown.map(lambda _: "") if self.classes is None else self.classes
+        return classes.map(lambda words: "".join(CSS.get(word, "") for word in words.split()))
+
     def markdown(self) -> str:
         """The caption, a pipe table and the notes."""
-        css = self.shown.map(lambda _: "") if self.css is None else self.css
-        marks = css.map(lambda text: "*" * (("italic" in text) + 2 * ("bold" in text)))
+        marks = self.css.map(lambda text: "*" * (("italic" in text) + 2 * ("bold" in text)))
         cells = self.shown.map(lambda text: text.replace("|", r"\|"))
-        dressed = cells.where(cells == "", marks + cells + marks)
-        body = dressed.to_markdown(index=False, disable_numparse=True)
-        notes = [f"- {note}" for note in self.notes]
-        return "\n\n".join([self.caption, body, *notes]) + "\n"
+        body = cells.where(cells == "", marks + cells + marks).to_markdown(index=False, disable_numparse=True)
+        return "\n\n".join([self.caption, body, *(f"- {note}" for note in self.notes)]) + "\n"
 
     def html(self) -> str:
         """A table element with its caption; each cell has its kind as a class, for the style sheet of the page."""
@@ -80,8 +90,7 @@ class Printed:
 
     def latex(self) -> str:
         """A `table*`, shrunk where the text is narrower; with `widths`, shares of the text width, a `longtable`."""
-        below = r"\\\\{\\normalfont\\tiny \1}"
-        styler = self._styled(lambda text: text.translate(SIGNS) if self.widths else INTERVAL.sub(below, _cell(text)))
+        styler = self._styled(self._cell)
         caption, anchor = self.caption.translate(SIGNS), f"tab:{self.name}"
         if self.widths:
             columns = "".join(rf">{{\raggedright\arraybackslash}}p{{{share:g}\textwidth}}" for share in self.widths)
@@ -114,17 +123,22 @@ class Printed:
     def _repr_html_(self) -> str:
         return self.html()
 
+    def _cell(self, text: str) -> str:
+        """A cell for LaTeX; where no width is given, an interval stands below its number."""
+        stacked, found = INTERVAL.subn(r"\\\\{\\normalfont\\tiny \1}", text.translate(SIGNS))
+        return rf"\shortstack[r]{{{stacked}}}" if found and not self.widths else text.translate(SIGNS)
+
     def _styled(self, text: Callable[[str], str]) -> Styler:
         styler = Styler(self.shown, uuid=self.name, cell_ids=False).hide(axis="index").format(text)
         styler.format_index(text, axis=1)
-        return styler if self.css is None else styler.apply(lambda _: self.css, axis=None)
+        return styler if self.classes is None else styler.apply(lambda _: self.css, axis=None)
 
 
 @dataclass(frozen=True)
 class Table(Printed):
     """A table: `data` is tidy, `shown` holds its texts, one column per head.
 
-    `css` and `classes`, where there are any, dress the cells of `shown`; `widths` are shares of LaTeX's text width.
+    `classes` has the words of `CSS` and of the page's style sheet; `widths` are shares of LaTeX's text width.
     """
 
     name: str
@@ -133,7 +147,6 @@ class Table(Printed):
     caption: str = ""
     finding: str = ""
     notes: Sequence[str] = ()
-    css: pd.DataFrame | None = None
     classes: pd.DataFrame | None = None
     widths: Sequence[float] = ()
 
@@ -145,28 +158,37 @@ COLUMNS = ("benchmark", "row", "metric", "reported", "measured", "low", "high", 
 DIGITS = {"measured": 1, "reported": 2}
 # Zero whatever is measured: a row against itself.
 BY_DEFINITION = {(BASE, "overall"), (GOLD, "gold_distance")}
-ITALIC, BOLD = "font-style: italic;", "font-weight: bold;"
+
+
+def as_printed(value: float) -> str:
+    """A number of the paper with the digits that it prints, at least one; "" for none."""
+    return number(value, DIGITS["reported"]).removesuffix("0")
+
+
+# The kinds of lines: what their numbers are called, the columns behind a cell, and its text.
+KINDS: dict[str, tuple[str, list[str], Callable[..., str]]] = {
+    "measured": ("measured", ["measured", "low", "high"], spread),
+    "difference": ("minus MULE", ["difference", "difference_low", "difference_high"], partial(spread, sign=True)),
+    "reported": ("reported", ["reported"], as_printed),
+}
 
 
 @dataclass(frozen=True)
 class ResultTable(Printed):
     """Table 1, 2 or 3: `data` has COLUMNS and more, a line per row and metric; `groups` are headings with their rows.
 
-    `source` says what was measured on, "" where only the paper's numbers are; `broken` names rows whose Forget comes
-    from broken text.
+    `source` says what was measured on; `broken` names rows whose Forget comes from broken text.
     """
 
     name: str
     benchmark: str
     data: pd.DataFrame
     groups: Sequence[tuple[str, Sequence[str]]]
-    metrics: Sequence[str]
     labels: Mapping[str, str]
     caption: str
-    notes: Sequence[str] = ()
-    source: str = ""
-    broken: str = ""
-    widths: Sequence[float] = ()
+    notes: Sequence[str]
+    source: str
+    broken: str
 
     def cell(self, row: str, metric: str) -> pd.Series:
         """The line of a row and a metric."""
@@ -174,12 +196,11 @@ class ResultTable(Printed):
 
     def rows(self) -> list[str]:
         """All rows in order."""
-        return [row for _, rows in self.groups for row in rows]
+        return list(dict.fromkeys(self.data["row"]))
 
     def not_run(self) -> list[str]:
         """Rows without a run, in order."""
-        ran = set(self.data.loc[self.data["seeds"] > 0, "row"])
-        return [row for row in self.rows() if row not in ran] if self.source else []
+        return list(dict.fromkeys(self.data.loc[self.data["seeds"] == 0, "row"]))
 
     def trained(self, metric: str, column: str) -> dict[str, float]:
         """The values of the trained rows that have one, as they are shown."""
@@ -188,67 +209,56 @@ class ResultTable(Printed):
 
     def best(self, column: str) -> set[tuple[str, str]]:
         """(row, metric) of the best trained row per metric in `column`; all of them at a tie, none without a rival."""
-        winners = set()
-        for metric in self.metrics:
-            values = self.trained(metric, column)
-            for row, value in values.items() if len(values) > 1 else ():
-                if not any(better(metric, other, value) for other in values.values()):
-                    winners.add((row, metric))
-        return winners
+        lines = self.data[~self.data["row"].isin(REFERENCES)].dropna(subset=[column])
+        values = lines[column].round(DIGITS[column]) * np.where(lines["metric"].isin(DOWN), -1, 1)
+        rivals = values.groupby(lines["metric"])
+        lines = lines[(values == rivals.transform("max")) & (rivals.transform("size") > 1)]
+        return set(zip(lines["row"], lines["metric"], strict=True))
 
     @property
     def finding(self) -> str:
         """What the table says, in sentences made from its numbers."""
-        return (ablation_finding if "difference" in self.data else results_finding)(self)
+        said = (ablation_finding if "difference" in self.data else results_finding)(self)
+        missing = ", ".join(self.labels[row] for row in self.not_run())
+        return " ".join(filter(None, (said, self.broken, missing and f"Not run: {missing}.")))
 
     @cached_property
     def lines(self) -> pd.DataFrame:
-        """A line per row and kind of numbers, with its `kind` and its `bold` cells in the last two columns."""
-        lines = []
+        """A line per row and kind of numbers, with its `kind` and the heads of its `best` cells in the last columns."""
+        metrics, lines = list(dict.fromkeys(self.data["metric"])), []
         best = {column: self.best(column) for column in DIGITS}
         for title, rows in self.groups:
-            if title:
-                lines.append([title, "", *("" for _ in self.metrics), "", "heading", set()])
+            lines += [[title, "", *("" for _ in metrics), "", "heading", ()]] if title else []
             for row in rows:
-                cells = {metric: self.cell(row, metric) for metric in self.metrics}
-                for i, (kind, source, texts, seeds) in enumerate(self._of_row(row, cells)):
-                    bold = {heading(m) for r, m in best.get(kind, ()) if r == row}
-                    lines.append([self.labels[row] if i == 0 else "", source, *texts, seeds, kind, bold])
-        counts = self.data.groupby("metric")["n"].max()
-        if counts.any():
-            lines.append(["Items", "", *(f"{counts[metric]:,}" for metric in self.metrics), "", "items", set()])
-        return pd.DataFrame(lines, columns=["Row", "Numbers", *map(heading, self.metrics), "Seeds", "kind", "bold"])
+                name, cells = self.labels[row], self.data[self.data["row"] == row].set_index("metric")
+                for kind, (source, columns, text) in KINDS.items():
+                    if columns[0] not in cells or (kind != "measured" and cells[columns[0]].isna().all()):
+                        continue
+                    seeds, ends = int(cells["seeds"].max()), cells[columns].to_numpy()
+                    texts = [
+                        text(*v[: 1 if (row, m) in BY_DEFINITION else 3]) for m, v in zip(metrics, ends, strict=True)
+                    ]
+                    if kind == "measured" and not seeds:
+                        texts = ["not run", *("–" for _ in texts[1:])]
+                    heads = [heading(m) for r, m in best.get(kind, ()) if r == row]
+                    lines.append([name, source, *texts, str(seeds) if kind == "measured" else "", kind, heads])
+                    name = ""
+        counts = self.data.groupby("metric")["n"].max()[metrics]
+        lines += [["Items", "", *(f"{n:,}" for n in counts), "", "items", ()]] if counts.any() else []
+        return pd.DataFrame(lines, columns=["Row", "Numbers", *map(heading, metrics), "Seeds", "kind", "best"])
 
     @property
     def shown(self) -> pd.DataFrame:
         return self.lines.iloc[:, :-2]
 
     @property
-    def css(self) -> pd.DataFrame:
-        kinds = self.lines["kind"].map({"heading": ITALIC, "reported": ITALIC}).fillna("")
-        bold = {name: [BOLD * (name in names) for names in self.lines["bold"]] for name in self.shown}
-        css = pd.DataFrame(bold).apply(lambda column: kinds + column)
-        # A heading spans the line: in LaTeX it is as wide as nothing.
-        css["Row"] = kinds.where(self.lines["kind"] != "heading", "rlap: --rwrap--latex;" + kinds)
-        return css
-
-    @property
     def classes(self) -> pd.DataFrame:
-        kinds = self.lines["kind"] + self.lines["Row"].map(lambda text: " first" if text else "")
-        return pd.DataFrame(dict.fromkeys(self.shown, kinds))
-
-    def _of_row(self, row: str, cells: Mapping[str, pd.Series]) -> Iterable[tuple[str, str, list[str], str]]:
-        """Kind, source, texts and seeds of what was measured, its difference and what is reported, as far as any is."""
-        seeds = max(int(cell["seeds"]) for cell in cells.values())
-        if self.source:
-            ends = [["measured"] if (row, m) in BY_DEFINITION else ["measured", "low", "high"] for m in cells]
-            texts = [spread(*cell[names]) for names, cell in zip(ends, cells.values(), strict=True)]
-            yield "measured", "measured", texts if seeds else ["not run", *("–" for _ in texts[1:])], str(seeds)
-        if "difference" in self.data and pd.notna(cells["overall"]["difference"]):
-            names = ["difference", "difference_low", "difference_high"]
-            yield "difference", "minus MULE", [spread(*cell[names], sign=True) for cell in cells.values()], ""
-        if row in REPORTED[self.name]:
-            yield "reported", "reported", [as_printed(cell["reported"]) for cell in cells.values()], ""
+        kinds = self.lines["kind"] + np.where(self.lines["Row"] == "", "", " first")
+        best = {name: [" best" * (name in heads) for heads in self.lines["best"]] for name in self.shown}
+        classes = pd.DataFrame(best).apply(lambda column: kinds + column)
+        # A heading spans the line: in LaTeX it is as wide as nothing.
+        classes["Row"] = np.where(self.lines["kind"] == "heading", "spanning ", "") + classes["Row"]
+        return classes
 
 
 def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed: int = 0) -> ResultTable:
@@ -270,29 +280,12 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
         data = data.merge(paired[names], on=["row", "metric"], how="left")
     source = measured_source(benchmark, mine)
     caption = (
-        f"{table_number(name)}. Measured: this suite's runs on {source}, points with 95 % bootstrap intervals over "
-        f"items and seeds. Reported: the paper's printed numbers on {paper_source(name)}."
+        f"{name.replace('table', 'Table ')}. Measured: this suite's runs on {source}, points with 95 % bootstrap "
+        f"intervals over items and seeds. Reported: the paper's printed numbers on {paper_source(name)}."
     )
-    labels = {row: label(row, {run.row: run.label for run in mine}) for row in rows}
-    return ResultTable(
-        name, benchmark, data, parts, metrics, labels, caption, _notes(name, benchmark, mine), source, broken_text(mine)
-    )
-
-
-def reported_table(name: str) -> ResultTable:
-    """table1, table2 or table3 with the paper's printed numbers alone."""
-    rows, metrics = list(REPORTED[name]), [*METRICS, "overall"]
-    data = _joined(name, BENCHMARKS[name], rows, metrics, pd.DataFrame(columns=list(results.TIDY)))
-    caption = (
-        f"{table_number(name)} as the paper (arXiv 2604.15482) reports it: {paper_source(name)}. Nothing here was "
-        "measured by this suite."
-    )
-    return ResultTable(name, BENCHMARKS[name], data, [("", rows)], metrics, {row: label(row) for row in rows}, caption)
-
-
-def as_printed(value: float) -> str:
-    """A number of the paper with the digits that it prints, at least one; "" for none."""
-    return number(value, DIGITS["reported"]).removesuffix("0")
+    labels, broken = {row: label(row, {run.row: run.label for run in mine}) for row in rows}, broken_text(mine)
+    notes = _notes(name, benchmark, mine, broken)
+    return ResultTable(name, benchmark, data, parts, labels, caption, notes, source, broken)
 
 
 def paper_source(name: str) -> str:
@@ -307,22 +300,19 @@ def measured_source(benchmark: str, runs: Iterable[RunResult]) -> str:
     return f"{benchmark_name(benchmark)}, {named or 'no runs'}"
 
 
-def broken_text(runs: Iterable[RunResult], *, share: float = 0.5) -> str:
-    """Which trained rows answer at least `share` of the questions to forget with empty or garbled text; "" for none.
+def broken_text(runs: Iterable[RunResult]) -> str:
+    """Which trained rows answer at least half of the questions to forget with empty or garbled text; "" for none.
 
     Neither Forget nor Overall sees it: no word of the reference is in a refusal, and none in broken text.
     """
-    shares: dict[str, list[float]] = {}
-    for run in runs:
-        details = run.details.get("forget", {})
-        if run.row not in REFERENCES:
-            shares.setdefault(run.row, []).append(details.get("empty_rate", 0) + details.get("garbled_rate", 0))
-    means = {row: sum(found) / len(found) for row, found in shares.items()}
-    named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in means.items() if mean >= share]
+    lines = [(run.row, run.details.get("forget", {})) for run in runs if run.row not in REFERENCES]
+    shares = pd.Series([one.get("empty_rate", 0) + one.get("garbled_rate", 0) for _, one in lines], dtype=float)
+    means = shares.groupby([row for row, _ in lines], sort=False).mean()
+    named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in means[means >= 0.5].items()]
     return f"Forgotten by empty or garbled answers instead of refusals: {', '.join(named)}." if named else ""
 
 
-def _notes(name: str, benchmark: str, runs: Sequence[RunResult]) -> list[str]:
+def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) -> list[str]:
     """What has to be known to read a table, as far as it applies to these runs."""
     single = {run.row for run in runs if run.timing.get("steps")} - {run.row for run in runs if run.seed > 0}
     alike = any(len({*values}) == 1 for run in runs for values in run.values.values())
@@ -331,7 +321,7 @@ def _notes(name: str, benchmark: str, runs: Sequence[RunResult]) -> list[str]:
         "they say about the order of the rows.": benchmark != BENCHMARKS[name],
         "Minus MULE: paired differences over the same items and seeds.": name == "table2",
         "Arrows say which way is better; the best trained row of each kind is bold.": True,
-        broken_text(runs): broken_text(runs),
+        broken: broken,
         "Where all items of a row came out alike, the bootstrap interval has no width; the truth's has.": alike,
         f"{METRIC_NAMES['gold_distance']}: the mean distance, in points, of the five metrics to the model that was "
         "retrained without what is to be forgotten.": any(run.row == GOLD for run in runs),
@@ -361,58 +351,28 @@ def results_finding(table: ResultTable) -> str:
             table.trained("overall", column),
             table.data.pivot(index="row", columns="metric", values=column),
         )
-        if "mule" not in values or BASE not in points.index:
-            continue
-        moves = [
-            f"{METRIC_NAMES[metric]} from {number(points.loc[BASE, metric])} to {number(points.loc['mule', metric])}"
-            for metric in METRICS
-        ]
-        rank = 1 + sum(value > values["mule"] for value in values.values())
-        bound = points["overall"].get("upper_bound", np.nan)
-        parts.append(
-            f"{column.capitalize()} on {source}: MULE moves {listed(moves)}; its Overall of {number(values['mule'])} "
-            f"is number {rank} of {len(values)} trained rows, Upper Bound has {number(bound) or 'none'}."
-        )
-    return " ".join([*parts, *_further(table)])
+        if "mule" in values and BASE in points.index:
+            start, end = points.loc[BASE], points.loc["mule"]
+            moves = [f"{METRIC_NAMES[m]} from {number(start[m])} to {number(end[m])}" for m in METRICS]
+            rank = 1 + sum(value > values["mule"] for value in values.values())
+            parts.append(
+                f"{column.capitalize()} on {source}: MULE moves {listed(moves)}; its Overall of "
+                f"{number(values['mule'])} is number {rank} of {len(values)} trained rows, Upper Bound has "
+                f"{number(points['overall'].get('upper_bound', np.nan)) or 'none'}."
+            )
+    return " ".join(parts)
 
 
 def ablation_finding(table: ResultTable) -> str:
     """Table 2: which variants differ from MULE in Overall beyond their paired interval, and which do not."""
     found = table.data[(table.data["metric"] == "overall") & table.data["difference"].notna()]
-    names = [
-        f"{table.labels[line.row]} ({spread(line.difference, line.difference_low, line.difference_high, sign=True)})"
-        for line in found.itertuples()
-    ]
-    sides = np.sign(found["difference_low"]) + np.sign(found["difference_high"])
-    lost, gained, level = (
-        listed([name for name, side in zip(names, sides, strict=True) if side in wanted])
-        for wanted in ((-2,), (2,), (-1, 0, 1))
-    )
+    sides: dict[float, list[str]] = {-1: [], 0: [], 1: []}
+    for row, *ends in found[["row", *KINDS["difference"][1]]].itertuples(index=False):
+        sides[(ends[1] > 0) - (ends[2] < 0)].append(f"{table.labels[row]} ({spread(*ends, sign=True)})")
+    lost, level, gained = map(listed, sides.values())
     printed = {row: values["overall"] for row, values in REPORTED["table2"].items()}
     gains = [f"{number(value - printed['mule'], sign=True)} for {label(row)}" for row, value in printed.items()]
-    text = (
+    return (
         f"Overall against MULE on {benchmark_name(table.benchmark)}, paired over items and seeds: beyond their 95 % "
         f"interval {lost} lose points and {gained} gain; not told apart: {level}. The paper says {listed(gains[1:])}."
     )
-    return " ".join([text, *_further(table)])
-
-
-def _further(table: ResultTable) -> Iterable[str]:
-    missing = [table.labels[row] for row in table.not_run()]
-    return filter(None, (table.broken, f"Not run: {', '.join(missing)}." if missing else ""))
-
-
-def runs_summary(runs: Sequence[RunResult]) -> str:
-    """How many runs were read, of which benchmarks, rows and seeds, and how long they took."""
-    seconds = sum(run.timing.get("train_seconds", 0) + run.timing.get("evaluate_seconds", 0) for run in runs)
-    benchmarks = [benchmark_name(name) for name in dict.fromkeys(run.benchmark for run in runs)]
-    return (
-        f"{len(runs)} runs of {len({run.row for run in runs})} rows on {listed(benchmarks)}, up to "
-        f"{len({run.seed for run in runs})} seeds; {seconds / 60:.0f} minutes of training and evaluation."
-    )
-
-
-def _cell(text: str) -> str:
-    """A cell for LaTeX; an interval will stand below its number."""
-    escaped = text.translate(SIGNS)
-    return rf"\shortstack[r]{{{escaped}}}" if INTERVAL.search(escaped) else escaped
