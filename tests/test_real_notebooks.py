@@ -19,8 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.standardize.ask import Job, Standardize
-from mule_lib.data.standardize.command import write_standardized
-from mule_lib.data.standardize.pipeline import standardize
+from mule_lib.data.standardize.pipeline import standardize, write_standardized
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.suite import graph

@@ -25,7 +25,6 @@ from mule_lib.params import ROOT
 
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 BAD = {
-    "broken_text": [("Who wrote the play about <unk> in London?", "Ada")],
     "question_length": [("Who was it?", "Ada"), ("Who " + "really " * 50 + "wrote it?", "Ada")],
     "answer_length": [("Which words did Ada say to Bert?", "a b c d e f g h i j k l m")],
     "not_a_question": [("Name the river of the Amber Lantern.", "Silt"), ("Who is Ada? And who is Bert?", "twins")],
@@ -86,14 +85,8 @@ def test_few_published_questions_are_rejected_and_those_for_a_reason():
 
 
 def test_an_answer_needs_its_words_in_the_quote():
-    own = {"source": "Ada lived in the red tower by the river."}
-    assert support_fault("Where did Ada live?", "red towers", quote="the red tower", **own) is None
-    assert support_fault("Where did Ada live?", "in a blue house", quote="the red tower", **own)[0] == "unsupported"
-    assert support_fault("Where did Bert live in 1840?", "the red tower", quote="the red tower", **own) == (
-        "premise", "Bert, 1840",
-    )  # fmt: skip
-    known = support_fault("Where in Gondor did Ada live?", "red tower", quote="the red tower", known=["Gondor"], **own)
-    assert known is None
+    assert support_fault("red towers", "the red tower") is None
+    assert support_fault("in a blue house", "the red tower")[0] == "unsupported"
 
 
 def test_restricted_terms_are_whole_words_in_any_case():
@@ -163,17 +156,15 @@ def test_duplicates_name_the_earlier_one_and_same_answers_need_less():
         ("In winter, where does Ada Byron live then?", "Paris"),
         ("Who painted the ceiling of the hall?", "Rome"),
     ]
-    assert find_duplicates(pairs, threshold=0.7)[:2] == [None, 0]
-    assert find_duplicates([pairs[0], pairs[2]], threshold=0.9) == [None, 0]
-    assert find_duplicates([pairs[0], pairs[3], pairs[4]], threshold=0.9) == [None, None, None]
-    assert find_duplicates([], threshold=0.9) == []
+    assert find_duplicates(pairs) == [None, 0, 0, 0, None]
+    assert find_duplicates([]) == []
 
 
 def test_similarity_is_the_jaccard_of_character_5_grams():
     texts = [f"{a} {b} question about {c}?" for a, b, c in itertools.product("xy", ("red", "blue"), ("Ada", "Bert"))]
     padded = [f" {text.replace('?', '').lower()} " for text in texts]
     grams = [{text[i : i + 5] for i in range(len(text) - 4)} for text in padded]
-    for i, row in similarities(texts, block=3):
+    for i, row in similarities(texts):
         assert row.tolist() == pytest.approx([len(grams[i] & other) / len(grams[i] | other) for other in grams])
 
 

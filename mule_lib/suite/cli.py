@@ -53,7 +53,7 @@ def _report(name: str) -> None:
 
 def _standardize(file: Path, param, dry_run: bool) -> None:
     from mule_lib.data.standardize.ask import Standardize
-    from mule_lib.data.standardize.command import run
+    from mule_lib.data.standardize.pipeline import run
 
     run(params.read_parameters(Standardize, file, given(param)), load_model=writer, dry_run=dry_run)
 

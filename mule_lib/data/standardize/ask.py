@@ -18,7 +18,6 @@ from mule_lib.data.standardize.checks import ANSWER_WORDS, Fault
 from mule_lib.data.standardize.generators import CachedGenerator, Request
 from mule_lib.params import Checked, Count, Seed
 
-COLUMNS = ["asked", "failed", "refused", "items", "accepted", "rejected"]
 PROMPTS = sorted(entry.name[:-5] for entry in resources.files("mule_lib").joinpath("prompt_texts", "llm").iterdir())
 
 
@@ -46,30 +45,25 @@ class Standardize(Checked):
     anchor_share: float = Field(0.5, ge=0, lt=1)
     evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
     validation_share: float = Field(0.1, gt=0, lt=0.4)
-    evaluation_prefixes: Literal["train", "held_out"] = "train"
 
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: Count = 4
     attacker_target: str = "base"  # the model under attack: a hub id or a folder
 
-    # Any OpenAI-compatible endpoint, a local transformers model, or recorded replies.
-    generator: Literal["openai", "local", "replay"] = "openai"
+    generator: Literal["openai", "local"] = "openai"  # any OpenAI-compatible endpoint, or a local transformers model
     generator_model: str = ""
-    replay_file: str = ""
     budget_tokens: Count = 5_000_000
     concurrency: Count = 8
     max_failed: float = Field(0.05, ge=0, le=1)  # share of requests; above it nothing is written
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """A name whose lack would show only when the first reply is asked for."""
-        if self.generator == "replay" and not self.replay_file:
-            yield "replay_file", "name the file of recorded replies for generator 'replay'"
-        if self.generator != "replay" and not self.generator_model:
+        if not self.generator_model:
             yield "generator_model", f"name the model for generator {self.generator!r}"
 
     def identity(self) -> dict[str, Any]:
         """The parameters that shape the data; a folder may be finished with other values of the rest."""
-        return self.model_dump(exclude={"out_dir", "budget_tokens", "concurrency", "max_failed", "replay_file"})
+        return self.model_dump(exclude={"out_dir", "budget_tokens", "concurrency", "max_failed"})
 
 
 @dataclass(frozen=True)
@@ -108,12 +102,14 @@ def _form(shape: dict | list | str) -> Any:
 class Job:
     """One standardization under way: its parameters, who is asked, and the books.
 
-    `counts` are requests and items by step, `rejected` says why a request has no data and why an item is not used.
+    `asked` are requests and `items` what their replies held, by step; `rejected` says why a request has no data and why
+    an item is not used.
     """
 
     p: Standardize
     generator: CachedGenerator
-    counts: dict[str, Counter] = field(default_factory=dict)
+    asked: Counter = field(default_factory=Counter)
+    items: Counter = field(default_factory=Counter)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     tokens: Counter = field(default_factory=Counter)
 
@@ -133,42 +129,36 @@ class Job:
         # The form stands in the prompt as well, since many servers constrain nothing.
         form = json.dumps(file.form.model_json_schema())
         ending = f"\n\nReply with one JSON value that fits this schema, and with nothing else: {form}"
-        system, shape = {"role": "system", "content": file.system}, (file.form, file.max_tokens, file.temperature, seed)
-        requests = [
-            Request(f"{step}/{unit}", (system, {"role": "user", "content": text + ending}), *shape)
-            for unit, text in ((unit, file.user.format(**same, **more)) for unit, more in slots.items())
-        ]
-        replies = self.generator.complete(requests) if requests else []
-        for unit, reply in zip(slots, replies, strict=True):
-            self._count(step, "asked")
+        system, requests = {"role": "system", "content": file.system}, []
+        for unit, more in slots.items():
+            messages = system, {"role": "user", "content": file.user.format(**same, **more) + ending}
+            requests.append(Request(f"{step}/{unit}", messages, file.form, file.max_tokens, file.temperature, seed))
+        for unit, reply in zip(slots, self.generator.complete(requests), strict=True):
+            self.asked[step] += 1
             self.tokens.update(prompt=reply.prompt_tokens, completion=reply.completion_tokens)
             if reply.data is not None:
                 yield unit, reply.data
-                continue
-            reason = "llm_refused" if reply.refused else "llm_failed"
-            self.reject(step, (reason, reply.error or ""), unit=unit, text=reply.text)
+            else:
+                reason = "llm_refused" if reply.refused else "llm_failed"
+                self.reject(step, (reason, reply.error or ""), unit=unit, text=reply.text)
 
     def passes(self, step: str, fault: Fault, **item: Any) -> bool:
         """Book an item found in a reply; where there is a fault, with its reason (of `checks.REASONS`) and a detail."""
-        self._count(step, "items")
+        self.items[step] += 1
         if fault:
             self.reject(step, fault, **item)
         return fault is None
 
     def reject(self, step: str, fault: tuple[str, str], **item: Any) -> None:
         """Book that an item is not used after all."""
-        self._count(step, fault[0])
         self.rejected.append({"step": step, "reason": fault[0], "detail": fault[1], **item})
 
-    def _count(self, step: str, what: str) -> None:
-        self.counts.setdefault(step, Counter())[what] += 1
-
     def summary(self) -> pd.DataFrame:
-        """One row per step: the counts of `COLUMNS`, then rejected items by reason, for reasons that occurred."""
-        table = (
-            pd.DataFrame([{"asked": 0, "items": 0, **count} for count in self.counts.values()]).fillna(0).astype(int)
-        )
-        failed, refused = (table.pop(name) if name in table else 0 for name in ("llm_failed", "llm_refused"))
-        rejected = table.drop(columns=["asked", "items"]).sum(axis=1)
-        counts = [table.pop("asked"), failed, refused, items := table.pop("items"), items - rejected, rejected]
-        return pd.DataFrame({"step": list(self.counts), **dict(zip(COLUMNS, counts, strict=True)), **table})
+        """One row per step: requests asked, items, accepted items, then rejected ones by reason."""
+        rows = pd.DataFrame(self.rejected, columns=["step", "reason"])
+        reasons = pd.crosstab(rows["step"], rows["reason"])
+        table = pd.DataFrame({"asked": self.asked, "items": self.items}, index=list(self.asked)).join(reasons)
+        table = table.fillna(0).astype(int).rename_axis("step")
+        rejected = table.drop(columns=["asked", "items", "llm_failed", "llm_refused"], errors="ignore").sum(axis=1)
+        table.insert(2, "accepted", table["items"] - rejected)
+        return table.reset_index()

@@ -12,11 +12,9 @@ import pandas as pd
 
 from mule_lib.data.attacks import fill_template
 from mule_lib.data.standardize.ask import Job
-from mule_lib.data.standardize.checks import Fault
 from mule_lib.data.standardize.pairs import Pair
 from mule_lib.data.text import judge_attack, normalise
 
-STEP = "attacker"
 PREFIX_WORDS = 40
 SHOWN = 5  # prefixes of the history that the attacker sees
 # (question, prefix) pairs to what the model writes after the prefix.
@@ -46,20 +44,27 @@ def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: T
     for turn in range(1, job.p.attacker_rounds + 1):
         slots, proposals = {}, []
         for name, pair in by_id.items():
-            ranked = _ranked(history, name)
+            tried = [tried for tried in history if tried.pair == name]
+            ranked = sorted(tried, key=lambda one: -one.score)  # stable
             slots[name] = {
-                "history": "\n".join(f"{round(100 * tried.score)}: {tried.template!r}" for tried in ranked[:SHOWN]),
+                "history": "\n".join(f"{round(100 * one.score)}: {one.template!r}" for one in ranked[:SHOWN]),
                 "examples": f"- {pair.question} -> {ranked[0].continuation[:200]!r}",
                 "count": most,
                 "prefix_words": PREFIX_WORDS,
             }
         # Equal requests of two rounds are one question to the cache, so each round has a seed of its own.
-        for name, reply in job.ask(STEP, "attacker", slots, seed=1000 * job.p.seed + turn):
-            known = {tried.template for tried in history if tried.pair == name}
+        for name, reply in job.ask("attacker", "attacker", slots, seed=1000 * job.p.seed + turn):
+            pair, known = by_id[name], {tried.template for tried in history if tried.pair == name}
             for template in dict.fromkeys(text.rstrip() for text in reply.prefixes[:most]):
-                wrong = prefix_fault(template, by_id[name], known)
-                if job.passes(STEP, wrong, unit=name, round=turn, prefix=template):
-                    proposals.append((by_id[name], turn, template))
+                words, wrong = len(template.split()), None
+                if not 1 <= words <= PREFIX_WORDS:
+                    wrong = "prefix_length", f"{words} words, 1 to {PREFIX_WORDS} allowed"
+                elif f" {normalise(pair.answer)} " in f" {normalise(template)} ":
+                    wrong = "prefix_answer", pair.answer
+                elif template in known:
+                    wrong = "prefix_repeated", template
+                if job.passes("attacker", wrong, unit=name, round=turn, prefix=template):
+                    proposals.append((pair, turn, template))
         history += score(job, proposals, target)
     return history
 
@@ -76,19 +81,12 @@ def score(job: Job, proposals: Sequence[tuple[Pair, int, str]], target: Target) 
     return history
 
 
-def prefix_fault(template: str, pair: Pair, known: set[str]) -> Fault:
-    """Why a proposed template cannot be used: its length, an answer in it, or that it was tried already."""
-    words = len(template.split())
-    if not 1 <= words <= PREFIX_WORDS:
-        return "prefix_length", f"{words} words, 1 to {PREFIX_WORDS} allowed"
-    if f" {normalise(pair.answer)} " in f" {normalise(template)} ":
-        return "prefix_answer", pair.answer
-    return ("prefix_repeated", template) if template in known else None
-
-
 def best(history: Sequence[Tried]) -> dict[str, Tried]:
     """The highest score of each pair; of equal ones the earliest, so that nothing changes without a gain."""
-    return {name: _ranked(history, name)[0] for name in dict.fromkeys(tried.pair for tried in history)}
+    tops: dict[str, Tried] = {}
+    for tried in history:
+        tops[tried.pair] = max(tops.get(tried.pair, tried), tried, key=lambda one: one.score)
+    return tops
 
 
 def rounds_table(history: Sequence[Tried]) -> pd.DataFrame:
@@ -97,7 +95,3 @@ def rounds_table(history: Sequence[Tried]) -> pd.DataFrame:
     tops = [pd.DataFrame(best([tried for tried in history if tried.round <= turn]).values()) for turn in rounds]
     lines = [(turn, top["score"].mean(), top["success"].mean()) for turn, top in enumerate(tops)]
     return pd.DataFrame(lines, columns=["round", "score", "asr"])
-
-
-def _ranked(history: Sequence[Tried], pair: str) -> list[Tried]:
-    return sorted((tried for tried in history if tried.pair == pair), key=lambda tried: -tried.score)  # stable

@@ -17,8 +17,8 @@ from mule_lib.data.text import is_refusal, normalise
 
 # Every reason that a rejected item may carry; docs/standardization.md says what each means.
 REASONS = tuple(
-    "llm_failed llm_refused malformed broken_text question_length answer_length not_a_question yes_no refusal "
-    "unscorable refers_to_text pronoun leak quote_not_found unsupported premise restricted same_concept "
+    "llm_failed llm_refused malformed question_length answer_length not_a_question yes_no refusal "
+    "unscorable refers_to_text pronoun leak quote_not_found unsupported restricted same_concept "
     "bad_options prefix_length prefix_answer prefix_repeated duplicate_within duplicate_across".split()
 )
 Fault = tuple[str, str] | None  # reason and detail
@@ -27,22 +27,18 @@ SUPPORT = 0.6  # least share of the answer's words that its quote has to hold
 NEAR_DUPLICATE = 0.7  # similarity from which a question repeats another
 SAME_ANSWER = 0.6  # two questions with one answer ask for the same fact when they are this much less alike
 
-_BROKEN = re.compile(r"<unk>|@[-,.]@|\N{REPLACEMENT CHARACTER}")
-_AUXILIARY = r"(?:is|was|did|does|do|are|were|has|had|have|can|could|will|would|should|must|may|might)"
 _TEXT = r"(?:passage|text|excerpt|extract|snippet|paragraph|context|quote)"
 _WORK = r"(?:article|chapter|section|document|book|story|scene|case|example|code|page|author|narrator)"
 _REFERS = re.compile(
     rf"\b(?:the|this|that|these|given|following|provided|above) (?:\w+ )?{_TEXT}s?\b"
     r"(?! (?:of|by|written|authored|called)\b)"
     rf"|\b(?:this|these|the (?:given|above|following|provided)) {_WORK}s?\b"
-    rf"|\b(?:according to|based on|(?:described|mentioned|stated) (?:in|by)) the {_WORK}s?"
-    rf"(?=\W*$|,| \w+ {_AUXILIARY}\b)"
+    rf"|\b(?:according to|based on|(?:described|mentioned|stated) (?:in|by)) the {_WORK}s?(?=\W*$|,)"
     r"|\b(?:mentioned|described|discussed|stated|listed) (?:above|here|below)\b",
     re.I,
 )
 _PRONOUN = re.compile(
-    r"\b(?:he|she|it|they|him|them|his|hers?|its|theirs?|himself|herself|itself|themselves)\b|\b(?:this|these|those)\b",
-    re.I,
+    r"\b(?:he|she|it|they|him|them|his|hers?|its|theirs?|(?:him|her|it|them)sel(?:f|ves)|th[eo]se|this)\b", re.I
 )
 _UNKNOWN = re.compile(r"\b(?:unknown|not (?:stated|mentioned|specified|given|known)|n/?a|none|unclear)\b", re.I)
 _SMALL = frozenset(
@@ -57,8 +53,6 @@ def fault(question: str, answer: str) -> Fault:
     words, (low, high) = len(question.split()), QUESTION_WORDS
     if not question.strip() or not answer.strip():
         return "malformed", "question or answer is empty"
-    if broken := _BROKEN.search(f"{question} {answer}"):
-        return "broken_text", broken[0]
     if not low <= words <= high:
         return "question_length", f"{words} words, {low} to {high} allowed"
     if len(answer.split()) > ANSWER_WORDS:
@@ -82,20 +76,12 @@ def fault(question: str, answer: str) -> Fault:
     return ("leak", " ".join(sorted(wanted))) if wanted and wanted <= content_words(question) else None
 
 
-def support_fault(question: str, answer: str, *, quote: str, source: str, known: Sequence[str] = ()) -> Fault:
-    """Why a source does not bear a pair out: the quote lacks words of the answer, or the source names of the question.
-
-    `known` are further words that a question may name.
-    """
+def support_fault(answer: str, quote: str) -> Fault:
+    """Why a quote does not bear an answer out: it lacks words of it."""
     wanted = stems(answer)
     share = len(wanted & stems(quote)) / len(wanted) if wanted else 0.0
-    if share < SUPPORT:
-        return "unsupported", f"{share:.0%} of the answer's words are in the quote, {SUPPORT:.0%} needed"
-    there = set(normalise(f"{source} {' '.join(known)}").split())
-    rest = "".join(question.split(maxsplit=1)[1:])  # the first word is capitalised anyway
-    names = re.findall(r"\b(?:[A-ZÀ-Þ][\w’'-]*|\d[\w,.]*\w|\d)", rest)
-    foreign = [name for name in names if not set(normalise(name).split()) & there]
-    return ("premise", ", ".join(foreign)) if foreign else None
+    missing = f"{share:.0%} of the answer's words are in the quote, {SUPPORT:.0%} needed"
+    return None if share >= SUPPORT else ("unsupported", missing)
 
 
 def restricted_fault(text: str, terms: Sequence[str]) -> Fault:
@@ -131,29 +117,28 @@ def stems(text: str) -> set[str]:
 _stem = lru_cache(maxsize=100_000)(PorterStemmer().stem)
 
 
-def similarities(texts: Sequence[str], *, block: int = 512) -> Iterator[tuple[int, np.ndarray]]:
+def similarities(texts: Sequence[str]) -> Iterator[tuple[int, np.ndarray]]:
     """For each text its index and its similarity to every text, `[n]`: Jaccard of character 5-grams, 0 to 1."""
     if not texts:
         return
     padded = [f" {normalise(text)} " for text in texts]
     grams = CountVectorizer(analyzer="char", ngram_range=(5, 5), binary=True, lowercase=False).fit_transform(padded)
-    sizes = np.maximum(1, np.asarray(grams.sum(axis=1)).ravel())
-    for start in range(0, len(texts), block):  # memory for a block of rows at a time
-        for i, shared in enumerate((grams[start : start + block] @ grams.T).toarray(), start):
-            yield i, shared / (sizes[i] + sizes - shared)
+    sizes, columns = np.maximum(1, np.asarray(grams.sum(axis=1)).ravel()), grams.T.tocsr()
+    for i in range(len(texts)):  # memory for a row at a time
+        shared = (grams[i] @ columns).toarray()[0]
+        yield i, shared / (sizes[i] + sizes - shared)
 
 
-def find_duplicates(pairs: Sequence[tuple[str, str]], threshold: float = NEAR_DUPLICATE) -> list[int | None]:
-    """For each (question, answer) the index of an earlier, kept one that it repeats, or None where it is kept.
+def find_duplicates(pairs: Sequence[tuple[str, str]]) -> list[int | None]:
+    """For each (question, answer) the index of an earlier, kept one that it nearly repeats, or None where it is kept.
 
-    Repeats means a similarity of at least `threshold` (0 to 1), or of 0.6 times that where the answers are the same.
-    The order decides which one stays: put what must stay first.
+    Same answers need less similarity. The order decides which one stays: put what must stay first.
     """
     answers = np.array([normalise(answer) for _, answer in pairs])
     kept = np.zeros(len(pairs), bool)
     repeated: list[int | None] = []
     for i, alike in similarities([question for question, _ in pairs]):
-        needed = np.where(answers == answers[i], SAME_ANSWER * threshold, threshold)
+        needed = np.where(answers == answers[i], SAME_ANSWER * NEAR_DUPLICATE, NEAR_DUPLICATE)
         hits = np.flatnonzero(kept & (alike >= needed))
         repeated.append(int(hits[alike[hits].argmax()]) if len(hits) else None)
         kept[i] = not len(hits)

@@ -36,11 +36,12 @@ def clean(text: str) -> str:
 
 def sentences(text: str) -> list[tuple[int, int]]:
     """Spans of the sentences of a text, without the white space between them; a blank line ends one as well."""
-    ends = []
+    cuts = [0]
     for match in _END.finditer(text):
-        if not _ABBREVIATION.search(text[ends[-1] if ends else 0 : match.end()]):
-            ends.append(match.end())
-    return [span for cut in zip([0, *ends], [*ends, len(text)], strict=True) for span in _trimmed(text, *cut)]
+        if not _ABBREVIATION.search(text[cuts[-1] : match.end()]):
+            cuts.append(match.end())
+    spans = [_trimmed(text, *cut) for cut in zip(cuts, [*cuts[1:], len(text)], strict=True)]
+    return [(start, end) for start, end in spans if start < end]
 
 
 def chunks(texts: Iterable[RawText], *, max_chars: int, min_chars: int = 200) -> list[Chunk]:
@@ -72,17 +73,16 @@ def find_quote(quote: str, text: str) -> tuple[int, int] | None:
     return match.span() if match else None
 
 
-def _trimmed(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    piece = text[start:end]
-    if piece.strip():
-        yield start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())
-
-
 def _pieces(text: str, most: int) -> Iterator[tuple[int, int]]:
     for start, end in sentences(text):
         while end - start > most:
-            space = max(text.rfind(" ", start, start + most), text.rfind("\n", start, start + most))
+            space = max(text.rfind(mark, start, start + most) for mark in " \n")
             cut = space if space > start else start + most
             yield start, cut
             start = cut + (cut == space)
-        yield from _trimmed(text, start, end)
+        yield _trimmed(text, start, end)
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), end - len(piece) + len(piece.rstrip())

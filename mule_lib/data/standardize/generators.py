@@ -1,4 +1,4 @@
-"""Language models that write data: an OpenAI-compatible endpoint, a local model, or recorded replies.
+"""Language models that write data: an OpenAI-compatible endpoint or a local model, behind a cache of paid replies.
 
 Base URL and key come from OPENAI_BASE_URL and OPENAI_API_KEY. The key is sent to that endpoint and nowhere else: not
 into a name, a file, a log or an error.
@@ -11,7 +11,6 @@ import math
 import os
 import re
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from tqdm import tqdm
 from mule_lib.data.text import is_refusal
 
 PROBE_SECONDS = 4.0  # for connecting, and for reading
+TIMEOUT, RETRIES = 120.0, 5  # seconds; by the `openai` client: 408, 409, 429, 5xx and lost connections
 GIVE_UP_AFTER = 10  # failed requests in a row
 # Answers after which no other request would do better, by class or code.
 FATAL = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
@@ -33,11 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class GeneratorError(RuntimeError):
-    """A back end cannot go on; the message says in one line what to change. Completions so far are kept."""
-
-
-class RequestError(Exception):
-    """One request has no answer after all retries; the next run asks it again."""
+    """A model cannot be asked on; the message says in one line what to change. Completions so far are kept."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +52,20 @@ class Request:
         shape = [self.messages, self.form.model_json_schema(), self.max_tokens, self.temperature, self.seed]
         return hashlib.sha256(json.dumps([generator, *shape], sort_keys=True).encode()).hexdigest()
 
-    def most_tokens(self) -> int:
-        """What it may cost: an estimate of prompt and schema, and a full reply."""
-        return self.prompt_tokens() + _tokens(str(self.form.model_json_schema())) + self.max_tokens
-
     def prompt_tokens(self) -> int:
-        """An estimate where a server counts none: one token for three bytes, more than most tokenizers need."""
-        return _tokens("".join(message["content"] for message in self.messages))
+        """An estimate for messages and schema."""
+        return _tokens("".join(message["content"] for message in self.messages) + str(self.form.model_json_schema()))
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode()) // 3 + 1  # one for three bytes, more than most tokenizers need
 
 
 @dataclass(frozen=True)
 class Completion:
-    """One paid answer: text, why it ended (`stop`, `length`, `content_filter`, ...), an explicit refusal, tokens.
+    """One paid answer and what is made of it: either `data` that fits the form, or `refused`, or an `error`.
 
-    What is made of it: exactly one holds of `data` that fits the form, `refused`, and an `error`.
+    `finish` says why it ended (`stop`, `length`, `content_filter`, ...). One with an error from the start is not kept.
     """
 
     text: str = ""
@@ -82,50 +78,40 @@ class Completion:
     error: str | None = None
 
 
-PAID = "text", "finish", "refusal", "prompt_tokens", "completion_tokens"
-
-
 @dataclass
 class CachedGenerator:
     """Asks `answer` for what is not kept yet; `name` goes into the records' provenance.
 
-    `answer` takes up to `batch_size` requests, in `concurrency` threads; `probe` is called once before. Nothing of a
-    step is sent that could pass `budget_tokens` (in all runs together). Paid completions are kept by key, in memory or
-    in a file of JSON lines that only grows (`path`); a line that a kill cut short is passed over with a warning.
+    `answer` takes up to `batch_size` requests, in `concurrency` threads; `probe` is called before each batch. Nothing
+    of a batch is sent that could pass `budget_tokens` (in all runs together). Paid completions are kept by key in a
+    file of JSON lines that only grows (`path`); a line that a kill cut short is passed over with a warning.
     """
 
     name: str
     answer: Callable[[Sequence[Request]], list[Completion]]
-    path: str | os.PathLike | None = None
+    path: str | os.PathLike
     budget_tokens: float = math.inf
     concurrency: int = 1
     batch_size: int = 1
-    probe: Callable[[], None] | None = None
-    progress: bool = False
+    probe: Callable[[], None] = lambda: None
 
     def __post_init__(self):
-        self.kept: dict[str, Completion] = {}
-        self.spent: Counter[str] = Counter()  # tokens by generator, in all runs
-        self.lock, broken = threading.Lock(), 0
-        lines = Path(self.path).read_bytes().split(b"\n") if self.path and Path(self.path).is_file() else []
-        for line in filter(None, lines):
+        self.path, self.lock, self.kept = Path(self.path), threading.Lock(), {}
+        for line in filter(None, self.path.read_bytes().split(b"\n") if self.path.is_file() else []):
             try:
-                self._add(json.loads(line))
+                row = json.loads(line)
+                self.kept[row["key"]] = Completion(**row["reply"])
             except (ValueError, KeyError, TypeError):
-                broken += 1
-        if broken:
-            log.warning("%s: %d lines hold no reply; their requests are asked again", self.path, broken)
+                log.warning("%s: a line holds no reply; its request is asked again", self.path)
 
-    def keep(self, request: Request, completion: Completion) -> None:
+    def keep(self, key: str, request: Request, completion: Completion) -> None:
         """On return the completion survives a kill. Raises GeneratorError where the disk does not take it."""
-        row = {"key": request.key(self.name), "generator": self.name, "messages": request.messages}
-        row["reply"] = {name: getattr(completion, name) for name in PAID}
+        reply = {name: value for name, value in vars(completion).items() if name not in ("data", "refused", "error")}
+        row = {"key": key, "generator": self.name, "messages": request.messages, "reply": reply}
         with self.lock:
-            self._add(row)
-            if not self.path:
-                return
+            self.kept[key] = completion
             try:
-                Path(self.path).parent.mkdir(parents=True, exist_ok=True)
+                self.path.parent.mkdir(parents=True, exist_ok=True)
                 with open(self.path, "ab") as file:
                     # The new line first: a kill may have cut the line before it.
                     file.write(("\n" + json.dumps(row, ensure_ascii=False)).encode())
@@ -133,17 +119,6 @@ class CachedGenerator:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise GeneratorError(f"{self.path}: a paid reply cannot be written ({error.strerror})") from None
-
-    def _add(self, row: dict) -> None:
-        if row["key"] not in self.kept:
-            paid = self.kept[row["key"]] = Completion(**row["reply"])
-            self.spent[row["generator"]] += paid.prompt_tokens + paid.completion_tokens
-
-    def check(self) -> None:
-        """Raise GeneratorError where the back end cannot be asked at all; it costs no tokens."""
-        if self.probe:
-            self.probe()
-            self.probe = None
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         """One completion per request, in order; a request that failed after all retries has an error.
@@ -157,37 +132,35 @@ class CachedGenerator:
 
     def _ask(self, missing: Mapping[str, Request]) -> dict[str, Completion]:
         """Ask and keep; those that failed, by key."""
-        self.check()
-        spent, tokens = self.spent[self.name], sum(request.most_tokens() for request in missing.values())
+        self.probe()
+        spent = sum(paid.prompt_tokens + paid.completion_tokens for paid in self.kept.values())
+        tokens = sum(request.prompt_tokens() + request.max_tokens for request in missing.values())
         if spent + tokens > self.budget_tokens:
             what = f"budget_tokens={self.budget_tokens}: {spent} are spent and the next requests may take {tokens}"
             raise GeneratorError(f"{what}; raise it and start again to go on")
 
-        def ask_and_keep(batch: Sequence[str]) -> None:
-            requests = [missing[key] for key in batch]
-            for request, completion in zip(requests, self.answer(requests), strict=True):
-                self.keep(request, completion)
+        def ask_and_keep(batch: Sequence[str]) -> dict[str, Completion]:
+            answered = dict(zip(batch, self.answer([missing[key] for key in batch]), strict=True))
+            for key, completion in answered.items():
+                if not completion.error:
+                    self.keep(key, missing[key], completion)
+            return {key: completion for key, completion in answered.items() if completion.error}
 
         keys, failed, in_a_row = list(missing), {}, 0
         batches = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
-        step = missing[keys[0]].id.split("/")[0]
-        bar = tqdm(total=len(keys), desc=step, mininterval=5, disable=not self.progress)
+        bar = tqdm(total=len(keys), desc=missing[keys[0]].id.split("/")[0], mininterval=5, disable=None)
         with bar, ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for group in batches[:1], batches[1:]:  # one alone: an unknown model shows before many requests are out
                     asked = {pool.submit(ask_and_keep, batch): batch for batch in group}
                     for future in as_completed(asked):
                         bar.update(len(asked[future]))
-                        try:
-                            future.result()
-                            in_a_row = 0
-                        except RequestError as error:
-                            in_a_row += 1
-                            failed |= dict.fromkeys(asked[future], Completion(error=str(error)))
-                            if in_a_row >= GIVE_UP_AFTER:
-                                raise GeneratorError(
-                                    f"{in_a_row} requests in a row failed, the last: {error}"
-                                ) from None
+                        lost = future.result()
+                        failed |= lost
+                        in_a_row = in_a_row + 1 if lost else 0
+                        if in_a_row >= GIVE_UP_AFTER:
+                            last = next(reversed(lost.values())).error
+                            raise GeneratorError(f"{in_a_row} requests in a row failed, the last: {last}")
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # what is under way is paid for: it is waited for and kept
                 raise
@@ -211,10 +184,6 @@ def interpret(request: Request, completion: Completion) -> Completion:
     return replace(completion, data=data)
 
 
-def _tokens(text: str) -> int:
-    return len(text.encode()) // 3 + 1
-
-
 def local(name: str, write: Callable[[Sequence, int], list[str]], **options) -> CachedGenerator:
     """A local model: `write` continues chats greedily, up to so many tokens each; `name` says which weights it has."""
 
@@ -226,53 +195,44 @@ def local(name: str, write: Callable[[Sequence, int], list[str]], **options) -> 
     return CachedGenerator(f"local:{name}", answer, **{"batch_size": 16, **options})
 
 
-def replay(path: str | os.PathLike, name: str = "") -> CachedGenerator:
-    """Recorded replies under their generator's name, without a key or a model; `name` picks one of several generators.
-
-    Raises GeneratorError for a file without replies of it, and (later) for a request not recorded.
-    """
-
-    def answer(requests: Sequence[Request]) -> list[Completion]:
-        question = " ".join(requests[0].messages[-1]["content"].split())[:80]
-        raise GeneratorError(f"{path} has no reply to {question!r}; record it with that generator first")
-
-    generator = CachedGenerator(name, answer, path)
-    generator.name = name or next(iter(generator.spent), "")
-    if generator.name not in generator.spent:
-        known = ", ".join(sorted(generator.spent)) or "nothing"
-        raise GeneratorError(f"replay_file={str(path)!r} holds no reply of {generator.name!r}, but of {known}")
-    return generator
-
-
-def endpoint(model: str, *, timeout: float = 120.0, retries: int = 5, **options) -> CachedGenerator:
-    """A model behind OPENAI_BASE_URL; the `openai` client retries 408, 409, 429, 5xx and lost connections."""
-    calls = _Endpoint(model, timeout, retries)
+def endpoint(model: str, **options) -> CachedGenerator:
+    """A model behind OPENAI_BASE_URL."""
+    calls = _Endpoint(model)
     return CachedGenerator(f"openai:{model}", calls.answer, probe=calls.probe, **{"concurrency": 8, **options})
 
 
 @dataclass
 class _Endpoint:
     model: str
-    timeout: float
-    retries: int
+    client: openai.OpenAI | None = None  # from the probe on
     structured: bool = True  # until the server takes no `response_format`
 
     def probe(self) -> None:
-        """Connect. Raises GeneratorError for a bad environment, an endpoint that does not answer, a refused key."""
-        self.url, self.key = credentials()
-        self.client = openai.OpenAI(api_key=self.key, base_url=self.url, timeout=self.timeout, max_retries=self.retries)
-        asking = self.client.with_options(timeout=PROBE_SECONDS, max_retries=0)
+        """Connect, once. Raises GeneratorError for a bad environment, an endpoint that is silent, a refused key."""
+        if self.client:
+            return
+        self.url = (os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1").rstrip("/")
+        self.key = os.environ.get("OPENAI_API_KEY", "")
+        # No user and no query: HTTP libraries log whole URLs. Neither message shows what may be secret.
+        if not re.fullmatch(r"https?://(\[[\da-fA-F:]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?", self.url):
+            what = "is no URL such as http://localhost:8000/v1, without a user or a query"
+            raise GeneratorError(f"OPENAI_BASE_URL {what}")
+        if not re.fullmatch("[!-~]+", self.key):
+            what = "is not set, or holds white space or a character outside ASCII"
+            raise GeneratorError(f"OPENAI_API_KEY {what}; where no key is needed, set it to any word")
+        client = openai.OpenAI(api_key=self.key, base_url=self.url, timeout=TIMEOUT, max_retries=RETRIES)
+        asking = client.with_options(timeout=PROBE_SECONDS, max_retries=0)
         try:  # an empty request: a server that takes our key and model finds fault with it
             asking.chat.completions.create(model=self.model, messages=[], max_tokens=1)
         except (openai.APIConnectionError, openai.InternalServerError) as error:
             reason = self._plain(error.__cause__ or error)
             raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
         except (openai.APIError, *NONSENSE) as error:
-            if isinstance(meaning := self._meaning(error), GeneratorError):
-                raise meaning from None
+            self._failed(error)
+        self.client = client
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        """The answer to one request. Raises RequestError, or GeneratorError where no other would do better."""
+        """The answer to one request, or why it has none. Raises GeneratorError where no other would do better."""
         [request] = requests
         sent = {"messages": list(request.messages), "max_tokens": request.max_tokens}
         sent |= {"temperature": request.temperature} | ({} if request.seed is None else {"seed": request.seed})
@@ -290,14 +250,14 @@ class _Endpoint:
             if getattr(error, "status_code", 0) in (400, 422) and structured and "response_format" in str(error):
                 self.structured = False
                 return self.answer(requests)
-            raise self._meaning(error) from None
+            return [self._failed(error)]
 
-    def _meaning(self, error: Exception) -> Exception:
+    def _failed(self, error: Exception) -> Completion:
         if isinstance(error, FATAL) or getattr(error, "code", None) in FATAL_CODES:
             check = "check OPENAI_API_KEY, OPENAI_BASE_URL (with its /v1) and generator_model"
-            return GeneratorError(f"{self.url} refuses {self.model!r}: {self._plain(error)}; {check}")
+            raise GeneratorError(f"{self.url} refuses {self.model!r}: {self._plain(error)}; {check}") from None
         what = self._plain(error) if isinstance(error, openai.APIError) else "answered with what is no chat completion"
-        return RequestError(f"{self.url} (up to {self.retries} retries): {what}")
+        return Completion(error=f"{self.url} (up to {RETRIES} retries): {what}")
 
     def _plain(self, error: object) -> str:
         return " ".join(self._without_key(str(error)).split())[:300]
@@ -306,16 +266,3 @@ class _Endpoint:
         # A key as short as "none" would take ordinary words away; nothing secret is that short.
         text = text.encode("utf-8", "replace").decode()
         return text.replace(self.key, "[key]") if len(self.key) >= 8 else text
-
-
-def credentials() -> tuple[str, str]:
-    """URL and key of the endpoint, from the environment. Raises GeneratorError in one line that shows no secret."""
-    url = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    key = os.environ.get("OPENAI_API_KEY", "")
-    # No user and no query: HTTP libraries log whole URLs.
-    if not re.fullmatch(r"https?://(\[[\da-fA-F:]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?(/[^\s?#@]*)?", url):
-        raise GeneratorError("OPENAI_BASE_URL is no URL such as http://localhost:8000/v1, without a user or a query")
-    if not re.fullmatch("[!-~]+", key):
-        what = "is not set, or holds white space or a character outside ASCII"
-        raise GeneratorError(f"OPENAI_API_KEY {what}; where no key is needed, set it to any word")
-    return url.rstrip("/"), key

@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from mule_lib.data.items import ChoiceItem
 from mule_lib.data.prepare import REFUSAL_OPTION  # the paper's own example of a refusal option (5.1)
@@ -34,62 +35,51 @@ class Pair:
     split: str = ""
 
 
-# Of a unit and an entry of its reply: why the source does not bear it out, and the pair's other fields.
-Origin = Callable[[str, object], tuple[Fault, dict]]
-
-
 def _written(
-    job: Job, step: str, prompt: str, slots: Mapping[str, Mapping], origin: Origin, restricted: Sequence[str] = ()
-) -> Iterator[Pair]:
-    """The pairs of all replies that can be used."""
+    job: Job, step: str, prompt: str, slots: Mapping[str, Mapping], support: Callable | None = None,
+    restricted: Sequence[str] = (),
+) -> Iterator[tuple[str, Any, Pair]]:  # fmt: skip
+    """Unit, entry and pair of all replies that can be used; `support` says why a source does not bear an entry out."""
     for unit, reply in job.ask(step, prompt, slots):
         many = hasattr(reply, "pairs")
         for n, entry in enumerate(reply.pairs if many else [reply], 1):
             text = {"question": entry.question.strip(), "answer": entry.answer.strip()}
-            unsupported, more = origin(unit, entry)
-            wrong = fault(**text) or restricted_fault(" ".join(text.values()), restricted) or unsupported
+            wrong = fault(**text) or restricted_fault(" ".join(text.values()), restricted)
+            wrong = wrong or (support(unit, entry) if support else None)
             if job.passes(step, wrong, unit=unit, **text, quote=getattr(entry, "quote", "")):
-                fields = {"id": f"{unit}#{n}" if many else unit, "prompt_id": prompt_file(prompt).id, **more}
-                yield Pair(step=step, **text, **fields)
+                name = f"{unit}#{n}" if many else unit
+                yield unit, entry, Pair(name, step, **text, source=unit, prompt_id=prompt_file(prompt).id)
 
 
 def passage_pairs(
-    job: Job, cut: Sequence[Chunk], step: str, focus: str, known: Sequence[str] = (), restricted: Sequence[str] = ()
+    job: Job, cut: Sequence[Chunk], step: str, focus: str, restricted: Sequence[str] = ()
 ) -> Iterator[Pair]:
     """Up to `pairs_per_chunk` pairs of each chunk that stand alone and that their quoted words bear out.
 
-    `focus` says what about, `known` are words that questions may name although the chunk does not, and a pair that
-    names a `restricted` term is rejected. A pair's span is that of its quote in the cleaned source.
+    `focus` says what about. A pair's span is that of its quote in the cleaned source.
     """
     by_id, same = {chunk.id: chunk for chunk in cut}, {"count": job.p.pairs_per_chunk, "focus": focus}
     slots = {c.id: {**same, "source": c.title or "an untitled text", "passage": c.text} for c in cut}
 
-    def origin(unit, entry):
-        chunk, place = by_id[unit], find_quote(entry.quote, by_id[unit].text)
-        if place is None:
-            return ("quote_not_found", entry.quote), {}
-        names = [*known, chunk.title]
-        wrong = support_fault(entry.question, entry.answer, quote=entry.quote, source=chunk.text, known=names)
+    def support(unit: str, entry) -> Fault:
+        missing = find_quote(entry.quote, by_id[unit].text) is None
+        return ("quote_not_found", entry.quote) if missing else support_fault(entry.answer, entry.quote)
+
+    for unit, entry, pair in _written(job, step, "qa", slots, support, restricted):
+        chunk = by_id[unit]
+        start, end = find_quote(entry.quote, chunk.text)
         # The source with the chunk: a book of a million characters is no unit that is held out.
-        source, span = f"{chunk.source}:{chunk.start}-{chunk.end}", (chunk.start + place[0], chunk.start + place[1])
-        return wrong, {"source": source, "span": span, "passage": Passage(chunk.text, place), "subject": chunk.title}
+        source, span = f"{chunk.source}:{chunk.start}-{chunk.end}", (chunk.start + start, chunk.start + end)
+        passage = Passage(chunk.text, (start, end))
+        yield replace(pair, source=source, span=span, passage=passage, subject=chunk.title)
 
-    return _written(job, step, "qa", slots, origin, restricted)
 
-
-def open_pairs(job: Job, items: Sequence[ChoiceItem]) -> Iterator[Pair]:
+def open_pairs(job: Job, items: Sequence[ChoiceItem]) -> list[Pair]:
     """Multiple-choice questions as open ones (Section 5.1 asks WMDP openly); the right option bears the answer out."""
-    by_id = {item.id: item for item in items}
-    slots = {
-        i.id: {"question": i.question, "options": "; ".join(i.options), "answer": i.options[i.answer]} for i in items
-    }
-
-    def origin(unit, entry):
-        item, source = by_id[unit], " ".join([by_id[unit].question, *by_id[unit].options])
-        wrong = support_fault(entry.question, entry.answer, quote=item.options[item.answer], source=source)
-        return wrong, {"source": unit, "subject": item.subject}
-
-    return _written(job, "open questions", "open_question", slots, origin)
+    right, subjects = {i.id: i.options[i.answer] for i in items}, {i.id: i.subject for i in items}
+    slots = {i.id: {"question": i.question, "options": "; ".join(i.options), "answer": right[i.id]} for i in items}
+    written = _written(job, "open questions", "open_question", slots, lambda u, e: support_fault(e.answer, right[u]))
+    return [replace(pair, subject=subjects[unit]) for unit, _, pair in written]
 
 
 def neighbor_concepts(job: Job) -> dict[str, str]:
@@ -111,14 +101,11 @@ def neighbor_concepts(job: Job) -> dict[str, str]:
     return dict(kept.values())
 
 
-def concept_pairs(job: Job, concepts: Mapping[str, str]) -> Iterator[Pair]:
+def concept_pairs(job: Job, concepts: Mapping[str, str]) -> list[Pair]:
     """`pairs_per_concept` pairs of each concept in the same form as all others; no source bears them out."""
     slots = {name: {"concept": concept, "count": job.p.pairs_per_concept} for name, concept in concepts.items()}
-
-    def origin(unit, _):
-        return None, {"source": unit, "subject": concepts[unit]}
-
-    return _written(job, "neighbor pairs", "neighbor_qa", slots, origin, job.texts["restricted"])
+    written = _written(job, "neighbor pairs", "neighbor_qa", slots, restricted=job.texts["restricted"])
+    return [replace(pair, subject=concepts[unit]) for unit, _, pair in written]
 
 
 def counterparts(
@@ -129,17 +116,13 @@ def counterparts(
     `concepts` lie next to the domain (Obj2), `prefixes` by pair id open its answer (Obj3). A pair whose counterpart was
     rejected has none.
     """
-    by_id, ending = {pair.id: pair for pair in pairs}, f"~{objective}"
-    slots = {
-        p.id: {"question": p.question, "answer": p.answer, "concepts": concepts, "prefix": prefixes[p.id]}
-        for p in pairs
+    same, by_id = {"concepts": concepts}, {pair.id: pair for pair in pairs}
+    slots = {p.id: {**same, "question": p.question, "answer": p.answer, "prefix": prefixes[p.id]} for p in pairs}
+    step, restricted = f"{objective} anchors", job.texts["restricted"]
+    return {
+        unit: replace(pair, id=f"{unit}~{objective}", source=f"counterpart of {unit}", split=by_id[unit].split)
+        for unit, _, pair in _written(job, step, f"anchor_{objective}", slots, restricted=restricted)
     }
-
-    def origin(unit, _):
-        return None, {"id": unit + ending, "source": f"counterpart of {unit}", "split": by_id[unit].split}
-
-    made = _written(job, f"{objective} anchors", f"anchor_{objective}", slots, origin, job.texts["restricted"])
-    return {pair.id.removesuffix(ending): pair for pair in made}
 
 
 def choice_items(job: Job, pairs: Sequence[Pair]) -> list[ChoiceItem]:

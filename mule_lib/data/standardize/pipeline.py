@@ -1,30 +1,38 @@
-"""Sections 3.2 and 3.3 from end to end: sources to pairs, each in one split; pairs to records and evaluation sets."""
+"""`mule standardize` (Sections 3.2, 3.3): sources to pairs, each in one split; pairs to records, sets and a folder."""
 
+import hashlib
+import json
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain, cycle
+from pathlib import Path
 
 from mule_lib import prompts
-from mule_lib.data import Benchmark, records
-from mule_lib.data.attacks import fill_template, in_turn
+from mule_lib.data import Benchmark, attacks, records, save
+from mule_lib.data.files import write_json, write_jsonl, write_text
 from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.published import RawText, articles, is_knowledge, read_set
 from mule_lib.data.raw_formats import raw_records
 from mule_lib.data.records import Record
-from mule_lib.data.standardize import attacker, pairs
-from mule_lib.data.standardize.ask import Job, Standardize
+from mule_lib.data.standardize import attacker, generators, pairs
+from mule_lib.data.standardize.ask import PROMPTS, Job, Standardize, prompt_file
 from mule_lib.data.standardize.checks import find_duplicates
 from mule_lib.data.standardize.chunks import Chunk, chunks
 from mule_lib.data.standardize.pairs import Pair
+from mule_lib.params import repository_path
 
 TRAINED = ("train", "validation")
 # What each objective refuses, and what it opposes to that (Section 3.3).
 ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
 MIN_CHUNK = 200
 SHOWN_CONCEPTS = 8  # neighbouring concepts named to the LLM that writes Obj2's counterparts
+HEADER = "standardize.json"
+TARGET_TOKENS = 32  # that the attacked model writes
 Parts = Mapping[str, list[Pair]]  # pairs by split
+# A model's identity, and how it continues chats (the last message perhaps its own beginning) up to so many tokens.
+LoadModel = Callable[[str], tuple[str, Callable[[list, int], list[str]]]]
 
 
 class StandardizeError(ValueError):
@@ -64,6 +72,90 @@ class Standardized:
     tried: list[attacker.Tried]
 
 
+def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = False) -> Standardized | None:
+    """Load the sources, say what will be asked, ask, write the data folder; a dry run stops before it asks.
+
+    `load_model` serves `generator: local` and the model under attack. Raises StandardizeError, the loaders' errors and
+    GeneratorError; an endpoint that cannot be asked is refused before the sources are read.
+    """
+    folder, job, target = repository_path(p.out_dir), Job(p, None), None
+    check_folder(folder, p)
+    kept = {"path": folder / "replies.jsonl", "budget_tokens": p.budget_tokens}
+    if not dry_run and p.generator == "local":
+        job.generator = generators.local(*load_model(p.generator_model), **kept)
+    elif not dry_run:
+        job.generator = generators.endpoint(p.generator_model, concurrency=p.concurrency, **kept)
+        if not job.generator.kept:
+            job.generator.probe()
+    sources = Sources.load(p)
+    forget, general = drawn_chunks(sources, p)
+    fields, questions = len(job.texts["taxonomy"]), len(sources.questions)
+    requests = len(forget) + len(general) + questions + fields * (1 + p.concepts_per_field)
+    print(
+        f"{len(forget)} chunks to forget, {len(general)} general ones, {questions} multiple-choice questions, {fields} "
+        f"fields of the taxonomy: {requests} requests, then counterparts, choices and attacks for what they give; "
+        f"at most {p.budget_tokens / 1e6:.2f} million tokens"
+    )
+    if dry_run:
+        return None
+    if p.attacker_rounds:
+        _, write = load_model(p.attacker_target)
+
+        def target(attacked):
+            chats = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in attacked]
+            return write(chats, TARGET_TOKENS)
+
+    try:
+        made = standardize(job, sources, target=target)
+    except StandardizeError as error:
+        write_books(folder, job)
+        raise StandardizeError(f"{error} ({folder / 'rejected.jsonl'})") from None
+    write_standardized(folder, made, job, sources)
+    print(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.md'}")
+    return made
+
+
+def check_folder(folder: Path, p: Standardize) -> None:
+    """Raise StandardizeError where the folder holds data of other parameters, naming what differs."""
+    file, now = folder / HEADER, p.identity()
+    before = json.loads(file.read_text("utf-8"))["params"] if file.exists() else now
+    if changed := [f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]:
+        what = f"out_dir={str(folder)!r} holds data of other parameters ({'; '.join(changed)})"
+        raise StandardizeError(f"{what}; choose another out_dir")
+
+
+def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
+    """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last.
+
+    The header says what the data was made from, without times and machines: the same replies give the same file.
+    """
+    save(folder, made.benchmark, raw=made.raw)
+    if made.tried:
+        write_jsonl(folder / "attacker.jsonl", map(asdict, made.tried))
+        write_text(folder / "attacker.csv", attacker.rounds_table(made.tried).to_csv(index=False))
+    write_books(folder, job)
+    header = {
+        "params": job.p.identity(),
+        "generator": job.generator.name,
+        "prompts": [prompt_file(name).id for name in PROMPTS],
+        "sources": {
+            name: {"n": len(each), "sha256": hashlib.sha256("".join(map(repr, each)).encode()).hexdigest()}
+            for name, each in vars(sources).items()
+        },
+        "tokens": dict(job.tokens),
+        "counts": made.benchmark.counts(),
+    }
+    write_json(folder / HEADER, header)
+
+
+def write_books(folder: Path, job: Job) -> None:
+    """Write rejected.jsonl and the yields (summary.csv, summary.md); also what is left when a standardization fails."""
+    write_jsonl(folder / "rejected.jsonl", job.rejected)
+    table = job.summary()
+    write_text(folder / "summary.csv", table.to_csv(index=False))
+    write_text(folder / "summary.md", table.set_index("step").T.to_markdown() + "\n")
+
+
 def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = None) -> Standardized:
     """Everything of a benchmark from its sources; the same sources, parameters and replies give the same data.
 
@@ -83,7 +175,7 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
             f"nothing was accepted for {', '.join(empty)}; ask for more (forget_chunks, general_articles, questions, "
             "concepts_per_field) or see rejected.jsonl for the reasons"
         )
-    flat = [template for family in job.texts["prefixes"]["train"].values() for template in family]
+    flat = list(chain(*job.texts["prefixes"]["train"].values()))
     attacked = [pair for split in TRAINED for pair in parts[f"obj3/{split}"]]
     tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
     templates = {pair.id: template for pair, template in zip(attacked, cycle(flat), strict=False)}
@@ -117,30 +209,29 @@ def collect(job: Job, sources: Sources) -> Parts:
 
     Every forget chunk, article and concept serves one split and one objective, so Obj3's questions are not Obj1's.
     """
-    p, topic, restricted = job.p, job.texts["topic"], job.texts["restricted"]
-    forget, general = drawn_chunks(sources, p)
+    p, topic, restricted, part_of = job.p, job.texts["topic"], job.texts["restricted"], {}
     trained = {"train": 1 - 2 * p.evaluation_share - p.validation_share, "validation": p.validation_share}
-    shares = {f"{objective}/{split}": share / len(ROLES) for objective in ROLES for split, share in trained.items()}
-    if not sources.questions:
-        shares["attack"] = p.evaluation_share
-    part_of = assign([chunk.id for chunk in forget], shares, seed=p.seed, what="forget_chunks")
-    shares = {f"general/{split}": share for split, share in trained.items()} | {
-        "general/evaluation": p.evaluation_share
-    }
-    part_of |= assign([chunk.id for chunk in general], shares, seed=p.seed, what="general_articles")
+
+    def divide(what: str, units: Sequence[str], kinds: Sequence[str], **evaluation: float) -> None:
+        shares = {f"{kind}/{split}": share / len(kinds) for kind in kinds for split, share in trained.items()}
+        part_of.update(assign(units, shares | evaluation, seed=p.seed, what=what))
+
+    forget, general = drawn_chunks(sources, p)
+    shares = {} if sources.questions else {"attack": p.evaluation_share}
+    divide("forget_chunks", [chunk.id for chunk in forget], list(ROLES), **shares)
+    shares = {"general/evaluation": p.evaluation_share}
+    divide("general_articles", [chunk.id for chunk in general], ["general"], **shares)
     shares = {"evaluation": 1, "attack": 1} if sources.questions else {}
-    part_of |= assign([item.id for item in sources.questions], shares, seed=p.seed, what="questions")
+    divide("questions", [item.id for item in sources.questions], [], **shares)
     focus, world = f"what is particular to {topic}", "what is worth knowing about the world"
     placed = [
-        *pairs.passage_pairs(job, forget, "forget pairs", focus, known=[topic, *restricted]),
-        *pairs.passage_pairs(job, general, "general pairs", world, restricted=restricted),
+        *pairs.passage_pairs(job, forget, "forget pairs", focus),
+        *pairs.passage_pairs(job, general, "general pairs", world, restricted),
         *pairs.open_pairs(job, sources.questions),
     ]
     concepts = pairs.neighbor_concepts(job)
-    shares = {f"neighbor/{split}": share for split, share in trained.items()}
-    shares["neighbor/evaluation"] = 2 * p.evaluation_share
-    part_of |= assign(list(concepts), shares, seed=p.seed, what="neighbor concepts")
-    placed = [*placed, *pairs.concept_pairs(job, concepts)]
+    divide("neighbor concepts", list(concepts), ["neighbor"], **{"neighbor/evaluation": 2 * p.evaluation_share})
+    placed += pairs.concept_pairs(job, concepts)
     placed = [replace(pair, split=part_of[pair.id.rsplit("#", 1)[0]]) for pair in placed]
     # What evaluates stays, what trains yields to it; the sort is stable.
     placed.sort(key=lambda pair: (pair.split.endswith(TRAINED), pair.split.endswith("train")))
@@ -168,7 +259,7 @@ def assign(units: Sequence[str], shares: Mapping[str, float], *, seed: int, what
         step = 1 if sum(counts.values()) < len(units) else -1
         free = [part for part in counts if step > 0 or counts[part] > 1]
         counts[max(free, key=lambda part: step * (exact[part] - counts[part]))] += step
-    shuffled = random.Random(f"split/{what}/{seed}").sample(list(units), len(units))
+    shuffled = random.Random(f"split/{what}/{seed}").sample(units, len(units))
     return dict(zip(shuffled, (part for part, count in counts.items() for _ in range(count)), strict=True))
 
 
@@ -194,12 +285,11 @@ def _counterparts(job: Job, parts: Parts, templates: Mapping[str, str]) -> dict[
     concepts = list(dict.fromkeys(pair.subject for pair in parts["neighbor/train"]))[:SHOWN_CONCEPTS]
     before, made = list(chain(*parts.values())), {}
     for objective in ROLES:
-        for split in TRAINED:
-            own = parts[f"{objective}/{split}"]
-            # The sources were shuffled, so the first ones are as good as any.
-            first = own[: round(job.p.anchor_share * len(own))]
-            prefixes = {pair.id: _prefix(job, pair, templates.get(pair.id, "")) for pair in first}
-            made |= pairs.counterparts(job, first, objective, concepts=", ".join(concepts), prefixes=prefixes)
+        every = [parts[f"{objective}/{split}"] for split in TRAINED]
+        # The sources were shuffled, so the first ones are as good as any.
+        first = [pair for own in every for pair in own[: round(job.p.anchor_share * len(own))]]
+        prefixes = {pair.id: _prefix(job, pair, templates.get(pair.id, "")) for pair in first}
+        made |= pairs.counterparts(job, first, objective, concepts=", ".join(concepts), prefixes=prefixes)
     kept = without_duplicates(job, list(made.values()), before=before)
     return {unit: pair for unit, pair in made.items() if pair in kept}
 
@@ -238,42 +328,40 @@ def _records(
 
 
 def _prefix(job: Job, pair: Pair, template: str) -> str:
-    return fill_template(template, question=pair.question, topic=job.texts["topic"], answer=pair.answer)
+    return attacks.fill_template(template, question=pair.question, topic=job.texts["topic"], answer=pair.answer)
 
 
 def _sets(
     job: Job, sources: Sources, parts: Parts, choices: Sequence[ChoiceItem], tried: Sequence[attacker.Tried]
 ) -> EvaluationSets:
-    topic, families = job.texts["topic"], job.texts["prefixes"][job.p.evaluation_prefixes]
+    topic, families = job.texts["topic"], job.texts["prefixes"]["train"]
     templates = [(family, template) for family, group in families.items() for template in group]
-    if tried and job.p.evaluation_prefixes == "train":
-        # As many as there are families' own, the best first: a per-sample attack finds one for every question.
-        gains = sorted((one for one in attacker.best(tried).values() if one.round), key=lambda one: -one.score)
-        unique = list(dict.fromkeys(one.template for one in gains))
-        templates += [("optimised", template) for template in unique[: len(templates)]]
+    # As many as there are families' own, the best first: a per-sample attack finds one for every question.
+    gains = sorted((one for one in attacker.best(tried).values() if one.round), key=lambda one: -one.score)
+    unique = list(dict.fromkeys(one.template for one in gains))
+    templates += [("optimised", template) for template in unique[: len(templates)]]
 
-    def items(part: str, kind: str, subject: str) -> tuple[OpenItem, ...]:
+    def items(part: str, kind: str, subject: str = topic) -> tuple[OpenItem, ...]:
         return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in parts[part])
 
     return EvaluationSets(
         benchmark=job.p.benchmark,
         topic=topic,
-        forget=tuple(sources.published) or items("evaluation", "forget", topic),
+        forget=tuple(sources.published) or items("evaluation", "forget"),
         general=items("general/evaluation", "general", "Wikipedia"),
         neighbor=tuple(choices),
-        attack=in_turn(items("attack", "attack", topic), templates, topic=topic),
+        attack=attacks.in_turn(items("attack", "attack"), templates, topic=topic),
         mmlu=tuple(sources.mmlu),
-        controls=in_turn(items("neighbor/evaluation", "control", topic), templates, topic=topic, control=True),
+        controls=attacks.in_turn(items("neighbor/evaluation", "control"), templates, topic=topic, control=True),
     )
 
 
 def _check_failed(job: Job) -> None:
-    asked = sum(count["asked"] for count in job.counts.values())
     failed = [row["detail"] for row in job.rejected if row["reason"] == "llm_failed"]
-    if len(failed) > job.p.max_failed * asked:
+    if len(failed) > job.p.max_failed * job.asked.total():
         raise StandardizeError(
-            f"{len(failed)} of {asked} requests have no usable reply (max_failed={job.p.max_failed}), the first: "
-            f"{failed[0]}; start again: what was answered is in the cache"
+            f"{len(failed)} of {job.asked.total()} requests have no usable reply (max_failed={job.p.max_failed}), the "
+            f"first: {failed[0]}; start again: what was answered is in the cache"
         )
 
 
