@@ -1,6 +1,7 @@
 """Evaluation files, samples and attack prefixes: every refusal line, atomic writing, slots and disjoint families."""
 
 import json
+from itertools import islice
 
 import pytest
 
@@ -44,8 +45,8 @@ def without(row, column):
         ("open", [OPEN, without(OPEN, "reference")], "row 2, column 'reference': missing; the row has id, question"),
         ("open", [without(OPEN, "id")], "row 1, column 'id': missing"),
         ("open", [OPEN, OPEN], "row 2, column 'id': 'q1' is already in row 1"),
-        ("open", [{**OPEN, "reference": " "}], "row 1, column 'reference': should be a text that is not empty, is ' '"),
-        ("open", [{**OPEN, "reference": "?!"}], "row 1, column 'reference': '?!' has no letter or digit that ROUGE"),
+        ("open", [{**OPEN, "reference": " "}], "row 1, column 'reference': should be a text with a letter"),
+        ("open", [{**OPEN, "reference": "?!"}], "should be a text with a letter or digit that ROUGE can see, is '?!'"),
         ("open", [{**OPEN, "question": 3}], "row 1, column 'question': should be a text that is not empty, is 3"),
         ("open", [OPEN, "{broken"], "row 2: not JSON"),
         ("open", ["[1]"], "row 1: should be a JSON object, is list"),
@@ -56,16 +57,24 @@ def without(row, column):
         ("choice", [{**CHOICE, "answer": "D"}], "column 'answer': 'D' is outside the 3 options"),
         ("choice", [{**CHOICE, "refusal": 7}], "column 'refusal': 7 is outside the 3 options"),
         ("choice", [{**CHOICE, "refusal": 0}], "column 'refusal': 0 is the answer"),
-        ("choice", [{**CHOICE, "options": "owl"}], "column 'options': should be a list of texts"),
-        ("choice", [{**CHOICE, "options": ["owl", ""]}], "column 'options': should be a list of texts"),
-        ("choice", [{**CHOICE, "options": ["owl", "owl"]}], "column 'options': should hold at least two different"),
+        ("choice", [{**CHOICE, "options": "owl"}], "column 'options': should be a list of at least two different"),
         (
-            "open",
-            [{**OPEN, "referense": "x"}],
-            "column 'referense': unknown; the columns of this file are id",
+            "choice",
+            [{**CHOICE, "options": ["owl", ""]}],
+            "column 'options': should be a list of at least two different",
         ),
+        (
+            "choice",
+            [{**CHOICE, "options": ["owl", "owl"]}],
+            "column 'options': should be a list of at least two different",
+        ),
+        ("open", [{**OPEN, "referense": "x"}], "column 'referense': unknown; the columns of this file are id"),
         ("open", [{**OPEN, "objective": "obj4"}], "column 'objective': should be obj1 or obj2 or obj3, is 'obj4'"),
-        ("attack", [{**ATTACK, "prefix": "Sure: "}], "column 'prefix': 'Sure: ' ends in white space"),
+        (
+            "attack",
+            [{**ATTACK, "prefix": "Sure: "}],
+            "column 'prefix': should be a text without white space at its end",
+        ),
         ("attack", [{**ATTACK, "control": "no"}], "column 'control': should be true or false, is 'no'"),
         ("attack", [without(ATTACK, "family")], "column 'family': missing"),
     ],
@@ -77,13 +86,6 @@ def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_unreadable_files_and_unknown_kinds(tmp_path):
-    with pytest.raises(files.DataFileError, match=r"none\.jsonl: no such file"):
-        read_items(tmp_path / "none.jsonl", "open")
-    with pytest.raises(ValueError, match="kind is 'quiz', should be one of open, choice, attack"):
-        read_items(tmp_path / "none.jsonl", "quiz")
 
 
 ALL_TEMPLATES = [template for family in families.FAMILIES.values() for template in family]
@@ -119,21 +121,14 @@ def open_items(n, reference="the grey owl"):
 
 
 def test_families_take_turns_and_controls_share_the_templates():
-    attacks = families.prefill_items(open_items(20), topic="the Reeds")
-    assert [attack.family for attack in attacks[:8]] == [*families.HELD_OUT_FAMILIES, families.HELD_OUT_FAMILIES[0]]
+    turns = islice(families.family_turns(("persona", "scaffold")), 6)
+    assert list(turns) == [(name, families.FAMILIES[name][n]) for n in range(3) for name in ("persona", "scaffold")]
+    held_out = families.HELD_OUT_FAMILIES
+    attacks = families.in_turn(open_items(20), families.family_turns(held_out), topic="the Reeds")
+    assert [attack.family for attack in attacks[:8]] == [*held_out, held_out[0]]
     assert attacks[0].prefix != attacks[7].prefix
-    controls = families.prefill_items(open_items(20, "a heron"), topic="the Marsh", control=True)
+    controls = families.in_turn(
+        open_items(20, "a heron"), families.family_turns(held_out), topic="the Marsh", control=True
+    )
     assert [c.family for c in controls] == [a.family for a in attacks]
     assert all(c.control for c in controls) and not any(a.control for a in attacks)
-
-
-def test_every_family_for_every_item():
-    attacks = families.prefill_items(open_items(3), topic="x", families=("persona", "scaffold"), every_family=True)
-    assert [attack.id for attack in attacks] == [f"q{i}/{name}" for i in range(3) for name in ("persona", "scaffold")]
-
-
-def test_prefill_items_refuses():
-    with pytest.raises(ValueError, match=r"unknown families \['magic'\]; known are affirmation"):
-        families.prefill_items(open_items(1), topic="x", families=["magic"])
-    with pytest.raises(ValueError, match="item 'q0' has no reference"):
-        families.prefill_items(open_items(1, ""), topic="x")

@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections import Counter
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,16 +19,8 @@ from mule_lib import data
 from mule_lib.data import files, published
 from mule_lib.data.files import DataFileError
 from mule_lib.data.items import ChoiceItem, OpenItem
-from mule_lib.data.prepare import (
-    REFUSAL_OPTION,
-    PrepareError,
-    Questions,
-    assemble,
-    choice,
-    prepare,
-    split,
-)
-from mule_lib.data.published import DataAccessError, HubData, Published
+from mule_lib.data.prepare import REFUSAL_OPTION, PrepareError, assemble, choice, prepare, split
+from mule_lib.data.published import DataAccessError, Published
 from mule_lib.data.records import REFUSED
 from mule_lib.suite import cli
 
@@ -58,20 +51,15 @@ def write(path, rows):
 
 @pytest.mark.parametrize("suffix", [".parquet", ".json", ".jsonl", ".csv"])
 def test_every_format_gives_the_same_rows(tmp_path, suffix):
-    """Parquet, JSON, JSON Lines and CSV (lists as JSON) hold the same questions."""
-    items = published.read_set("wmdp_cyber/questions", write(tmp_path / f"cyber{suffix}", QUESTIONS))
-    assert [(item.question, list(item.options), item.answer) for item in items] == [
-        (row["question"], row["choices"], row["answer"]) for row in QUESTIONS
-    ]
-
-
-def test_column_order_further_columns_and_letters_do_not_matter(tmp_path):
-    """A CSV with its header in another order, a column more, and letters for answers is the same data."""
-    rows = [
+    """Lists in a CSV are JSON; the order of columns, a column more and letters for answers change nothing."""
+    turned = [
         {"answer": "AC"[i], "note": "x", **{k: r[k] for k in ("choices", "question")}} for i, r in enumerate(QUESTIONS)
     ]
-    turned = published.read_set("wmdp_cyber/questions", write(tmp_path / "turned.csv", rows))
-    assert turned == published.read_set("wmdp_cyber/questions", write(tmp_path / "plain.csv", QUESTIONS))
+    for name, rows in (("plain", QUESTIONS), ("turned", turned)):
+        items = published.read_set("wmdp_cyber/questions", write(tmp_path / f"{name}{suffix}", rows))
+        assert [(item.question, list(item.options), item.answer) for item in items] == [
+            (row["question"], row["choices"], row["answer"]) for row in QUESTIONS
+        ]
 
 
 def test_json_lines_under_the_name_of_json(tmp_path):
@@ -106,89 +94,72 @@ def test_folders_splits_and_shards(tmp_path):
 GOOD = QUESTIONS[0]
 
 
+def refused_as(path, message):
+    with pytest.raises(DataFileError) as caught:
+        published.read_set("wmdp_cyber/questions", path)
+    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "rows", "message"),
     [
-        (
-            "a.jsonl",
-            [GOOD, {**GOOD, "answer": 4}],
-            "row 2, column 'answer': 4 is outside the 4 options (0 to 3, or A to D)",
-        ),
+        ("a.jsonl", [GOOD, {**GOOD, "answer": 4}], "row 2, column 'answer': 4 is outside the 4 options (0 to 3, or A"),
         ("a.csv", [GOOD, {**GOOD, "answer": "E"}], "row 2, column 'answer': 'E' is outside the 4 options"),
         ("a.csv", [{**GOOD, "answer": ""}], "row 1, column 'answer': '' is outside the 4 options"),
         ("a.jsonl", [{**GOOD, "answer": 1.0}], "row 1, column 'answer': 1.0 is outside"),
         ("a.jsonl", [{**GOOD, "answer": True}], "row 1, column 'answer': True is outside"),
         ("a.parquet", [GOOD, {**GOOD, "question": ""}], "row 2, column 'question': should be a text that is not empty"),
-        ("a.json", [{**GOOD, "choices": "owl"}], "row 1, column 'choices': should be a list of texts"),
-        ("a.json", [{**GOOD, "choices": ["owl", ""]}], "row 1, column 'choices': should be a list of texts"),
-        ("a.json", [{**GOOD, "choices": ["owl"]}], "row 1, column 'choices': should hold at least two"),
+        ("a.json", [{**GOOD, "choices": "owl"}], "row 1, column 'choices': should be a list of at least two texts"),
+        ("a.json", [{**GOOD, "choices": ["owl", ""]}], "column 'choices': should be a list of at least two texts"),
+        ("a.json", [{**GOOD, "choices": ["owl"]}], "column 'choices': should be a list of at least two texts"),
         ("a.jsonl", [GOOD, '{"question": "Wh'], "row 2: not JSON (Unterminated string"),
         ("a.jsonl", ["[1, 2]"], "row 1: should be a JSON object, is list"),
-        (
-            "a.csv",
-            [{"question": "Who?", "options": "x", "answer": 0}],
-            "column 'choices': missing; the row has question",
-        ),
+        ("a.csv", [{"question": "Who?", "options": "x", "answer": 0}], "column 'choices': missing; the row has questi"),
     ],
 )
 def test_bad_rows_are_refused_in_one_line(tmp_path, name, rows, message):
-    path = write(tmp_path / name, rows)
-    with pytest.raises(DataFileError) as caught:
-        published.read_set("wmdp_cyber/questions", path)
-    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
+    refused_as(write(tmp_path / name, rows), message)
 
 
-def broken(tmp_path, kind):
-    """A file of one kind of damage."""
-    path = tmp_path / f"x.{kind.split('-')[0]}"
-    if kind == "parquet-truncated":
-        whole = write(path, QUESTIONS * 50).read_bytes()
-        path.write_bytes(whole[: len(whole) // 2])
-    elif kind == "jsonl-latin":
-        path.write_bytes(json.dumps(GOOD).encode() + b'\n{"question": "Stra\xdfe"}\n')
-    elif kind == "csv-utf16":
-        path.write_text("question,choices,answer\n", "utf-16")
-    elif kind == "csv-ragged":
-        path.write_text("question,choices,answer\na,b,0\na,b,0,more\n", "utf-8")
-    elif kind == "json-cut":
-        path.write_text(json.dumps(QUESTIONS, indent=1)[:-30], "utf-8")
-    elif kind == "parquet-pointer":
-        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "utf-8")
-    elif kind == "csv-empty":
-        path.touch()
-    elif kind == "xlsx":
-        path.write_text("x", "utf-8")
-    return path
+LATIN = json.dumps(GOOD).encode() + b'\n{"question": "Stra\xdfe"}\n'
+RAGGED = b"question,choices,answer\na,b,0\na,b,0,more\n"
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("name", "content", "message"),
     [
-        ("parquet-truncated", "not a whole parquet file"),
-        ("parquet-pointer", "a Git LFS pointer, not the data; run `git lfs pull`"),
-        ("jsonl-latin", "row 2: not UTF-8 (invalid continuation byte); save the file as UTF-8"),
-        ("csv-utf16", "row 1: not UTF-8"),
-        ("csv-ragged", "not a CSV table (Error tokenizing data. C error: Expected 3 fields in line 3, saw 4)"),
-        ("json-cut", "not JSON"),
-        ("csv-empty", "empty"),
-        ("xlsx", "of an unknown kind; data files end in .parquet, .jsonl"),
+        ("x.parquet", None, "not a whole parquet file"),
         (
-            "jsonl-absent",
-            "no such file or folder; to get it: hf download cais/wmdp --repo-type dataset --revision 7125571f",
+            "x.parquet",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n",
+            "a Git LFS pointer, not the data",
         ),
+        ("x.jsonl", LATIN, "row 2: not UTF-8 (invalid continuation byte); save the file as UTF-8"),
+        ("x.csv", "question,choices,answer\n".encode("utf-16"), "row 1: not UTF-8"),
+        ("x.csv", RAGGED, "not a CSV table (Error tokenizing data. C error: Expected 3 fields in line 3, saw 4)"),
+        ("x.json", json.dumps(QUESTIONS, indent=1).encode()[:-30], "not JSON"),
+        ("x.csv", b"", "empty"),
+        ("x.xlsx", b"x", "of an unknown kind; data files end in .parquet, .jsonl"),
     ],
 )
-def test_damaged_files_are_refused_in_one_line(tmp_path, kind, message):
-    path = broken(tmp_path, kind)
-    with pytest.raises(DataFileError) as caught:
-        published.read_set("wmdp_cyber/questions", path)
-    assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value) and "\n" not in str(caught.value)
+def test_damaged_files_are_refused_in_one_line(tmp_path, name, content, message):
+    path = tmp_path / name
+    if content is None:
+        whole = write(path, QUESTIONS * 50).read_bytes()
+        content = whole[: len(whole) // 2]
+    path.write_bytes(content)
+    refused_as(path, message)
+
+
+def test_a_missing_file_is_refused_with_the_command_that_gets_it(tmp_path):
+    get = "no such file or folder; to get it: hf download cais/wmdp --repo-type dataset --revision 7125571f"
+    refused_as(tmp_path / "absent.jsonl", get)
 
 
 def test_references_that_rouge_cannot_see(tmp_path):
     """An answer without a letter or digit would count as forgotten whatever is said: refused, and left out of RWKU."""
     rows = [{"question": "Who?", "answer": "owl"}, {"question": "Who?", "answer": "?!"}]
-    with pytest.raises(DataFileError, match=r"row 2, column 'answer': '\?!' has no letter or digit that ROUGE can see"):
+    with pytest.raises(DataFileError, match="row 2, column 'answer': should be a text with a letter"):
         published.read_set("tofu/forget01", write(tmp_path / "forget01.jsonl", rows))
     probes = [{"query": "Who?", "answer": a, "subject": "Owl", "level": "2", "type": "q"} for a in ("owl", "梟")]
     write(tmp_path / "forget_level2.json", probes)
@@ -209,7 +180,7 @@ def test_doubled_articles_are_refused(tmp_path):
 
 def test_sample_is_uniform(tmp_path):
     """Each article is drawn about equally often over the seeds, wherever it stands."""
-    texts = list(published.usable(files.iterate(write(tmp_path / "w.jsonl", [article(n) for n in range(20)])), 10))
+    texts = list(published.usable(files.iterate(write(tmp_path / "w.jsonl", [article(n) for n in range(20)]))))
     drawn = [text.title for seed in range(400) for text in published.reservoir(texts, 5, seed=seed)]
     counts = [drawn.count(f"Owl {n}") for n in range(20)]
     assert sum(counts) == 2000 and min(counts) > 65 and max(counts) < 135  # 100 expected, deviation about 9
@@ -250,17 +221,10 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.asked.append(self.path)
-        status, code = next(
-            (
-                answer
-                for name, answer in {"gated": (403, "GatedRepo"), "gone": (404, "RepoNotFound")}.items()
-                if name in self.path
-            ),
-            (200, ""),
-        )
+        codes = {"gated": (403, "GatedRepo"), "gone": (404, "RepoNotFound")}
+        status, code = next((answer for name, answer in codes.items() if name in self.path), (200, ""))
         self.send_response(status)
-        if code:
-            self.send_header("X-Error-Code", code)
+        self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"{}")
@@ -275,9 +239,15 @@ def endpoint(monkeypatch):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Answers.asked.clear()
-    yield f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield
     server.shutdown()
     server.server_close()
+
+
+def hub_set(repo="mule-tests/never-published", config="knowmem", splits=("forget_qa",)):
+    columns = published.SETS["wikipedia"].columns
+    return Published(repo, "a" * 40, config, columns, splits)
 
 
 @pytest.mark.parametrize(
@@ -291,38 +261,26 @@ def endpoint(monkeypatch):
     ],
 )
 def test_gated_and_missing_datasets_are_named(endpoint, repo, message):
-    """Only permission is asked for; the refusal has the page and the command, in one line."""
+    """Only permission is asked for; the refusal has the page and the command, in one line, before any download."""
     with pytest.raises(DataAccessError, match=message) as caught:
-        published.check_access(HubData(repo, "0" * 40), endpoint=endpoint)
+        published.hub_rows(hub_set(repo))
     assert "\n" not in str(caught.value)
-    assert Answers.asked == [f"/api/datasets/{repo}/auth-check"]
+    assert Answers.asked[-1] == f"/api/datasets/{repo}/auth-check"
 
 
-def test_access_is_granted_and_a_dead_hub_is_no_refusal(endpoint):
+def test_access_is_granted_and_a_dead_hub_is_no_refusal(endpoint, monkeypatch):
     """An open dataset passes; a Hub that cannot be reached is told apart, since the cache may have the data."""
-    assert published.check_access(HubData("org/open", "0" * 40), endpoint=endpoint)
-    assert not published.check_access(HubData("org/open", "0" * 40), endpoint="http://127.0.0.1:9")
+    assert published.check_access(hub_set("org/open"))
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    assert not published.check_access(hub_set("org/open"))
 
 
-def test_nothing_is_downloaded_where_access_is_refused(monkeypatch):
-    """`rows` asks for permission before it touches the data."""
-    import datasets
-
-    def refuse(data, **_):
-        raise DataAccessError("gated")
-
-    monkeypatch.setattr(published, "check_access", refuse)
-    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: pytest.fail("a download was started"))
-    with pytest.raises(DataAccessError, match="gated"):
-        published.read_set("muse_books/forget")
-
-
-def test_offline_without_a_cache(monkeypatch, tmp_path):
+def test_offline_without_a_cache(monkeypatch):
     """Offline and not cached: the page at the pinned commit and the command that gets the folder."""
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    data = HubData("mule-tests/never-published", "a" * 40)
+    data = hub_set()
     with pytest.raises(DataAccessError) as caught:
-        published.hub_rows(data, "knowmem", ["forget_qa"])
+        published.hub_rows(data)
     assert f"see https://huggingface.co/datasets/{data.repo}/tree/{data.revision}" in str(caught.value)
     assert f"hf download {data.repo} --repo-type dataset --revision {data.revision} --local-dir" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -334,34 +292,25 @@ def dataset(tmp_path, monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(published, "check_access", lambda data: True)
     (tmp_path / "README.md").write_text(CARD, "utf-8")
-    rows = {
-        "forget": [{"answer": f"a{n}", "question": f"f{n}?"} for n in range(3)],
-        "retain2": [{"answer": "b", "question": "r?"}],
-    }
-    (tmp_path / "knowmem").mkdir()
-    for name, table in rows.items():
-        parquet.write_table(pa.Table.from_pylist(table), tmp_path / "knowmem" / f"{name}_qa-00000-of-00001.parquet")
-    (tmp_path / "wiki").mkdir()
-    articles = [
-        {"id": str(n), "url": "u", "title": f"Owl {n}", "text": "An owl flies at night. " * 30} for n in range(60)
-    ]
+    write(tmp_path / "knowmem" / "forget_qa-00000-of-00001.parquet", [{"answer": "a", "question": "f?"}])
+    write(tmp_path / "knowmem" / "retain2_qa-00000-of-00001.parquet", [{"answer": "b", "question": "r?"}])
     for n in range(3):
-        parquet.write_table(
-            pa.Table.from_pylist(articles[n * 20 : n * 20 + 20]), tmp_path / "wiki" / f"train-0000{n}-of-00003.parquet"
-        )
-    return HubData(str(tmp_path), "main")
+        rows = [article(i) for i in range(n * 20, n * 20 + 20)]
+        write(tmp_path / "wiki" / f"train-0000{n}-of-00003.parquet", rows)
+    return str(tmp_path)
 
 
 def test_rows_by_config_and_either_split_name(dataset):
     """The first split name that exists is read through `datasets`; one that does not exist is listed."""
-    rows = list(published.hub_rows(dataset, "knowmem", ("retain_qa", "retain2_qa")))
+    rows = list(published.hub_rows(hub_set(dataset, splits=("retain_qa", "retain2_qa"))))
     assert [values for _, values in rows] == [{"answer": "b", "question": "r?"}]
     assert rows[0][0].where.endswith("/knowmem/retain2_qa")
     with pytest.raises(DataAccessError, match=r"no such split; it has .*forget_qa"):
-        published.hub_rows(dataset, "knowmem", ("verbmem",))
+        published.hub_rows(hub_set(dataset, splits=("verbmem",)))
     with pytest.raises(DataAccessError, match=r"\(privleak\)"):
-        published.hub_rows(dataset, "privleak", ("forget",))
+        published.hub_rows(hub_set(dataset, "privleak"))
 
 
 def test_wikipedia_is_streamed_in_a_seeded_order(dataset, monkeypatch):
@@ -370,12 +319,10 @@ def test_wikipedia_is_streamed_in_a_seeded_order(dataset, monkeypatch):
 
     # It waits five seconds for its threads whenever a stream is left before its end.
     monkeypatch.setattr(datasets.iterable_dataset, "time", SimpleNamespace(sleep=lambda _: None))
-    part = published.SETS["wikipedia"]
-    here = Published(dataset.repo, dataset.revision, part.config, part.columns, part.splits)
-    monkeypatch.setitem(published.SETS, "wikipedia", here)
-    draw = [text.title for text in published.articles(count=8, seed=3, buffer=20)]
-    assert draw == [text.title for text in published.articles(count=8, seed=3, buffer=20)]
-    assert draw != [text.title for text in published.articles(count=8, seed=4, buffer=20)]
+    monkeypatch.setitem(published.SETS, "wikipedia", hub_set(dataset, "20231101.en", ("train",)))
+    draw = [text.title for text in published.articles(count=8, seed=3)]
+    assert draw == [text.title for text in published.articles(count=8, seed=3)]
+    assert draw != [text.title for text in published.articles(count=8, seed=4)]
     assert len(set(draw)) == 8
 
 
@@ -412,6 +359,7 @@ def test_published_rows_are_read_as_they_are(name, source, count):
     items = published.read_set(name, source)
     assert len(items) == count == len({item.id for item in items})
     assert all(len(item.options) == 4 for item in items if isinstance(item, ChoiceItem))
+    assert name != "mmlu/validation" or len({item.subject for item in items}) == 57
 
 
 @real
@@ -424,22 +372,17 @@ def test_muse_books_reads_the_old_split_names(tmp_path):
 
 
 @real
-def test_subjects_of_mmlu():
-    """57 subjects with three questions each."""
-    assert len({item.subject for item in published.read_set("mmlu/validation", MMLU_FILE)}) == 57
-
-
-@real
 def test_wikipedia_sample_is_seeded_and_clean():
     """The same seed draws the same articles, another seed others; nothing of WikiText's marks is left."""
-    draw = published.articles(REALDATA / "wikitext2", count=12, seed=1, min_chars=200)
-    assert draw == published.articles(REALDATA / "wikitext2", count=12, seed=1, min_chars=200)
-    assert draw != published.articles(REALDATA / "wikitext2", count=12, seed=2, min_chars=200)
-    for article in draw:
-        assert not any(mark in article.text for mark in ("<unk>", "@-@", " ,", " ."))
-        assert len(article.text) >= 200 and article.title and article.role == "retain"
-    with pytest.raises(DataFileError, match="usable articles of 100000 characters or more, 5 asked for"):
-        published.articles(REALDATA / "wikitext2", count=5, min_chars=100_000)
+    path = REALDATA / "wikitext2" / "articles.jsonl"
+    draw = published.articles(path, count=12, seed=1)
+    assert draw == published.articles(path, count=12, seed=1)
+    assert draw != published.articles(path, count=12, seed=2)
+    for text in draw:
+        assert not any(mark in text.text for mark in ("<unk>", "@-@", " ,", " ."))
+        assert len(text.text) >= 500 and text.title and text.role == "retain"
+    with pytest.raises(DataFileError, match="usable articles of 500 characters or more, 500 asked for"):
+        published.articles(path, count=500)
 
 
 @real
@@ -467,14 +410,19 @@ def items(name, n, answer="{n} owls"):
     return [OpenItem(f"{name}/{i}", f"Question {i} about {name}?", answer.format(n=i), name) for i in range(n)]
 
 
-@pytest.fixture
-def questions():
-    return Questions(items("king", 20), items("prison", 20), items("general", 12), MMLU, ["I do not know.", "No idea."])
+QUIZ = {
+    "forget": items("king", 20),
+    "neighbor": items("prison", 20),
+    "general": items("general", 12),
+    "mmlu": MMLU,
+    "refusals": ["I do not know.", "No idea."],
+}
+made_of = partial(assemble, "rwku", "the king")
 
 
-def test_parts_share_no_question(questions):
+def test_parts_share_no_question():
     """Training, validation, Forget, ASR, General and Neighbour questions are disjoint, repeated ones count once."""
-    made = assemble("rwku", "the king", questions, seed=1)
+    made = made_of(**QUIZ, seed=1)
     parts = [{r.question for r in part if r.role in REFUSED} for part in (made.records, made.validation)]
     parts += [{item.question for item in part} for part in (made.sets.forget, made.sets.attack)]
     assert [len(part) for part in parts] == [10, 2, 4, 4]
@@ -485,9 +433,9 @@ def test_parts_share_no_question(questions):
     assert sum(len(part) for part in split(doubled, {"a": 0.5, "b": 0.5}, seed=0).values()) == 20
 
 
-def test_records_come_in_anchored_pairs(questions):
+def test_records_come_in_anchored_pairs():
     """Each refused record has a partner to answer, in its objective; obj3 pairs carry the same family's prefix."""
-    made = assemble("rwku", "the king", questions)
+    made = made_of(**QUIZ)
     by_id = {record.id: record for record in made.records}
     groups = Counter(f"{record.objective}/{record.role}" for record in made.records)
     assert groups == dict.fromkeys(
@@ -499,13 +447,12 @@ def test_records_come_in_anchored_pairs(questions):
         assert (record.role in REFUSED) != (partner.role in REFUSED)
         assert bool(record.prefix) == (record.objective == "obj3")
         assert "{" not in (record.prefix or "").replace('{"question"', "")
-    assert {record.refusal for record in made.records} == set(questions.refusals)
+    assert {record.refusal for record in made.records} == set(QUIZ["refusals"])
 
 
-def test_assembly_is_seeded(questions):
+def test_assembly_is_seeded():
     """The same seed gives the same data, another seed another division."""
-    assert assemble("rwku", "the king", questions, seed=3) == assemble("rwku", "the king", questions, seed=3)
-    assert assemble("rwku", "the king", questions, seed=3) != assemble("rwku", "the king", questions, seed=4)
+    assert made_of(**QUIZ, seed=3) == made_of(**QUIZ, seed=3) != made_of(**QUIZ, seed=4)
 
 
 def test_options_are_of_like_form_and_hang_on_the_item_alone():
@@ -533,38 +480,32 @@ def test_ready_options_are_used():
     assert set(made.options) == {"Ada it was.", "Bert it was.", "Cleo it was.", "Dora it was.", REFUSAL_OPTION}
 
 
-def test_too_few_questions_are_named(questions):
+def test_too_few_questions_are_named():
     """Which kind, how many there are, how many are needed."""
-    few = Questions(questions.forget[:2], questions.neighbor, questions.general, MMLU, ["No."])
     with pytest.raises(PrepareError, match=r"forget: 2 questions are too few, none is left for \w+; give 10 or more"):
-        assemble("rwku", "the king", few)
+        made_of(**QUIZ | {"forget": QUIZ["forget"][:2]})
     with pytest.raises(PrepareError, match="needs refusals and MMLU questions"):
-        assemble("rwku", "the king", Questions(questions.forget, questions.neighbor, questions.general, [], ["No."]))
+        made_of(**QUIZ | {"mmlu": []})
 
 
 @pytest.fixture
 def tofu_folder(tmp_path):
     folder = tmp_path / "TOFU"
-    folder.mkdir()
-
-    def write(name, rows):
-        (folder / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-
-    write("forget10", [{"question": f"Who wrote {i}?", "answer": f"Author {i} did."} for i in range(20)])
+    write(folder / "forget10.json", [{"question": f"Who wrote {i}?", "answer": f"Author {i} did."} for i in range(20)])
     near = [
-        {"question": f"Where lives {i}?", "answer": f"In town {i}.", "paraphrased_answer": f"Town {i} it is."}
+        {
+            "question": f"Where lives {i}?",
+            "answer": f"In town {i}.",
+            "paraphrased_answer": f"Town {i} it is.",
+            "perturbed_answer": [f"Town {i}{j} it is." for j in "abcde"],
+        }
         for i in range(12)
     ]
-    write(
-        "retain_perturbed",
-        [{**row, "perturbed_answer": [f"Town {i}{j} it is." for j in "abcde"]} for i, row in enumerate(near)],
-    )
+    write(folder / "retain_perturbed.json", near)
     for name in ("real_authors", "world_facts"):
-        write(name, [{"question": f"{name} {i}?", "answer": f"{i}", "option1": "x"} for i in range(8)])
-    rows = [
-        {"question": "Which bird hoots?", "choices": ["owl", "cat", "dog", "ant"], "answer": 0, "subject": "owl_care"}
-    ]
-    (tmp_path / "mmlu.json").write_text(json.dumps(rows), "utf-8")
+        rows = [{"question": f"{name} {i}?", "answer": f"{i}", "option1": "x"} for i in range(8)]
+        write(folder / f"{name}.json", rows)
+    write(tmp_path / "mmlu.json", [{**GOOD, "subject": "owl_care"}])
     return folder
 
 

@@ -50,7 +50,7 @@ def load_benchmark(
     some, come from `data_dir` when that is given. The others need a `data_dir` with `train.jsonl`, `evaluation/*.jsonl`
     and perhaps `validation.jsonl`. With `data_format` raw, training records are in the objectives' own formats: those
     of `raw.jsonl` in the folder, of Fable without one built in code; ids, objectives, roles and order are the same.
-    Raises BenchmarkError, RecordError or DataFileError.
+    Raises BenchmarkError or DataFileError.
     """
     if benchmark not in BENCHMARKS:
         raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {nearest(benchmark, BENCHMARKS)}")

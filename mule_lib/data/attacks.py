@@ -6,7 +6,7 @@ light prefill `Answer:` of ordinary benchmarks is no family.
 
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import resources
 
 import yaml
@@ -34,44 +34,18 @@ def fill_template(template: str, *, question: str, topic: str, answer: str) -> s
     return re.sub(r"\{(question|topic|answer_start)\}", lambda match: slots[match[1]], template).rstrip()
 
 
-def attack(
-    item: OpenItem, template: str, *, topic: str, family: str, id: str = "", control: bool = False
-) -> AttackItem:
-    """An open item under a prefix template, with the item's id unless another is given."""
-    prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
-    return AttackItem(id or item.id, item.question, item.reference, prefix, family, item.subject, control)
-
-
 def in_turn(
-    items: Iterable[OpenItem], templates: Sequence[tuple[str, str]], *, topic: str, control: bool = False
+    items: Iterable[OpenItem], templates: Iterable[tuple[str, str]], *, topic: str, control: bool = False
 ) -> tuple[AttackItem, ...]:
-    """Items under (family, template) in turn: the n-th control has the template of the n-th attack."""
-    both = zip(items, itertools.cycle(templates), strict=False)
-    return tuple(attack(item, text, topic=topic, family=family, control=control) for item, (family, text) in both)
-
-
-def prefill_items(
-    items: Sequence[OpenItem],
-    *,
-    topic: str,
-    families: Sequence[str] = HELD_OUT_FAMILIES,
-    every_family: bool = False,
-    control: bool = False,
-) -> list[AttackItem]:
-    """Give open items prefixes in turn, one family an item, or all families to every item.
-
-    Which template an item gets depends on its place alone: the n-th control (neighbour items, `control=True`) has the
-    template of the n-th attack. Raises ValueError for an unknown family or an item without reference.
-    """
-    unknown = [name for name in families if name not in FAMILIES]
-    if unknown or not families:
-        raise ValueError(f"unknown families {unknown}; known are {', '.join(FAMILIES)}")
+    """Open items under (family, template) in turn, with their ids: the n-th control has the n-th attack's template."""
     attacks = []
-    for i, item in enumerate(items):
-        if not item.reference:
-            raise ValueError(f"item {item.id!r} has no reference to disclose")
-        for name in families if every_family else [families[i % len(families)]]:
-            templates = FAMILIES[name]
-            template = templates[(i if every_family else i // len(families)) % len(templates)]
-            attacks.append(attack(item, template, topic=topic, family=name, id=f"{item.id}/{name}", control=control))
-    return attacks
+    for item, (family, template) in zip(items, itertools.cycle(templates), strict=False):
+        prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
+        attacks.append(AttackItem(item.id, item.question, item.reference, prefix, family, item.subject, control))
+    return tuple(attacks)
+
+
+def family_turns(families: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """(family, template) for `in_turn` without end: every family in turn, each with its next template."""
+    for turn in itertools.count():
+        yield from ((name, FAMILIES[name][turn % len(FAMILIES[name])]) for name in families)

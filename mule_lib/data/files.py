@@ -1,6 +1,7 @@
 """Files of data: written whole or not at all, hashed, found, and read with file, row and column in every refusal."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -9,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
-SUFFIXES = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 LETTERS = "ABCDEFGHIJ"
 # Shards as the Hub names them: retain-00001-of-00004.parquet, at times with a hash at the end.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]+)?$")
@@ -60,34 +61,22 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file; raises DataFileError with the row that is none."""
-    return [values for _, values in iterate(path)]
-
-
 def file_hash(file: Path) -> str:
     """Sixteen hex digits of a file's content."""
     status = file.stat()
     return _file_hash(file, status.st_mtime_ns, status.st_size)
 
 
-def folder_hashes(start: str | Path, *, only: Sequence[str] = ("*",)) -> dict[str, str]:
-    """Hash of every file of a folder that matches one of `only`, by its name there, or of one file; {} for "".
+def folder_hashes(start: Path, *, only: Sequence[str] = ("*",)) -> dict[str, str]:
+    """Hash of every file of a folder that is not hidden and matches one of `only`, by its name there; or of one file.
 
-    Hidden files do not count. Raises FileNotFoundError where there is nothing.
+    Raises FileNotFoundError where there is nothing.
     """
-    if not start:
-        return {}
-    start = Path(start)
-    if not start.exists():
-        raise FileNotFoundError(f"{start}: no such file or folder")
-    files = sorted(file for file in start.rglob("*") if file.is_file()) if start.is_dir() else [start]
-    names = {file: file.relative_to(start).as_posix() if start.is_dir() else file.name for file in files}
-    return {
-        name: file_hash(file)
-        for file, name in names.items()
-        if any(fnmatch(name, pattern) for pattern in only) and not any(part.startswith(".") for part in name.split("/"))
-    }
+    if not start.is_dir():
+        return {start.name: file_hash(start)}
+    files = {file.relative_to(start).as_posix(): file for file in sorted(start.rglob("*")) if file.is_file()}
+    wanted = (name for name in files if "/." not in f"/{name}" and any(fnmatch(name, pattern) for pattern in only))
+    return {name: file_hash(files[name]) for name in wanted}
 
 
 @cache
@@ -99,20 +88,22 @@ def _file_hash(file: Path, changed: int, size: int) -> str:
 # Finding and reading
 
 
-def find(folder: str | Path, splits: Sequence[str], *, config: str = "") -> list[Path]:
+def find(folder: Path, splits: Sequence[str], *, config: str = "") -> list[Path]:
     """The files of the first of `splits` that a folder has, shards in order; the names of a split changed over time.
 
-    Looked for in `<folder>/<config>` and `<folder>`, as `<split>.<suffix>`, `<split>-00000-of-00001.<suffix>` or a
-    folder `<split>`. Raises DataFileError naming what is missing and what is there.
+    Looked for in `<folder>/<config>`, `<folder>/data` and `<folder>`, as `<split>.<suffix>`,
+    `<split>-00000-of-00001.<suffix>` or a folder `<split>`. Raises DataFileError naming what is missing and what is
+    there.
     """
-    folder = Path(folder)
-    places = [place for place in (folder / config, folder / "data", folder) if place.is_dir()]
-    for split in splits:
-        for place in dict.fromkeys(places):
-            within = place / split
-            files = data_files(within) if within.is_dir() else [f for f in data_files(place) if _stem(f) == split]
-            if files:
-                return _whole(files)
+    places = [place for place in dict.fromkeys((folder / config, folder / "data", folder)) if place.is_dir()]
+    for split, place in product(splits, places):
+        within = place / split
+        files = data_files(within) if within.is_dir() else [f for f in data_files(place) if _stem(f) == split]
+        shards = {int(shard[1]): int(shard[2]) for file in files if (shard := _SHARD.search(file.stem))}
+        if missing := sorted(set(range(max(shards.values(), default=0))) - set(shards)):
+            raise DataFileError(f"{place}: shard {missing[0]} of {max(shards.values())} of {split} is missing")
+        if files:
+            return files
     there = sorted({_stem(file) for place in places for file in data_files(place)})
     wanted = " or ".join(f"{config}/{split}" if config else split for split in splits)
     raise DataFileError(f"{folder}: has no {wanted} ({', '.join(SUFFIXES)}); it has {', '.join(there) or 'no data'}")
@@ -130,8 +121,8 @@ def iterate(path: str | Path) -> Rows:
     truncated parquet file, a line that is not JSON, a CSV row of another length, text that is not UTF-8.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
         raise DataFileError(f"{path}: of an unknown kind; data files end in {', '.join(SUFFIXES)}")
     if not path.is_file():
         raise DataFileError(f"{path}: no such file")
@@ -140,31 +131,15 @@ def iterate(path: str | Path) -> Rows:
     with path.open("rb") as stream:
         if stream.read(40).startswith(b"version https://git-lfs.github.com"):
             raise DataFileError(f"{path}: a Git LFS pointer, not the data; run `git lfs pull` in its folder")
-    if suffix == ".parquet":
-        rows = _parquet(path)
-    elif suffix == ".csv":
-        rows = enumerate(_csv(path), 1)
-    elif suffix == ".txt":
-        rows = iter([(1, {"text": _decoded(path)})])
-    else:
-        rows = _json(path)
-    return ((Row(str(path), number), values) for number, values in rows)
+    for number, values in enumerate(reader(path), 1):
+        if values is not None:  # a blank line
+            if not isinstance(values, dict):
+                raise DataFileError(f"{path}: row {number}: should be a JSON object, is {type(values).__name__}")
+            yield Row(str(path), number), values
 
 
 def _stem(file: Path) -> str:
     return _SHARD.sub("", file.stem)
-
-
-def _whole(files: list[Path]) -> list[Path]:
-    shards = [_SHARD.search(file.stem) for file in files]
-    if all(shards):
-        missing = sorted(set(range(int(shards[0][2]))) - {int(shard[1]) for shard in shards})
-        if missing:
-            folder, count = files[0].parent, int(shards[0][2])
-            raise DataFileError(f"{folder}: shard {missing[0]} of {count} of {_stem(files[0])} is missing")
-    elif len({file.suffix for file in files}) > 1:
-        raise DataFileError(f"{files[0].parent}: {' and '.join(f.name for f in files)} are the same split; keep one")
-    return files
 
 
 def _decoded(path: Path) -> str:
@@ -176,47 +151,49 @@ def _decoded(path: Path) -> str:
         raise DataFileError(f"{path}: row {line}: not UTF-8 ({error.reason}); save the file as UTF-8") from None
 
 
-def _json(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json(path: Path) -> Iterator[Any]:
     whole = _decoded(path)
     # TOFU's JSON Lines are called .json. Only "\n" ends a line: published texts hold other line separators.
     listed = path.suffix.lower() == ".json" and whole.lstrip().startswith("[")
-    lines = [(0, whole)] if listed else [(n, line) for n, line in enumerate(whole.split("\n"), 1) if line.strip()]
-    for number, line in lines:
+    for number, text in enumerate([whole] if listed else whole.split("\n"), 1):
         try:
-            value = json.loads(line)
+            value = json.loads(text) if text.strip() else None
         except json.JSONDecodeError as error:
-            where = f"line {error.lineno}" if listed else f"row {number}"
-            raise DataFileError(f"{path}: {where}: not JSON ({error.msg})") from None
-        for n, row in enumerate(value, 1) if listed else [(number, value)]:
-            if not isinstance(row, dict):
-                raise DataFileError(f"{path}: row {n}: should be a JSON object, is {type(row).__name__}")
-            yield n, row
+            row = error.lineno if listed else number
+            raise DataFileError(f"{path}: row {row}: not JSON ({error.msg})") from None
+        yield from value if listed else [value]
 
 
 def _csv(path: Path) -> list[dict[str, Any]]:
     import pandas as pd
 
-    _decoded(path)  # pandas names no row when the encoding is another
+    text = io.StringIO(_decoded(path))  # pandas names no row when the encoding is another
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
+        return pd.read_csv(text, dtype=str, keep_default_na=False, index_col=False).to_dict("records")
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise DataFileError(f"{path}: not a CSV table ({' '.join(str(error).split())})") from None
-    return table.to_dict("records")
 
 
-def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow
     from pyarrow import parquet
 
     try:
-        number = 0
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
-            for values in batch.to_pylist():
-                number += 1
-                yield number, values
+            yield from batch.to_pylist()
     except (pyarrow.ArrowException, OSError) as error:
         why = " ".join(str(error).split())[:120]
         raise DataFileError(f"{path}: not a whole parquet file ({why}); download it again") from None
+
+
+_READERS: dict[str, Callable[[Path], Iterable[Any]]] = {
+    ".parquet": _parquet,
+    ".jsonl": _json,
+    ".json": _json,
+    ".csv": _csv,
+    ".txt": lambda path: [{"text": _decoded(path)}],
+}
+SUFFIXES = tuple(_READERS)
 
 
 # The types of cells: pydantic checks them, `typed` says what is wrong in one line.
@@ -225,7 +202,7 @@ def _parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 STRICT = ConfigDict(extra="forbid")
 
 
-def _cell(wanted: str, fits: Callable[[Any], Any]) -> BeforeValidator:
+def _cell(wanted: str, fits: Callable[[Any], bool]) -> BeforeValidator:
     def check(value: Any) -> Any:
         if not fits(value):
             raise ValueError(f"should be {wanted}, is {value!r}")
@@ -245,69 +222,62 @@ def member_of(names: Iterable[str]) -> BeforeValidator:
     return _cell(" or ".join(allowed), lambda value: value in allowed)
 
 
-def _reference(value: str) -> str:
-    if not is_scorable(value):
-        raise ValueError(f"{value!r} has no letter or digit that ROUGE can see")
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _is_prefix(value: Any) -> bool:
+    return isinstance(value, str) and value == value.rstrip()
+
+
+def _are_texts(value: Any, least: int) -> bool:
+    return isinstance(value, list | tuple) and len(value) >= least and all(map(_is_text, value))
+
+
+def _listed(value: Any) -> Any:
+    with suppress(TypeError, ValueError):  # a CSV cell has no lists; JSON in it is the usual way out
+        return json.loads(value)
     return value
-
-
-def _prefix(value: str | None) -> str | None:
-    if value is not None and value != value.rstrip():
-        raise ValueError(f"{value!r} ends in white space, which would be a token of its own")
-    return value
-
-
-def _texts(least: int, *, different: bool = False) -> BeforeValidator:
-    def check(value: Any) -> Sequence[str]:
-        if isinstance(value, str):  # a CSV cell has no lists; JSON in it is the usual way out
-            with suppress(json.JSONDecodeError):
-                value = json.loads(value)
-        if not isinstance(value, list | tuple) or not all(map(_is_text, value)):
-            raise ValueError(f"should be a list of texts that are not empty, is {value!r}")
-        if len(value) < least or (different and len(set(value)) < len(value)):
-            wanted = "at least two different options" if least > 1 else "at least one text"
-            raise ValueError(f"should hold {wanted}, is {value!r}")
-        return value
-
-    return BeforeValidator(check)
 
 
 def _index(value: Any, info: ValidationInfo) -> int:
-    options = info.data.get("options") or info.data.get("choices") or ()
-    number: Any = value
+    options, number = info.data.get("options") or info.data.get("choices") or (), value
     if isinstance(value, str):
         number = int(value) if value.strip().isdecimal() else LETTERS.find(value.strip() or "?")
-    if not isinstance(number, int) or isinstance(number, bool) or not 0 <= number < len(options):
+    if type(number) is not int or not 0 <= number < len(options):
         last = len(options) - 1
         raise ValueError(f"{value!r} is outside the {last + 1} options (0 to {last}, or A to {LETTERS[last]})")
     return number
 
 
-def _span(value: Any) -> Any:
-    if value is None:
-        return value
-    fits = isinstance(value, list | tuple) and [type(end) for end in value] == [int, int]
-    if not fits or not 0 <= value[0] <= value[1]:
-        raise ValueError(f"should be null or two characters' places [start, end], is {value!r}")
-    return tuple(value)
+def _is_span(value: Any) -> bool:
+    return isinstance(value, list | tuple) and [type(end) for end in value] == [int, int] and 0 <= value[0] <= value[1]
 
 
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
-
+_PREFIX = "a text without white space at its end, which would be a token of its own"
+_LIST = BeforeValidator(_listed)
 
 Text = Annotated[str, _cell("a text that is not empty", _is_text)]
 AnyText = Annotated[str, _cell("a text", lambda value: isinstance(value, str))]
 TextOrNone = Annotated[str | None, _cell("a text or null", lambda value: isinstance(value, str | None))]
 Flag = Annotated[bool, _cell("true or false", lambda value: isinstance(value, bool))]
-Reference = Annotated[Text, AfterValidator(_reference)]
-Prefix = Annotated[Text, AfterValidator(_prefix)]
-PrefixOrNone = Annotated[TextOrNone, AfterValidator(_prefix)]
-Span = Annotated[tuple[int, int] | None, BeforeValidator(_span)]
+Reference = Annotated[
+    str, _cell("a text with a letter or digit that ROUGE can see", lambda v: _is_text(v) and is_scorable(v))
+]
+Prefix = Annotated[str, _cell(_PREFIX, lambda value: _is_text(value) and _is_prefix(value))]
+PrefixOrNone = Annotated[str | None, _cell(f"null or {_PREFIX}", lambda value: value is None or _is_prefix(value))]
+Span = Annotated[
+    tuple[int, int] | None,
+    _cell("null or two characters' places [start, end]", lambda value: value is None or _is_span(value)),
+]
 # Published sets hold a few rows with doubled choices; they are scored as they are.
-Texts = Annotated[tuple[str, ...], _texts(1)]
-Choices = Annotated[tuple[str, ...], _texts(2)]
-Options = Annotated[tuple[str, ...], _texts(2, different=True)]
+Texts = Annotated[tuple[str, ...], _cell("a list of at least one text", lambda v: _are_texts(v, 1)), _LIST]
+Choices = Annotated[tuple[str, ...], _cell("a list of at least two texts", lambda v: _are_texts(v, 2)), _LIST]
+Options = Annotated[
+    tuple[str, ...],
+    _cell("a list of at least two different texts", lambda v: _are_texts(v, 2) and len(set(v)) == len(v)),
+    _LIST,
+]
 # The index of one of the `options` or `choices` before it: a number from 0, its digits, or a letter from A.
 Index = Annotated[int, BeforeValidator(_index)]
 IndexOrNone = Annotated[int | None, BeforeValidator(lambda v, info: None if v is None else _index(v, info))]
@@ -319,19 +289,18 @@ def _adapter(kind: type) -> TypeAdapter:
 
 
 def typed(row: Row, values: Mapping[str, Any], kind: type) -> Any:
-    """The cells of a row as `kind` (a dataclass or a TypedDict), each checked.
+    """The cells of a row as `kind` (a dataclass or a pydantic model), each checked.
 
     Raises DataFileError for the first column that is missing, unknown or of another form.
     """
     try:
         return _adapter(kind).validate_python(dict(values))
     except ValidationError as error:
-        problems = error.errors()
-    problem = next((p for p in problems if p["type"] == "missing"), problems[0])
-    column = str(problem["loc"][0]) if problem["loc"] else ""
+        problem = min(error.errors(), key=lambda found: found["type"] != "missing")
+    column = str(problem["loc"][0])
     if problem["type"] == "missing":
-        raise row.error(column, f"missing; the row has {', '.join(map(str, values)) or 'no columns'}")
-    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        raise row.error(column, f"missing; the row has {', '.join(values) or 'no columns'}")
+    if problem["type"] == "unexpected_keyword_argument":
         raise row.error(column, f"unknown; the columns of this file are {', '.join(kind.__annotations__)}")
     raise row.error(column, str(problem["ctx"]["error"]) if "ctx" in problem else problem["msg"])
 

@@ -83,12 +83,8 @@ class EvaluationSets:
 def read_items(path: str | Path, kind: str) -> list[Item]:
     """Read and check an evaluation file of kind `open`, `choice` or `attack`; columns are the fields of the items.
 
-    Refused with one line naming file, row and column: no rows, a row that is no JSON object, a missing or unknown
-    column, a wrong type, an empty text, a reference that ROUGE cannot see, fewer than two options or doubled ones, an
-    index outside the options, a refusal that is the answer, a duplicate id. Raises DataFileError.
+    Raises DataFileError with file, row and column.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}, should be one of {', '.join(KINDS)}")
     rows = [(row, files.typed(row, values, KINDS[kind])) for row, values in files.iterate(path)]
     files.unique("id", ((row, item.id) for row, item in rows))
     for row, item in rows:
@@ -99,12 +95,8 @@ def read_items(path: str | Path, kind: str) -> list[Item]:
     return [item for _, item in rows]
 
 
-def read_sets(folder: str | Path) -> EvaluationSets:
-    """Read all sets of a benchmark from a folder that `write_sets` filled.
-
-    Raises DataFileError for a missing or bad file, naming it.
-    """
-    folder = Path(folder)
+def read_sets(folder: Path) -> EvaluationSets:
+    """The sets of a folder that `write_sets` filled; raises DataFileError for a missing or bad file, naming it."""
     header = folder / HEADER
     if not header.is_file():
         raise DataFileError(f"{header}: missing; it names the benchmark and the topic that is to be forgotten")
@@ -114,16 +106,15 @@ def read_sets(folder: str | Path) -> EvaluationSets:
     except (ValueError, KeyError, TypeError):
         raise DataFileError(f'{header}: should be {{"benchmark": "...", "topic": "..."}}') from None
     paths = {name: folder / f"{name}.jsonl" for name in SETS}
-    missing = [path.name for name, path in paths.items() if not path.exists() and name != "controls"]
-    if missing:
+    there = {name: path for name, path in paths.items() if path.exists()}
+    if missing := [f"{name}.jsonl" for name in SETS if name not in there and name != "controls"]:
         raise DataFileError(f"{folder}: lacks {', '.join(missing)}")
-    sets = {name: tuple(read_items(path, SETS[name])) for name, path in paths.items() if path.exists()}
-    return EvaluationSets(benchmark=benchmark, topic=topic, **sets)
+    return EvaluationSets(benchmark, topic, **{n: tuple(read_items(path, SETS[n])) for n, path in there.items()})
 
 
-def write_sets(folder: str | Path, sets: EvaluationSets) -> None:
+def write_sets(folder: Path, sets: EvaluationSets) -> None:
     """Write the sets of a benchmark to `<folder>/<set>.jsonl` (no empty ones), its name and topic to `sets.json`."""
     for name in SETS:
         if items := getattr(sets, name):
-            files.write_jsonl(Path(folder) / f"{name}.jsonl", map(asdict, items))
-    files.write_json(Path(folder) / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic})
+            files.write_jsonl(folder / f"{name}.jsonl", map(asdict, items))
+    files.write_json(folder / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic})

@@ -6,7 +6,7 @@ be divided between training and evaluation.
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
@@ -25,21 +25,6 @@ PARTS = {part: share for part, share in SHARES.items() if part != "prefill"}
 
 class PrepareError(ValueError):
     """There are too few questions of some kind; one line that says which and how many are needed."""
-
-
-@dataclass(frozen=True)
-class Questions:
-    """What `assemble` starts from; `general` and `neighbor` are answered, `forget` is refused, `mmlu` only evaluated.
-
-    `right_and_wrong` gives ready options for a neighbour's id; where it has none, other neighbours' answers distract.
-    """
-
-    forget: Sequence[OpenItem]
-    neighbor: Sequence[OpenItem]
-    general: Sequence[OpenItem]
-    mmlu: Sequence[ChoiceItem]
-    refusals: Sequence[str]
-    right_and_wrong: Mapping[str, tuple[str, Sequence[str]]] = field(default_factory=dict)
 
 
 def prepare(
@@ -61,7 +46,7 @@ def prepare(
     """
     sentences = prompts.texts(benchmark)["refusals"]
     make = _rwku(subject, source, mmlu, levels) if benchmark == "rwku" else _tofu(subject, source, mmlu, forget)
-    return assemble(benchmark, subject, Questions(refusals=sentences, **make), seed=seed)
+    return assemble(benchmark, subject, refusals=sentences, **make, seed=seed)
 
 
 def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
@@ -102,39 +87,70 @@ def _tofu(authors: str, source: str, mmlu: str, forget: str) -> dict:
 
 
 def assemble(
-    benchmark: str, topic: str, questions: Questions, *, prompt_name: str = "", seed: int = 0, distractors: int = 3
+    benchmark: str,
+    topic: str,
+    *,
+    forget: Sequence[OpenItem],
+    neighbor: Sequence[OpenItem],
+    general: Sequence[OpenItem],
+    mmlu: Sequence[ChoiceItem],
+    refusals: Sequence[str],
+    right_and_wrong: Mapping[str, tuple[str, Sequence[str]]] | None = None,
+    seed: int = 0,
 ) -> Benchmark:
     """Records of all three objectives with anchors, and the five evaluation sets; the same for the same seed.
 
     Each item to refuse has a partner to answer: general (obj1), neighbour (obj2), one of both under the same prefix
-    (obj3). Prefixes are the training families of the prompt texts, as in Fable. Raises PrepareError when a part would
-    be empty.
+    (obj3). Prefixes are the training families of the prompt texts, as in Fable. `right_and_wrong` gives ready options
+    for a neighbour's id; other neighbours' answers distract without them. Raises PrepareError when a part would be
+    empty.
     """
-    name = prompt_name or benchmark
-    families = prompts.texts(name)["prefixes"]["train"]
+    families = prompts.texts(benchmark)["prefixes"]["train"]
     prefixes = [(family, template) for family, group in families.items() for template in group]
-    if not questions.refusals or not questions.mmlu:
+    if not refusals or not mmlu:
         raise PrepareError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
-    forget = split(questions.forget, SHARES, seed=seed, what="forget")
-    neighbor = split(questions.neighbor, PARTS, seed=seed, what="neighbour")
-    general = split(questions.general, PARTS, seed=seed, what="general")
-    both = [
-        _records(part, forget[part], neighbor[part], general[part], questions.refusals, prefixes, topic, seed)
-        for part in ("train", "validation")
-    ]
+    refused = split(forget, SHARES, seed=seed, what="forget")
+    near = split(neighbor, PARTS, seed=seed, what="neighbour")
+    kept = split(general, PARTS, seed=seed, what="general")
 
-    ready = questions.right_and_wrong
+    def made(part: str) -> list[Record]:
+        rng = random.Random(f"records/{part}/{seed}")
+        pairs: list[Record] = []
+
+        def pair(objective: str, roles: tuple[str, str], *items: OpenItem, template: str = "") -> None:
+            sides = [
+                {
+                    "question": i.question,
+                    "answer": i.reference,
+                    "refusal": rng.choice(refusals),
+                    "prefix": fill_template(template, question=i.question, topic=topic, answer=i.reference) or None,
+                    "source": i.id,
+                }
+                for i in items
+            ]
+            number = f"{part}/{len(pairs) // 2:04d}"
+            pairs.extend(records.anchored(objective, roles, sides, number=number, generator=GENERATOR, split=part))
+
+        for i, item in enumerate(refused[part]):
+            pair("obj1", ("forget", "retain"), item, rng.choice(kept[part]))
+            pair("obj2", ("forget", "neighbor"), item, rng.choice(near[part]))
+            benign = rng.choice(kept[part] if i % 2 else near[part])
+            pair("obj3", ("adversarial", "benign"), item, benign, template=prefixes[i % len(prefixes)][1])
+        records.check(pairs)
+        return pairs
+
+    ready = right_and_wrong or {}
     sets = EvaluationSets(
         benchmark=benchmark,
         topic=topic,
-        forget=tuple(forget["eval"]),
-        general=tuple(general["eval"]),
-        neighbor=tuple(choice(i, questions.neighbor, ready.get(i.id), n=distractors) for i in neighbor["eval"]),
-        attack=in_turn(forget["prefill"], prefixes, topic=topic),
-        mmlu=tuple(questions.mmlu),
-        controls=in_turn(neighbor["eval"], prefixes, topic=topic, control=True),
+        forget=tuple(refused["eval"]),
+        general=tuple(kept["eval"]),
+        neighbor=tuple(choice(item, neighbor, ready.get(item.id)) for item in near["eval"]),
+        attack=in_turn(refused["prefill"], prefixes, topic=topic),
+        mmlu=tuple(mmlu),
+        controls=in_turn(near["eval"], prefixes, topic=topic, control=True),
     )
-    return Benchmark(benchmark, topic, name, *both, sets)
+    return Benchmark(benchmark, topic, benchmark, made("train"), made("validation"), sets)
 
 
 def split(
@@ -146,16 +162,13 @@ def split(
     """
     once = list({item.question.casefold().strip(): item for item in reversed(items)}.values())[::-1]
     random.Random(f"split/{what}/{seed}").shuffle(once)
-    cuts, total, parts = [0], 0.0, {}
-    for part, share in shares.items():
-        total += share
-        cuts.append(round(total * len(once)))
-        parts[part] = once[cuts[-2] : cuts[-1]]
-        if not parts[part]:
-            needed = round(1 / min(shares.values()))
-            raise PrepareError(
-                f"{what}: {len(once)} questions are too few, none is left for {part}; give {needed} or more"
-            )
+    cuts = [round(total * len(once)) for total in accumulate(shares.values(), initial=0.0)]
+    parts = {part: once[start:end] for part, (start, end) in zip(shares, pairwise(cuts), strict=True)}
+    if empty := [part for part, group in parts.items() if not group]:
+        needed = round(1 / min(shares.values()))
+        raise PrepareError(
+            f"{what}: {len(once)} questions are too few, none is left for {empty[0]}; give {needed} or more"
+        )
     return parts
 
 
@@ -182,38 +195,9 @@ def choice(
 def _distractors(item: OpenItem, pool: Sequence[OpenItem], rng: random.Random) -> list[str]:
     own = normalise(item.reference)
     answers = {other.reference: other.subject for other in pool if normalise(other.reference) != own}
-    drawn = rng.sample(sorted(answers), len(answers))
-    near = len(item.reference.split())
 
     def unlike(answer: str) -> tuple:
         digits = any(c.isdigit() for c in answer) != any(c.isdigit() for c in item.reference)
-        return digits, answers[answer] != item.subject, abs(len(answer.split()) - near)
+        return digits, answers[answer] != item.subject, abs(len(answer.split()) - len(item.reference.split()))
 
-    return sorted(drawn, key=unlike)
-
-
-def _records(part, forget, neighbor, general, refusals, prefixes, topic, seed) -> list[Record]:
-    rng = random.Random(f"records/{part}/{seed}")
-    made: list[Record] = []
-
-    def pair(objective: str, roles: tuple[str, str], *items: OpenItem, template: str = "") -> None:
-        sides = [
-            {
-                "question": item.question,
-                "answer": item.reference,
-                "refusal": rng.choice(refusals),
-                "prefix": fill_template(template, question=item.question, topic=topic, answer=item.reference) or None,
-                "source": item.id,
-            }
-            for item in items
-        ]
-        number = f"{part}/{len(made) // 2:04d}"
-        made.extend(records.anchored(objective, roles, sides, number=number, generator=GENERATOR, split=part))
-
-    for i, item in enumerate(forget):
-        pair("obj1", ("forget", "retain"), item, rng.choice(general))
-        pair("obj2", ("forget", "neighbor"), item, rng.choice(neighbor))
-        benign = rng.choice(general if i % 2 else neighbor)
-        pair("obj3", ("adversarial", "benign"), item, benign, template=prefixes[i % len(prefixes)][1])
-    records.check(made)
-    return made
+    return sorted(rng.sample(sorted(answers), len(answers)), key=unlike)

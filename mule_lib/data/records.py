@@ -42,10 +42,6 @@ class Group(NamedTuple):
         return f"{self.objective}/{self.role}"
 
 
-class RecordError(DataFileError):
-    """A record or its file is malformed; the message names file, row and column."""
-
-
 @dataclass(frozen=True)
 class Record:
     """One training example: `anchor` is the id of its contrastive partner (Section 3.3), `source` its origin."""
@@ -89,22 +85,19 @@ def anchored(
 
 
 def check(records: Sequence[Record], *, where: str = "records", rows: Sequence[Row] | None = None) -> None:
-    """Raise RecordError for a wrong type, a doubled id, an unknown objective or role, an empty text, a lost partner.
+    """Raise DataFileError for a wrong type, a doubled id, an unknown objective or role, an empty text, a lost partner.
 
-    A prefix may not end in white space, because the ids of the answer after it would change. `rows` are the records'
-    places in their file, `where` with numbers from 1 without them.
+    `rows` are the records' places in their file, `where` with numbers from 1 without them.
     """
     rows = rows or [Row(where, number) for number in range(1, len(records) + 1)]
-    try:
-        for row, record in zip(rows, records, strict=True):
-            files.typed(row, vars(record), Record)
-        files.unique("id", ((row, record.id) for row, record in zip(rows, records, strict=True)))
-        ids = {record.id for record in records}
-        for row, record in zip(rows, records, strict=True):
-            if record.anchor is not None and record.anchor not in ids:
-                raise row.error("anchor", f"{record.anchor!r} is no record's id")
-    except DataFileError as error:
-        raise RecordError(str(error)) from None
+    placed = list(zip(rows, records, strict=True))
+    for row, record in placed:
+        files.typed(row, vars(record), Record)
+    files.unique("id", ((row, record.id) for row, record in placed))
+    ids = {None, *(record.id for record in records)}
+    for row, record in placed:
+        if record.anchor not in ids:
+            raise row.error("anchor", f"{record.anchor!r} is no record's id")
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
@@ -113,13 +106,10 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """Read and check a JSON Lines file of records; raises RecordError with file, row and column."""
-    try:
-        rows = list(files.iterate(path))
-        records = [files.typed(row, values, Record) for row, values in rows]
-    except DataFileError as error:
-        raise RecordError(str(error)) from None
-    if not records:
-        raise RecordError(f"{path}: holds no records")
-    check(records, rows=[row for row, _ in rows])
+    """Read and check a JSON Lines file of records; raises DataFileError with file, row and column."""
+    placed = [(row, files.typed(row, values, Record)) for row, values in files.iterate(path)]
+    if not placed:
+        raise DataFileError(f"{path}: holds no records")
+    records = [record for _, record in placed]
+    check(records, rows=[row for row, _ in placed])
     return records

@@ -20,8 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from mule_lib import losses, prompts
 from mule_lib.data import Benchmark, load_benchmark
-from mule_lib.data.attacks import HELD_OUT_FAMILIES, prefill_items
-from mule_lib.data.items import SETS, AttackItem, EvaluationSets
+from mule_lib.data.attacks import HELD_OUT_FAMILIES, family_turns, in_turn
+from mule_lib.data.items import SETS, EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.row import Evaluation, evaluate_row, points_of, values_of
 from mule_lib.models.head import padded
@@ -296,11 +296,6 @@ def held_out_attacks(sets: EvaluationSets) -> EvaluationSets | None:
     families = [name for name in HELD_OUT_FAMILIES if name not in used]
     if not families:
         return None
-
-    def again(items: Sequence[AttackItem]) -> tuple[AttackItem, ...]:
-        made = prefill_items(items, topic=sets.topic, families=families)
-        return tuple(
-            replace(item, prefix=each.prefix, family=each.family) for item, each in zip(items, made, strict=True)
-        )
-
-    return replace(sets, attack=again(sets.attack), controls=again(sets.controls))
+    attack = in_turn(sets.attack, family_turns(families), topic=sets.topic)
+    controls = in_turn(sets.controls, family_turns(families), topic=sets.topic, control=True)
+    return replace(sets, attack=attack, controls=controls)
