@@ -281,7 +281,6 @@ class Training(ModelNotebook):
     save_every: int = Field(0, ge=0)
     beyond: bool = False
     overwrite: bool = False
-    rerun: bool = False
     batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: ChoiceStyle = "texts"

@@ -9,7 +9,7 @@ import pytest
 from run_folders import write_run, write_runs
 
 from mule_lib import models, prompts, training
-from mule_lib.data import files, load_benchmark
+from mule_lib.data import load_benchmark
 from mule_lib.data.items import SETS
 from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
@@ -18,7 +18,6 @@ from mule_lib.paper import METRICS
 from mule_lib.params import ParameterError, read_parameters
 from mule_lib.suite import cli, inspect, open_run
 from mule_lib.suite.inspect import compare
-from mule_lib.suite.runs import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "outputs" / "reference"
@@ -28,32 +27,18 @@ FABLE = ROOT / "params" / "04_training" / "fable.yaml"
 # Runs
 
 
-def run_of(folder, *, steps, forget, n=20):
-    held = {"params": {"steps": steps, "seed": 0}, "code": {"mule_lib/trainer.py": f"hash{steps}"}, "model": "m"}
-    values = {metric: [float(i < forget if metric == "forget" else 1) for i in range(n)] for metric in METRICS}
-    result = RunResult(
-        benchmark="books", row="mule", method="mule", label="MULE", seed=0, identity=f"print{steps}", values=values,
-        metrics={metric: 100 * sum(v) / n for metric, v in values.items()}, n={}, timing={"seconds": 9.0},
-        details={"forget": {"refusal_rate": 1 - forget / n, "by_family": {}}},
-    )  # fmt: skip
-    with written_whole(folder) as draft:
-        files.write_json(draft / "provenance.json", {"identity": held})
-        result.write(draft)
-    return folder
-
-
 def test_compare_names_settings_and_numbers_that_differ(tmp_path):
-    """A changed parameter, changed code, changed metrics with a paired interval and changed rates; nothing else."""
-    one = run_of(tmp_path / "a", steps=40, forget=4)
-    other = run_of(tmp_path / "b", steps=80, forget=14)
+    """A changed model, changed metrics with a paired interval and changed rates; nothing where a run meets itself."""
+    one, other = (write_run(tmp_path, "books", row, 0) for row in ("base", "gold"))
     lines = compare(one, other)
-    assert "settings: 2 differ" in lines
-    assert "params.steps: 40 | 80" in lines and "code.mule_lib/trainer.py: 'hash40' | 'hash80'" in lines
-    table = {line.split()[0]: line.split()[1:] for line in lines.split("\n") if line.endswith("20/20")}
-    assert table["forget"][:3] == ["20.0", "70.0", "50.0"] and table["general"][2:] == ["0.0", "0.0", "0.0", "20/20"]
-    assert "forget.refusal_rate: 0.8 | 0.3" in lines and "seed:" not in lines
-    assert "settings: all agree" in compare(one, one)
-    assert "20/10" in compare(one, run_of(tmp_path / "c", steps=1, forget=4, n=10))
+    assert "settings: 1 differ\n  model: 'embedded/base@0123456789abcdef' | 'embedded/gold@0123456789abcdef'" in lines
+    table = {line.split()[0]: line.split()[1:] for line in lines.split("\n") if line.endswith("60/60")}
+    left, right = (RunResult.read(run).metrics["forget"] for run in (one, other))
+    assert table["forget"][:3] == [f"{left:.1f}", f"{right:.1f}", f"{right - left:.1f}"]
+    assert float(table["forget"][3]) < right - left < float(table["forget"][4]) < 0
+    assert "forget.refusal_rate: " in lines and "seed:" not in lines
+    same = compare(one, one)
+    assert "settings: all agree" in same and ": " not in same.split("interval:")[1]
     with pytest.raises(ParameterError, match=r"no run lies there; a run folder has metrics.json and provenance.json"):
         compare(tmp_path, tmp_path)
 

@@ -45,15 +45,15 @@ def lab(tmp_path):
     command += ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url="]
     own = {"JUPYTERLAB_SETTINGS_DIR": "settings", "JUPYTERLAB_WORKSPACES_DIR": "spaces", "JUPYTER_CONFIG_DIR": "config"}
     environment = os.environ | {name: str(tmp_path / folder) for name, folder in own.items()}
-    log = (tmp_path / "lab.log").open("w")
-    server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
-    try:
-        _wait(f"{address}/api?token={TOKEN}", server, tmp_path / "lab.log")
-        yield address, notebooks
-    finally:
-        server.terminate()
-        server.wait(20)
-        log.close()
+    with (
+        (tmp_path / "lab.log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            _wait(f"{address}/api?token={TOKEN}", server, tmp_path / "lab.log")
+            yield address, notebooks
+        finally:
+            server.terminate()
 
 
 def _wait(address: str, server: subprocess.Popen, log: Path) -> None:

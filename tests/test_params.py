@@ -53,6 +53,8 @@ def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
     assert validate("04_training", {**wrong, "method": "duet"})
     with pytest.raises(ParameterError, match="ask for no teacher's answers"):
         validate("04_training", {**right, "method": "sft"})
+    with pytest.raises(ParameterError, match="ask for no teacher's answers"):
+        validate("04_training", {**right, "options": {"answers": "given"}})
 
 
 def test_refusing_and_the_command_s_help_take_no_torch():
@@ -74,10 +76,22 @@ def test_options_are_typed_and_have_ranges():
         method_options("mule", {"positions": "frist"})
 
 
-def test_a_doubled_key_is_refused(tmp_path):
-    """Of two values of one key YAML keeps the last in silence."""
-    (tmp_path / "x.yaml").write_text("steps: 3\nrow: x\nsteps: 4\n")
-    with pytest.raises(ParameterError, match=r"x.yaml: not valid YAML .the key 'steps' stands twice"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "x.yaml: no such params file"),
+        ("a: [", "x.yaml: not valid YAML"),
+        ("- 1", "x.yaml: should be a flat mapping"),
+        (
+            "steps: 3\nsteps: 4\n",
+            "x.yaml: not valid YAML .the key 'steps' stands twice",
+        ),  # YAML keeps the last in silence
+    ],
+)
+def test_bad_files_are_refused(text, message, tmp_path):
+    if text:
+        (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ParameterError, match=message):
         read_parameters("04_training", tmp_path / "x.yaml")
 
 
@@ -92,9 +106,3 @@ def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
         read_parameters("04_training", file, {"row": "mule_k2"})
     with pytest.raises(ParameterError, match="2 rows; choose one by -p row=NAME"):
         read_parameters("04_training", file)
-
-
-def test_teacher_names():
-    """Steering and thought name the file; rows that generate nothing have none (others in test_suite.py)."""
-    assert method_options("mule", {"teacher": "ensemble"}).teacher_name == "ensemble-cot"
-    assert method_options("mule", {"answers": "given"}).teacher_name is None

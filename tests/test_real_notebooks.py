@@ -26,7 +26,7 @@ from mule_lib.suite import graph
 
 ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("muse_books", "wmdp_cyber")
-ROWS = {"muse_books": ("base", "upper_bound", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
+ROWS = {"muse_books": ("base", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
 # All that is changed of the paper's params files: the model, how long it trains, and how much it writes.
 SIZE = {
     "revision": "",

@@ -16,22 +16,11 @@ from mule_lib import models, prompts
 from mule_lib.data.records import Group
 from mule_lib.methods import METHODS, Answers, Method, Term
 from mule_lib.params import TrainedOptions
-from mule_lib.training import DivergedError, Settings, train
+from mule_lib.training import DivergedError
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import teacher_answers
 from mule_lib.training.train import training_arguments
 from mule_lib.training.trainer import MultiObjectiveTrainer
-
-QUICK = Settings(
-    steps=2, batch_size=24, learning_rate=1e-3, warmup=0, log_every=1, min_obedience=0, max_thought_tokens=4
-)
-
-
-def run(method="mule", *, settings=QUICK, model=None, **options):
-    if isinstance(method, str):
-        options = {"max_answer_tokens": 6, **options}
-    given = {"topic": tiny.TOPIC, "settings": settings, "options": options}
-    return train(model or tiny.model(), tiny.tokenizer(), tiny.records(), method, **given)
 
 
 def bare_trainer(model, folder, **changed):
@@ -46,9 +35,9 @@ def bare_trainer(model, folder, **changed):
 
 
 def test_1_accumulation_does_not_multiply_the_gradient():
-    one, eight = (run("sft", settings=QUICK.model_copy(update={"accumulation": n})).log[0] for n in (1, 4))
-    assert eight["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
-    assert eight["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    one, four = (tiny.train("sft", accumulation=n).log[0] for n in (1, 4))
+    assert four["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+    assert four["loss"] == pytest.approx(one["loss"], rel=1e-4)
 
 
 def test_2_a_model_in_training_with_checkpointing_answers_as_in_evaluation():
@@ -104,7 +93,7 @@ def test_6_a_nan_is_neither_logged_as_zero_nor_trained_on(tmp_path):
     assert bare_trainer(tiny.model(), tmp_path, logging_nan_inf_filter=True).args.logging_nan_inf_filter is False
     method = Method("Broken", (Term("all", lambda a, o: a.logits.sum() * math.nan, ("answer",)),), TrainedOptions())
     with pytest.raises(DivergedError, match=r"^step 1 of Broken: the loss of term 'all' is nan"):
-        run(method)
+        tiny.train(method)
 
 
 def test_7_nested_batches_are_not_emptied(tmp_path):
@@ -135,10 +124,10 @@ PARALLEL = {"mule": 24, "ngdiff": 20, "npo": 12}
 def train_for_parallel():
     found = {}
     for method, batch_size in PARALLEL.items():
-        more = {"auto_learning_rate_every": 1} if method == "ngdiff" else {}
-        trained = run(method, settings=QUICK.model_copy(update={"batch_size": batch_size}), **more)
-        flat = torch.cat([parameter.detach().flatten() for parameter in trained.model.parameters()])
-        found[method] = {"weights": flat[::7].tolist(), "rates": [entry["learning_rate"] for entry in trained.log]}
+        options = {"auto_learning_rate_every": 1} if method == "ngdiff" else {}
+        trained = tiny.train(method, options=options, batch_size=batch_size)
+        weights = tiny.weights(trained.model)[::7].tolist()
+        found[method] = {"weights": weights, "rates": [entry["learning_rate"] for entry in trained.log]}
     return found
 
 
@@ -177,6 +166,6 @@ def test_10_several_visible_devices_in_one_process_are_refused(tmp_path, monkeyp
 
 
 def test_the_settings_of_a_run_say_so_themselves(tmp_path):
-    arguments, draws = training_arguments(QUICK, tmp_path, groups=6, largest=4, rates=(1e-5, 1e-4))
+    arguments, draws = training_arguments(tiny.settings(), tmp_path, groups=6, largest=4, rates=(1e-5, 1e-4))
     assert arguments.remove_unused_columns is False and arguments.logging_nan_inf_filter is False
     assert MultiObjectiveTrainer.loss_is_scaled_for_ga is True and draws == 8

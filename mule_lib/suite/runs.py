@@ -30,7 +30,7 @@ WITHOUT_NUMBERS = ("params.py", "report/", "suite/", "data/standardize/", "promp
 # Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
 BY_DEFINITION = ("methods", "losses", "gradients")
 # Where a result lies does not change it; files and models count by their content.
-PLACES = {"out_dir", "overwrite", "rerun", "seeds", "beyond", "data_dir", "teacher_file", "model", "revision"}
+PLACES = {"out_dir", "overwrite", "seeds", "beyond", "data_dir", "teacher_file", "model", "revision"}
 WEIGHTS = LIBRARY / "embedded" / "weights" / "manifest.json"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 DATA_FILES = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
@@ -254,14 +254,14 @@ class Run:
 def open_run(p: Training, *, notebook: Path = NOTEBOOK) -> Run:
     """The run of these parameters: which seeds are still to be trained, after every folder was checked.
 
-    Seeds whose folder agrees in everything are reused, unless `rerun`; raises RunFolderError where another run lies.
+    Seeds whose folder agrees in everything are reused; raises RunFolderError where another run lies.
     """
     folder = repository_path(p.out_dir)
     identities = {seed: identity(notebook, p, seed=seed) for seed in p.seeds}
     pending = []
     for seed, found in identities.items():
         place = folder / f"seed-{seed}"
-        if is_reusable(place, found) and not p.rerun:
+        if is_reusable(place, found):
             os.utime(place / METRICS_FILE)  # for tools that go by dates: it is as new as its inputs
         else:
             check_free(place, found, overwrite=p.overwrite)
