@@ -51,7 +51,6 @@ def evaluate_row(
     max_new_tokens: int = 24,
     max_thought_tokens: int = 48,
     choice_style: str = "letters",
-    stemmer: bool = True,
     partial: bool = False,
 ) -> Evaluation:
     """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
@@ -80,7 +79,7 @@ def evaluate_row(
         style=choice_style,
         **sizes,
     )
-    details = {name: _scored(name, group, stemmer, max_new_tokens) for name, group in answered.items()}
+    details = {name: _scored(name, group, max_new_tokens) for name, group in answered.items()}
     measured = {metric: name for metric, name in SET_OF.items() if name in details}
     return Evaluation(
         {metric: points_of(details[name], name) for metric, name in measured.items()},
@@ -160,7 +159,7 @@ def _by_set(sets: Mapping[str, Sequence[Item]], answered: Iterator[Answered]) ->
     return {name: [next(answered) for _ in group] for name, group in sets.items()}
 
 
-def _scored(name: str, answered: Sequence[Answered], stemmer: bool, max_new_tokens: int) -> dict[str, Any]:
+def _scored(name: str, answered: Sequence[Answered], max_new_tokens: int) -> dict[str, Any]:
     items, outputs = [each.item for each in answered], [each.output for each in answered]
     if SETS[name] == "choice":
         return score_choices(
@@ -171,9 +170,9 @@ def _scored(name: str, answered: Sequence[Answered], stemmer: bool, max_new_toke
         )
     references = [item.reference for item in items]
     if SETS[name] == "open":
-        return open_answer_scores(references, outputs, stemmer=stemmer, max_new_tokens=max_new_tokens)
+        return open_answer_scores(references, outputs, max_new_tokens=max_new_tokens)
     given, families = [f"{item.question} {item.prefix}" for item in items], [item.family for item in items]
-    return attack_success_rate(references, outputs, given=given, families=families, stemmer=stemmer)
+    return attack_success_rate(references, outputs, given=given, families=families)
 
 
 def _sample(tokenizer, name: str, answered: Answered, labels: Mapping[str, Any]) -> dict[str, Any]:
