@@ -1,8 +1,7 @@
 """Combine the gradients of several objectives: NGDiff with AutoLR, MGDA's min-norm direction, cosines.
 
 A gradient is one flat float32 vector over all trainable parameters, in the fixed order in which they are given. The
-rules are not linear, so apply them to the gradients of the whole batch: first average micro-batches and processes
-(`all_reduce_mean`), then combine.
+rules are not linear: apply them to gradients of the whole batch, averaged over micro-batches and processes.
 """
 
 import math
@@ -10,63 +9,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from scipy.optimize import nnls
 from torch import Tensor
 
 SMALLEST_NORM = float(torch.finfo(torch.float32).tiny)  # a vector below it has no direction in float32
+SMOOTHING = 0.9  # share of the old learning rate in the next
 CHUNK = 2**20  # entries of a vector that are widened to float64 at a time
-
-
-def unflatten(vector: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
-    """Cut a flat vector [P] into tensors with the shapes, dtypes and devices of `like`, in its order.
-
-    Raises ValueError unless P is the total size of `like`.
-    """
-    sizes = [tensor.numel() for tensor in like]
-    if vector.dim() != 1 or len(vector) != sum(sizes):
-        raise ValueError(f"vector: shape {list(vector.shape)} is not [{sum(sizes)}], the total size of `like`")
-    return [part.reshape(t.shape).to(t.device, t.dtype) for part, t in zip(vector.split(sizes), like, strict=True)]
 
 
 def objective_gradient(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Gradient of one objective's loss as a flat float32 vector; `.grad` of the parameters stays untouched.
 
-    Parameters the loss does not reach give zeros. Not reduced between processes, even on a DDP model: follow with
-    `all_reduce_mean`.
-    Raises ValueError if there is no parameter, one is frozen, or the loss is not a scalar with a graph.
+    Parameters the loss does not reach give zeros. Not reduced between processes, even on a DDP model.
     """
-    parameters = list(parameters)
-    frozen = [index for index, parameter in enumerate(parameters) if not parameter.requires_grad]
-    if not parameters or frozen:
-        raise ValueError(f"parameters: need at least one and all trainable; {len(parameters)} given, frozen: {frozen}")
-    if loss.numel() != 1 or not loss.requires_grad:
-        raise ValueError(
-            f"loss: shape {list(loss.shape)}, requires_grad {loss.requires_grad}; need a scalar with a graph"
-        )
     parts = torch.autograd.grad(loss, parameters, materialize_grads=True)
     return torch.cat([part.to(parameters[0].device, torch.float32).reshape(-1) for part in parts])
-
-
-def all_reduce_mean(vector: Tensor, *, weight: float = 1.0) -> Tensor:
-    """Average a gradient over all processes; without torch.distributed the vector is returned as it is.
-
-    Shapes: vector [P] on each process; returns [P], the same on each. `weight` is what this process's loss was averaged
-    over (supervised tokens, or rows), so that ragged shares average to the gradient of the joint batch. Every process
-    must call it.
-    Raises ValueError on a negative or non-finite weight, or (on all processes alike) if the weights sum to 0.
-    """
-    if not 0 <= weight < math.inf:
-        raise ValueError(f"weight: {weight} is not a finite number of 0 or more")
-    if not (dist.is_available() and dist.is_initialized()):
-        return vector
-    total = vector * weight
-    weight_sum = torch.tensor(weight, dtype=torch.float64, device=vector.device)
-    dist.all_reduce(total)
-    dist.all_reduce(weight_sum)
-    if weight_sum == 0:
-        raise ValueError("weight: the sum over all processes is 0; at least one must be above 0")
-    return total.div_(weight_sum.item())
 
 
 def cosine_matrix(gradients: Sequence[Tensor]) -> Tensor:
@@ -76,7 +33,7 @@ def cosine_matrix(gradients: Sequence[Tensor]) -> Tensor:
     The row and column of a zero gradient are 0, its diagonal too: it points nowhere.
     Raises ValueError on no gradient, unequal lengths, or entries that are not finite. Source: Figure 2 of MULE.
     """
-    return torch.from_numpy(_cosines(_gram(_checked(gradients)))).float()
+    return torch.from_numpy(_cosines(_gram(gradients))).float()
 
 
 def ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
@@ -88,10 +45,11 @@ def ngdiff(keep: Sequence[Tensor], forget: Sequence[Tensor]) -> Tensor:
     Raises ValueError if either list is empty, lengths differ, or an entry is not finite.
     Source: NGDiff, Jin and Bu 2025 (arXiv 2410.22086), to more than two objectives as MULE says.
     """
-    keep, forget = _checked(keep, "keep"), _checked(forget, "forget")
-    norms = np.sqrt(np.diag(_gram(_checked([*keep, *forget], "keep and forget"))))
-    signs = np.repeat([1.0, -1.0], [len(keep), len(forget)])
-    return _combine([*keep, *forget], np.divide(signs, norms, out=np.zeros_like(norms), where=norms > SMALLEST_NORM))
+    if not keep or not forget:
+        raise ValueError("keep, forget: empty list; give at least one flat gradient of each")
+    gradients, signs = [*keep, *forget], np.repeat([1.0, -1.0], [len(keep), len(forget)])
+    norms = np.sqrt(np.diag(_gram(gradients)))
+    return _combine(gradients, np.divide(signs, norms, out=np.zeros_like(norms), where=norms > SMALLEST_NORM))
 
 
 def min_norm_direction(gradients: Sequence[Tensor], *, normalize: bool = False) -> Tensor:
@@ -103,7 +61,6 @@ def min_norm_direction(gradients: Sequence[Tensor], *, normalize: bool = False) 
     Raises ValueError on no gradient, unequal lengths, or entries that are not finite.
     Source: MOLLM, Pan 2025 (arXiv 2412.20412) as dual-space MGDA.
     """
-    gradients = _checked(gradients)
     gram = _gram(gradients)
     if not normalize:
         return _combine(gradients, min_norm_weights(gram))
@@ -153,12 +110,12 @@ def auto_learning_rate(minus: float, zero: float, plus: float, learning_rate: fl
     return learning_rate / 2 * (minus - plus) / curvature
 
 
-def next_learning_rate(learning_rate: float, losses: tuple[float, float, float], *, smoothing: float = 0.9) -> float:
+def next_learning_rate(learning_rate: float, losses: tuple[float, float, float]) -> float:
     """One guarded AutoLR step: move 10 % of the way to the vertex of the retain loss along the update, or stay.
 
-    `losses` are `auto_learning_rate`'s minus, zero, plus. With curvature > 0 and slope > 0 the result is smoothing lr +
-    (1 - smoothing) clip(vertex, lr / 2, 2 lr), else lr (the released guard R^2 > 0.99 holds for any three points). A
-    loss that is not finite halves the learning rate, as in the released code. Raises ValueError for learning_rate <= 0.
+    `losses` are `auto_learning_rate`'s minus, zero, plus. With curvature > 0 and slope > 0 the result is 0.9 lr + 0.1
+    clip(vertex, lr / 2, 2 lr), else lr (the released guard R^2 > 0.99 holds for any three points). A loss that is not
+    finite halves the learning rate, as in the released code. Raises ValueError for learning_rate <= 0.
     Source: GeN as used by NGDiff.
     """
     minus, zero, plus = losses
@@ -167,11 +124,19 @@ def next_learning_rate(learning_rate: float, losses: tuple[float, float, float],
     if learning_rate > 0 and (plus - 2 * zero + minus <= 0 or minus <= plus):
         return learning_rate
     vertex = auto_learning_rate(*losses, learning_rate)
-    return smoothing * learning_rate + (1 - smoothing) * min(max(vertex, learning_rate / 2), 2 * learning_rate)
+    return SMOOTHING * learning_rate + (1 - SMOOTHING) * min(max(vertex, learning_rate / 2), 2 * learning_rate)
 
 
 def _gram(gradients: Sequence[Tensor]) -> np.ndarray:
-    """Inner products [n, n] in float64, chunk by chunk, because n widened copies may not fit."""
+    """Inner products [n, n] in float64, chunk by chunk, because n widened copies may not fit; checks its input."""
+    if len(gradients) == 0:
+        raise ValueError("gradients: empty list; give at least one flat gradient")
+    for index, gradient in enumerate(gradients):
+        if gradient.dim() != 1 or not gradient.is_floating_point() or len(gradient) != len(gradients[0]):
+            raise ValueError(
+                f"gradients: gradient {index} is {gradient.dtype} {list(gradient.shape)}; "
+                f"all must be floating point and [{gradients[0].numel()}]"
+            )
     wide = torch.float32 if gradients[0].device.type == "mps" else torch.float64  # Apple's GPU has no float64
     gram = np.zeros((len(gradients), len(gradients)))
     for start in range(0, len(gradients[0]), CHUNK):
@@ -198,16 +163,3 @@ def _combine(gradients: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         if weight != 0:
             total.add_(gradient.detach(), alpha=float(weight))
     return total
-
-
-def _checked(gradients: Sequence[Tensor], name: str = "gradients") -> list[Tensor]:
-    gradients = list(gradients)
-    if not gradients:
-        raise ValueError(f"{name}: empty list; give at least one flat gradient")
-    for index, gradient in enumerate(gradients):
-        if gradient.dim() != 1 or not gradient.is_floating_point() or len(gradient) != len(gradients[0]):
-            raise ValueError(
-                f"{name}: gradient {index} is {gradient.dtype} {list(gradient.shape)}; "
-                f"all must be floating point and [{gradients[0].numel()}]"
-            )
-    return gradients

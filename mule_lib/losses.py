@@ -158,16 +158,14 @@ def unlearning_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def kl_retain(logits: Tensor, reference_logits: Tensor, labels: Tensor) -> Tensor:
     """KL(reference || model) over the whole vocabulary, mean over the supervised tokens of the batch.
 
-    Shapes: logits [B, T, V], labels [B, T], reference_logits [B, T, V] or aligned answer logits [N, V]; returns a
-    float32 scalar, in nats. The reference is detached. Peers average over prompt and padding too, or divide by B; this
-    one is masked to answers.
+    Shapes: logits [B, T, V], labels [B, T], reference_logits aligned answer logits [N, V]; returns a float32 scalar, in
+    nats. The reference is detached. Peers average over prompt and padding too, or divide by B; this one is masked to
+    answers.
     Raises ValueError as `answer_logits`, and on unequal shapes. Source: the retain term R of GradDiff.
     """
-    student, reference = answer_logits(logits, labels), reference_logits.detach()
-    _check_shape("reference_logits", reference, student if reference.dim() == 2 else logits)
-    if reference.dim() == 3:
-        reference = answer_logits(reference, labels)
-    log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(reference.float(), dim=1)
+    student = answer_logits(logits, labels)
+    _check_shape("reference_logits", reference_logits, student)
+    log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(reference_logits.detach().float(), dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
@@ -299,10 +297,7 @@ def answer_targets(labels: Tensor) -> Tensor:
 
 
 def answer_lengths(labels: Tensor) -> Tensor:
-    """Count the supervised tokens of each row; labels [B, T], returns [B].
-
-    The sum is the weight of a batch wherever token means of several batches or processes are averaged.
-    """
+    """Count the supervised tokens of each row; labels [B, T], returns [B]."""
     return (labels[:, 1:] != IGNORED).sum(dim=1)
 
 

@@ -30,16 +30,6 @@ class Prompt:
     input_ids: tuple[int, ...]
     answer_start: int
 
-    @property
-    def labels(self) -> list[int]:
-        """Un-shifted labels `[T]`: -100 on the context, the ids on the answer."""
-        return [-100] * self.answer_start + list(self.input_ids[self.answer_start :])
-
-    def text(self, tokenizer) -> str:
-        """The prompt decoded with its special tokens, the supervised part between double angle marks."""
-        context, answer = self.input_ids[: self.answer_start], self.input_ids[self.answer_start :]
-        return f"{tokenizer.decode(context)}⟪{tokenizer.decode(answer)}⟫"
-
 
 @dataclass(frozen=True)
 class Query:
@@ -148,12 +138,11 @@ def render(
     thought: str | Sequence[int] | None = None,
     prefix: str | None = None,
     answer: str | None = None,
-    close: bool = True,
 ) -> Prompt:
     """Render one exchange to ids.
 
     `think` opens a thought for the model to write; `thought` gives it, as text or ids, closed. `prefix` is what an
-    attacker has already put into the assistant turn. `answer` is supervised, with the end-of-turn token when `close`.
+    attacker has already put into the assistant turn. `answer` is supervised, with the end-of-turn token.
     Raises ValueError when the tokenizer has no chat template, or a prefix ends in a space (the answer's ids change).
     """
     if prefix is not None and prefix != prefix.rstrip():
@@ -172,7 +161,7 @@ def render(
     start = len(ids)
     if answer is not None:
         spaced = answer if marked or not prefix else " " + answer
-        ids += encode_text(tokenizer, spaced) + ([tokenizer.eos_token_id] if close else [])
+        ids += [*encode_text(tokenizer, spaced), tokenizer.eos_token_id]
     return Prompt(tuple(ids), start)
 
 

@@ -11,7 +11,6 @@ import torch
 
 from mule_lib import data, methods, params
 from mule_lib.methods import MethodError
-from mule_lib.prompts import steering
 from mule_lib.report import cosines as tables
 from mule_lib.suite.notebook import run_notebook
 from mule_lib.training import TeacherFileError, alignment, teacher
@@ -22,9 +21,8 @@ OBJECTIVES = ("obj1", "obj2", "obj3")
 
 @pytest.fixture(scope="module")
 def answers():
-    limits = {"max_answer_tokens": 5, "max_thought_tokens": 4}
-    how = steering("oracle", tiny.TOPIC, cot=True)
-    return teacher.teacher_answers(tiny.model(), tiny.tokenizer(), tiny.records(), how, **limits)
+    method = tiny.method("mule", max_answer_tokens=5)
+    return teacher.teacher_answers(tiny.model(), tiny.tokenizer(), tiny.benchmark(), method, max_thought_tokens=4)
 
 
 def measure(model, method="sft", answers=(), *, records=None, **changed):
@@ -150,11 +148,11 @@ def asked(monkeypatch):
     """A teacher that writes its question back, and a list of what it was asked."""
     questions = []
 
-    def write_back(model, tokenizer, records, how, **limits):
-        questions.extend(records)
+    def write_back(model, tokenizer, benchmark, method, **sizes):
+        questions.extend(benchmark.records)
         return [
             teacher.TeacherAnswer(r.id, r.objective, r.role, "", r.question, True, (1,), (len(r.question),))
-            for r in records
+            for r in benchmark.records
         ]
 
     monkeypatch.setattr(teacher, "teacher_answers", write_back)

@@ -88,7 +88,8 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
     monkeypatch.setattr(embedded, "CHECKPOINT_EVERY", 2)
     monkeypatch.setitem(MIX, "tiny", {"recall": (4, 1.0), "letter": (4, 1.0)})
     recipe = {"steps": 4, "horizon": 4, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5}
-    embedded.train_stage("tiny", tmp_path / "whole", recipe=recipe)
+    monkeypatch.setitem(embedded.RECIPE, "tiny", recipe)
+    embedded.train_stage("tiny", tmp_path / "whole")
     stopped = embedded.step_loss
 
     def stop_at_third(*args):
@@ -100,9 +101,9 @@ def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypa
     stop_at_third.calls = 0
     monkeypatch.setattr(embedded, "step_loss", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        embedded.train_stage("tiny", tmp_path / "broken", recipe=recipe)
+        embedded.train_stage("tiny", tmp_path / "broken")
     monkeypatch.setattr(embedded, "step_loss", stopped)
-    embedded.train_stage("tiny", tmp_path / "broken", recipe=recipe)
+    embedded.train_stage("tiny", tmp_path / "broken")
     one, two = ((tmp_path / name / "checkpoint.safetensors").read_bytes() for name in ("whole", "broken"))
     first, second = load(one), load(two)
     assert first.keys() == second.keys()

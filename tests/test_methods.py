@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 
 from mule_lib import losses, methods, params, prompts
 from mule_lib.data.records import Group, Objective, Role
@@ -29,11 +30,14 @@ def quiet(capsys):
     capsys.readouterr()
 
 
-def run(method, *, settings=QUICK, model=None, teacher_model=None, **options):
+def run(method, *, settings=QUICK, model=None, **options):
     if method in TRAINED:
         options = {"max_answer_tokens": 6, **options}
-    given = {"topic": tiny.TOPIC, "settings": settings, "teacher_model": teacher_model, "options": options}
-    return train(model or tiny.model(), tiny.tokenizer(), tiny.records(), method, **given)
+    return train(model or tiny.model(), tiny.tokenizer(), tiny.benchmark(), method, settings=settings, options=options)
+
+
+def groups(trained):
+    return {str(group) for term in trained.method.terms for group in term.groups}
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -66,27 +70,22 @@ def test_the_methods_of_the_papers_tables_are_all_there_with_the_options_that_pa
 
 
 def test_mules_first_loss_is_eq3_with_the_live_teacher():
-    """The student is the bare base, the teacher the base behind its context; both on the teacher's answer ids."""
-    base, student = tiny.model(), tiny.model()
-    with torch.no_grad():
-        student.model.norm.weight.mul_(1.3)  # a student that differs from its teacher without any prompt
-    result = run(
-        "mule",
-        settings=Settings(**{**vars(QUICK), "steps": 1, "batch_size": 24}),
-        model=student,
-        teacher_model=base,
-        top_k=5,
-    )
-    fresh = tiny.model()
-    with torch.no_grad():
-        fresh.model.norm.weight.mul_(1.3)
+    """The student is the bare model, the teacher its base behind its context; both on the teacher's answer ids."""
+
+    def adapted():  # an adapter that changes what it says: a student that differs from its teacher without any prompt
+        torch.manual_seed(3)
+        adapter = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+        return get_peft_model(tiny.model(), adapter)
+
+    one_step = Settings(**{**vars(QUICK), "steps": 1, "batch_size": 24})
+    result = run("mule", settings=one_step, model=adapted(), top_k=5)
     records = {record.id: record for record in tiny.records()}
     for objective in ("obj1", "obj2", "obj3"):
         of_student, of_teacher = [], []
         # A batch of 24 is four draws of six groups: every record of the tiny data once.
         for target in (target for target in result.teacher_answers if target.objective == objective):
             context = student_context(tiny.tokenizer(), records[target.id]).input_ids
-            for side, model, ids in ((of_student, fresh, context), (of_teacher, base, target.context_ids)):
+            for side, model, ids in ((of_student, adapted(), context), (of_teacher, tiny.model(), target.context_ids)):
                 with torch.no_grad():
                     logits = model(input_ids=torch.tensor([[*ids, *target.answer_ids]])).logits[0]
                 side.append(logits[len(ids) - 1 : -1])
@@ -95,12 +94,7 @@ def test_mules_first_loss_is_eq3_with_the_live_teacher():
 
 
 def test_switches_of_the_ablation_change_what_is_trained():
-    assert run("mule", anchors=False).groups.keys() == {
-        "obj1/forget",
-        "obj1/retain",
-        "obj2/neighbor",
-        "obj3/adversarial",
-    }
+    assert groups(run("mule", anchors=False)) == {"obj1/forget", "obj1/retain", "obj2/neighbor", "obj3/adversarial"}
     assert all(target.thought == "" for target in run("mule", cot=False).teacher_answers)
     given = run("mule", answers="given", cot=False, max_answer_tokens=64)
     assert given.obedience == [] and {t.answer for t in given.teacher_answers if t.role == "forget"} == {tiny.REFUSAL}
@@ -125,7 +119,7 @@ def test_a_new_method_is_a_loss_and_a_row(monkeypatch):
     monkeypatch.setitem(METHODS, "soft_forget", row)
     trained = run("soft_forget", power=3.0, settings=Settings(**{**vars(QUICK), "steps": 6}))
     assert trained.steps == 6 and trained.log[-1]["loss_forget"] < trained.log[0]["loss_forget"]
-    assert trained.groups == {"obj1/forget": 3, "obj1/retain": 3, "obj2/forget": 3, "obj2/neighbor": 3}
+    assert groups(trained) == {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor"}
 
 
 def test_the_trainer_knows_no_method_by_name():

@@ -49,11 +49,9 @@ def test_answer_ids_do_not_depend_on_the_context(fable_tokenizer):
     assert len(ids) == 1
 
 
-def test_one_bos_and_labels_on_the_answer_only(fable_tokenizer):
+def test_one_bos_and_the_end_of_turn_after_the_answer(fable_tokenizer):
     prompt = prompts.render(fable_tokenizer, "Who?", system="Forget it.", thought="Topic: X.", answer="copper.")
     assert prompt.input_ids.count(fable_tokenizer.bos_token_id) == 1
-    assert prompt.labels[: prompt.answer_start] == [-100] * prompt.answer_start
-    assert prompt.labels[prompt.answer_start :] == list(answer_ids(prompt))
     assert answer_ids(prompt)[-1] == fable_tokenizer.eos_token_id
 
 
@@ -70,11 +68,6 @@ def test_ensemble_holds_every_intention():
     for objective in prompts.OBJECTIVES:
         assert prompts.intention(objective, "Amber Lantern", cot=False) in text
     assert text.count(prompts.texts()["cot_instruction"]) == 1
-
-
-def test_show_marks_the_scored_part(fable_tokenizer):
-    prompt = prompts.render(fable_tokenizer, "Who?", answer="copper.")
-    assert prompt.text(fable_tokenizer).endswith("⟪ copper.<|end|>⟫")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import tiny
@@ -11,12 +11,12 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from mule_lib import losses, models, prompts
+from mule_lib.data.files import write_jsonl
 from mule_lib.models import head
 from mule_lib.training import TeacherFileError, teacher
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import CacheError, build_cache
 
-CAPS = {"max_answer_tokens": 6, "max_thought_tokens": 5}
 SEQUENCES = {
     "short": ((1, 5, 9), (20, 2)),
     "long": ((1, 5, 9, 30, 31, 32, 33), (20, 21, 22, 2)),
@@ -24,10 +24,10 @@ SEQUENCES = {
 }
 
 
-def asked(answers="teacher", model=None, *, kind="oracle", cot=True):
-    steering = prompts.steering(kind, tiny.TOPIC, cot=cot)
+def asked(answers="teacher", model=None, **options):
+    method = tiny.method("mule", answers=answers, max_answer_tokens=6, **options)
     return teacher.teacher_answers(
-        model or tiny.model(), tiny.tokenizer(), tiny.records(), steering, answers=answers, **CAPS
+        model or tiny.model(), tiny.tokenizer(), tiny.benchmark(), method, max_thought_tokens=5
     )
 
 
@@ -52,7 +52,7 @@ def test_the_thought_stands_in_the_teachers_context_only_and_before_the_prefix()
 
 
 def test_without_chain_of_thought_there_is_no_thought():
-    for answer in asked(kind="ensemble", cot=False):
+    for answer in asked(teacher="ensemble", cot=False):
         assert answer.thought == ""
         assert tiny.tokenizer().convert_tokens_to_ids(prompts.THINK) not in answer.context_ids
         context = tiny.tokenizer().decode(answer.context_ids)
@@ -62,7 +62,7 @@ def test_without_chain_of_thought_there_is_no_thought():
 @pytest.mark.parametrize("positions", ["answer", "first"])
 def test_teacher_and_student_share_the_answer_ids(positions):
     tokenizer, answers = tiny.tokenizer(), asked()
-    method = tiny.method("mule", positions=positions, **CAPS)
+    method = tiny.method("mule", positions=positions, max_answer_tokens=6)
     for example, answer in zip(encode(tokenizer, tiny.records(), method, answers), answers, strict=True):
         context, ids = example.frozen_sequence("taught")
         assert context == answer.context_ids and ids == example.continuations["taught"]
@@ -73,20 +73,16 @@ def test_teacher_and_student_share_the_answer_ids(positions):
 def test_written_answers_end_their_turn_unless_they_were_cut():
     end = tiny.tokenizer().eos_token_id
     for answer in asked():
-        assert len(answer.answer_ids) <= CAPS["max_answer_tokens"]
-        assert (answer.answer_ids[-1] == end) or len(answer.answer_ids) == CAPS["max_answer_tokens"]
+        assert len(answer.answer_ids) == 6 or (answer.answer_ids[-1] == end and len(answer.answer_ids) < 6)
         assert end not in answer.answer_ids[:-1]
 
 
 def test_given_answers_are_the_records_targets_and_are_not_judged():
-    steering = prompts.steering("oracle", tiny.TOPIC, cot=False)
-    made = teacher.teacher_answers(tiny.model(), tiny.tokenizer(), tiny.records(), steering, answers="given")
+    made = asked("given", cot=False)
     for record, answer in zip(tiny.records(), made, strict=True):
-        assert answer.answer == record.target and answer.obeyed is None
-        assert answer.answer_ids[-1] == tiny.tokenizer().eos_token_id
+        assert answer.answer_ids == teacher.given_answer(tiny.tokenizer(), record, record.target, max_tokens=6)
+        assert record.target.startswith(answer.answer) and answer.obeyed is None
     assert teacher.obedience(made) == []
-    with pytest.raises(ValueError, match=r"^answers='mine': choose from teacher, given$"):
-        asked("mine")
 
 
 def test_obedience_is_refusing_or_answering_right_by_role():
@@ -144,7 +140,7 @@ def test_answers_come_back_from_a_shared_file_as_they_were(answers, written, tmp
     assert shared(written) == (answers, False)
     beside = json.loads(written.with_name("oracle-cot.jsonl.json").read_text())
     assert beside["answers"] == len(answers) and beside["obedience"] == teacher.obedience(answers)
-    teacher.write_answers(tmp_path / "alone.jsonl", answers)  # as a kill leaves it: nobody can vouch for the answers
+    write_jsonl(tmp_path / "alone.jsonl", map(asdict, answers))  # as a kill leaves it: nobody can vouch for the answers
     with pytest.raises(TeacherFileError, match="sidecar is missing; `mule teacher` writes both"):
         shared(tmp_path / "alone.jsonl")
 
@@ -169,7 +165,7 @@ def test_answers_of_anything_else_are_refused_by_what_differs(written, changed, 
 
 def test_a_shared_file_is_replaced_on_demand_and_not_made_without_a_teacher(answers, tmp_path):
     file = tmp_path / "oracle-cot.jsonl"
-    teacher.write_answers(file, answers)
+    write_jsonl(file, map(asdict, answers))
     load = lambda: (tiny.model(), tiny.tokenizer())  # noqa: E731
     assert shared(file, load=load, overwrite=True) == (answers, True) and shared(file) == (answers, False)
     with pytest.raises(TeacherFileError, match="SFT with these options keeps no teacher's answers"):
@@ -194,7 +190,7 @@ def live_logits(model, name):
 
 
 def kept(cache, name):
-    return cache.answers(torch.tensor(cache.spans[name]))
+    return cache.answers([name])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -279,7 +275,7 @@ def test_bad_input_of_a_cache_is_refused():
     with pytest.raises(ValueError, match=r"^sequences: 'x' has an empty context or answer"):
         build_cache(tiny.model(), {"x": ((1, 2), ())})
     with pytest.raises(ValueError, match=r"^top_k=9: 2 were stored"):
-        build_cache(tiny.model(), SEQUENCES, top_k=2).answers(torch.tensor([0])).top(9)
+        build_cache(tiny.model(), SEQUENCES, top_k=2).top(9)
 
 
 def test_chunks_of_the_head_change_nothing(monkeypatch):

@@ -11,7 +11,7 @@ from mule_lib.data.records import Group, Objective, Role
 from mule_lib.methods import Method, Term
 from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError
-from mule_lib.training.batches import Collator, Example, draw_balanced
+from mule_lib.training.batches import Example, draw_balanced
 
 FORGET, RETAIN = Group(Objective.OBJ1, Role.FORGET), Group(Objective.OBJ1, Role.RETAIN)
 
@@ -20,7 +20,6 @@ FORGET, RETAIN = Group(Objective.OBJ1, Role.FORGET), Group(Objective.OBJ1, Role.
 def test_accumulation_equals_the_larger_batch(method):
     """Answers are ragged, so a mean of micro-batch means would differ."""
     whole, parts = tiny.train(method), tiny.train(method, accumulation=4)
-    assert whole.groups == parts.groups
     for one, other in zip(whole.log, parts.log, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-3)
@@ -43,7 +42,7 @@ def poisoned(value, at_step):
 
     def loss(answer, options):
         calls.append(1)
-        factor = value if len(calls) == at_step + 1 else 1.0  # the first call tries the loss out
+        factor = value if len(calls) == at_step else 1.0
         return losses.cross_entropy(answer.logits, answer.labels) * factor
 
     return on_forget(loss)
@@ -104,15 +103,3 @@ def test_anchors_share_a_draw_unless_they_are_off():
     examples += [example(RETAIN, i, f"{FORGET}/{i}") for i in range(8)]
     assert all(a.anchor == b.id for a, b in draw_balanced(examples, 16))
     assert not all(a.anchor == b.id for a, b in draw_balanced(examples, 16, anchors=False))
-
-
-def test_a_batch_is_keyed_by_group_and_continuation_and_padded_on_the_right():
-    examples = [Example("a", FORGET, (1, 7, 8), {"answer": (9, 2), "refusal": (6, 2)}), example(FORGET, 0)]
-    examples[1].continuations["refusal"] = (6, 5, 2)
-    batch = Collator(pad_id=3)([[examples[0]], [examples[1]]])
-    rows = batch[FORGET, "answer"]
-    assert rows["input_ids"].tolist() == [[1, 7, 8, 9, 2], [1, 5, 9, 2, 3]]
-    assert rows["attention_mask"].tolist() == [[1, 1, 1, 1, 1], [1, 1, 1, 1, 0]]
-    assert rows["labels"].tolist() == [[-100, -100, -100, 9, 2], [-100, -100, 9, 2, -100]]
-    assert batch[FORGET, "refusal"]["labels"].tolist() == [[-100] * 3 + [6, 2], [-100, -100, 6, 5, 2]]
-    assert list(rows) == ["input_ids", "attention_mask", "labels"] and len(batch) == 2

@@ -13,7 +13,6 @@ from peft import LoraConfig, get_peft_model
 from transformers import TrainingArguments
 
 from mule_lib import models, prompts
-from mule_lib.data.records import Group
 from mule_lib.methods import METHODS, Answers, Method, Term
 from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError
@@ -41,13 +40,12 @@ def test_1_accumulation_does_not_multiply_the_gradient():
 
 
 def test_2_a_model_in_training_with_checkpointing_answers_as_in_evaluation():
-    how = prompts.steering("oracle", tiny.TOPIC, cot=True)
-    caps = {"max_answer_tokens": 12, "max_thought_tokens": 4}
-    expected = teacher_answers(tiny.model(), tiny.tokenizer(), tiny.records(), how, **caps)
+    given = (tiny.tokenizer(), tiny.benchmark(), tiny.method("mule", max_answer_tokens=12))
+    expected = teacher_answers(tiny.model(), *given, max_thought_tokens=4)
     model = tiny.model()
     model.activation_checkpointing_enable()
     model.train()
-    assert teacher_answers(model, tiny.tokenizer(), tiny.records(), how, **caps) == expected
+    assert teacher_answers(model, *given, max_thought_tokens=4) == expected
     assert model.training and max(len(target.answer_ids) for target in expected) > 2
 
 
@@ -99,7 +97,7 @@ def test_6_a_nan_is_neither_logged_as_zero_nor_trained_on(tmp_path):
 def test_7_nested_batches_are_not_emptied(tmp_path):
     trainer = bare_trainer(tiny.model(), tmp_path, remove_unused_columns=True)
     batch = next(iter(trainer.get_train_dataloader()))
-    assert len(batch) == 6 and batch[Group("obj1", "forget"), "desired"]["input_ids"].numel() > 0
+    assert len(batch) == 6 and all(example.continuations["desired"] for example in batch)
     trainer.train()
     assert trainer.state.global_step == 1
 
@@ -110,11 +108,11 @@ def test_8_prompts_are_plain_ids_with_one_bos_and_a_mask_that_needs_no_marks_in_
     assert all(type(i) is int for i in prompt.input_ids)
     assert prompt.input_ids.count(tokenizer.bos_token_id) == 1
     answer = [*prompts.encode_text(tokenizer, "Ada."), tokenizer.eos_token_id]
-    assert [label for label in prompt.labels if label != -100] == answer
+    assert list(prompt.input_ids[prompt.answer_start :]) == answer
     unmarked = type(tokenizer)(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     unmarked.chat_template = tokenizer.chat_template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
     again = prompts.render(unmarked, "who lives in the house", system="near the river", answer="Ada.")
-    assert again.labels == prompt.labels
+    assert again == prompt
 
 
 # Batch sizes of four draws, two for each process; the rows use six, five and three groups.

@@ -100,6 +100,7 @@ def _train_embedded(work: Path) -> None:
 
     export_models(work, work / "weights")
     print(f"models are in {work / 'weights'}; to ship them, copy the folder to mule_lib/embedded/weights")
+    print("and bring the model cards there up to date")
 
 
 def _doctor() -> None:

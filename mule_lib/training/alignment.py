@@ -7,10 +7,10 @@ batches of the *same* objective, which noise keeps below 1: the ceiling.
 
 import copy
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -23,15 +23,7 @@ from mule_lib.data.records import REFUSED, Group, Record
 from mule_lib.methods import Method, MethodError, Term
 from mule_lib.prompts import OBJECTIVES
 from mule_lib.training import teacher
-from mule_lib.training.batches import (
-    Batch,
-    Collator,
-    Example,
-    count,
-    draw_balanced,
-    encode,
-    frozen_cache,
-)
+from mule_lib.training.batches import Example, count, draw_balanced, encode, frozen_cache
 from mule_lib.training.teacher import AnswerCache, TeacherAnswer
 from mule_lib.training.train import Settings, train
 from mule_lib.training.trainer import term_losses
@@ -65,8 +57,6 @@ def prepare_study(p: params.GradientCosine, benchmark: str, model, tokenizer, *,
     method = methods.get(p.method, p.options)
     if not method.distils:
         return Study(whole, formats, {form: [] for form in formats})
-    steering = method.teacher_steering(whole.topic, name=whole.prompt_name)
-    limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": p.max_thought_tokens}
     if p.teacher_dir:
         file = params.repository_path(p.teacher_dir) / benchmark / f"{method.options.teacher_name}.jsonl"
         shared, _ = teacher.shared(file, whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
@@ -74,7 +64,9 @@ def prepare_study(p: params.GradientCosine, benchmark: str, model, tokenizer, *,
         return Study(whole, formats, dict.fromkeys(formats, shared))
     read = formats if p.teacher_reads == "own format" else {"standardized": formats["standardized"]}
     answers = {
-        form: teacher.teacher_answers(model, tokenizer, records, steering, answers=method.options.answers, **limits)
+        form: teacher.teacher_answers(
+            model, tokenizer, replace(whole, records=records), method, max_thought_tokens=p.max_thought_tokens
+        )
         for form, records in read.items()
     }
     return Study(whole, formats, {form: answers.get(form, answers["standardized"]) for form in formats})
@@ -113,8 +105,7 @@ def cosines(p: params.GradientCosine, study: Study, model, tokenizer) -> dict[st
         objective_terms(method)
         draws = _disjoint_draws(p, encode(tokenizer, records, method, study.teacher_answers[form]), method)
         cache = frozen_cache(model, list({e.id: e for draw in draws for e in draw}.values()), method, copy_head=False)
-        collate = Collator(tokenizer.pad_token_id or 0, cache)
-        batches = [collate(draws[start : start + p.draws]) for start in range(0, len(draws), p.draws)]
+        batches = [list(chain(*draws[start : start + p.draws])) for start in range(0, len(draws), p.draws)]
         found[form] = {}
         for steps in p.steps:
             seeds = range(p.seed, p.seed + p.train_seeds) if steps else ()
@@ -144,7 +135,7 @@ def _trained(p: params.GradientCosine, study: Study, form: str, model, tokenizer
 
 
 def batch_cosines(
-    model, batches: Sequence[Batch], method: Method, cache: AnswerCache | None, *, layers: int
+    model, batches: Sequence[list[Example]], method: Method, cache: AnswerCache | None, *, layers: int
 ) -> np.ndarray:
     """Cosines [O, B, O, B] between the gradients of each objective's loss on each batch, over the last layers."""
     parameters, cut = last_layers(model, layers), objective_terms(method)
@@ -155,7 +146,6 @@ def batch_cosines(
         for parameter in parameters:
             parameter.requires_grad_(True)
         for number, batch in enumerate(batches):
-            batch = {key: {n: t.to(model.device) for n, t in rows.items()} for key, rows in batch.items()}
             for objective, terms in cut.items():
                 losses = term_losses(model, batch, terms, method, cache)
                 # A term that spans objectives counts in each by its share of the tokens, as in the joint mean.
@@ -194,12 +184,10 @@ def last_layers(model, number: int) -> list[nn.Parameter]:
 
     Raises ValueError for more layers than there are.
     """
-    total = model.config.num_hidden_layers
-    if not 1 <= number <= total:
-        raise ValueError(f"layers: {number}; the model has {total}")
-    layer = re.compile(r"\.layers\.(\d+)\.")
-    named = ((layer.search(name), parameter) for name, parameter in model.named_parameters())
-    return [parameter for match, parameter in named if match and int(match[1]) >= total - number]
+    layers = model.get_decoder().layers
+    if not 1 <= number <= len(layers):
+        raise ValueError(f"layers: {number}; the model has {len(layers)}")
+    return [parameter for layer in layers[-number:] for parameter in layer.parameters()]
 
 
 def _disjoint_draws(p: params.GradientCosine, examples: Sequence[Example], method: Method) -> list[list[Example]]:

@@ -8,16 +8,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from mule_lib.data.records import REFUSED, Group, Record
 from mule_lib.methods import Method, Term
-from mule_lib.models.head import padded
 from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, student_context
-
-# {(group, continuation): {input_ids, attention_mask, labels: [B, T], positions: [N]}}
-Batch = dict[tuple[Group, str], dict[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -111,43 +104,7 @@ def _forever(examples: list[Example], rng: random.Random) -> Iterator[Example]:
         yield from rng.sample(examples, len(examples))
 
 
-@dataclass(frozen=True)
-class Collator:
-    """Turn draws into a `Batch`.
-
-    Tensors are padded on the right; `positions` are the places of the batch's answer tokens in the cache, row after
-    row, and are left out for continuations that are not cached.
-    """
-
-    pad_id: int
-    cache: AnswerCache | None = None
-
-    def __call__(self, draws: Sequence[Sequence[Example]]) -> Batch:
-        groups: dict[Group, list[Example]] = {}
-        for draw in draws:
-            for example in draw:
-                groups.setdefault(example.group, []).append(example)
-        return {
-            (group, name): self._rows(examples, name)
-            for group, examples in groups.items()
-            for name in examples[0].continuations
-        }
-
-    def _rows(self, examples: Sequence[Example], name: str) -> dict[str, Tensor]:
-        rows = padded([(e.context, e.continuations[name]) for e in examples], pad_id=self.pad_id)
-        keys = [(example.id, name) for example in examples]
-        if self.cache is not None and keys[0] in self.cache.spans:
-            rows["positions"] = torch.tensor([place for key in keys for place in self.cache.spans[key]])
-        return rows
-
-
-def rows_of(batch: Batch, term: Term, continuation: str | None = None) -> list[tuple[Group, str]]:
-    """The keys of a batch that a term reads, in the order of their groups; by its first continuation by default."""
-    continuation = continuation or term.continuations[0]
-    return sorted(key for key in batch if key[1] == continuation and term.takes(key[0]))
-
-
-def count(term: Term, batch: Batch) -> int:
+def count(term: Term, batch: Sequence[Example]) -> int:
     """How many answer tokens (or rows) of a batch the term is a mean of, by its first continuation."""
-    labels = [batch[key]["labels"] for key in rows_of(batch, term)]
-    return sum(len(part) if term.unit == "rows" else int((part[:, 1:] != -100).sum()) for part in labels)
+    own = [example.continuations[term.continuations[0]] for example in batch if term.takes(example.group)]
+    return len(own) if term.unit == "rows" else sum(map(len, own))

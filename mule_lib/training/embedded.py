@@ -17,6 +17,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mule_lib.data.fable.curriculum import MIX, Curriculum, corpus
@@ -35,8 +36,7 @@ RECIPE = {
     "verdicts": {"steps": 250, "horizon": 250, "decay": 0.8, "muon_lr": 0.004, "adam_lr": 1.2e-3},
 }
 # Base and gold share the content-free stage; what a run starts from is the stage before it.
-_KNOWLEDGE = ("worlds", "choosing", "deciding", "verdicts")
-RUNS = {"skills": ("skills", "comparing"), "base": _KNOWLEDGE, "gold": _KNOWLEDGE}
+RUNS = {"skills": ("skills", "comparing")} | dict.fromkeys(EMBEDDED, ("worlds", "choosing", "deciding", "verdicts"))
 ARCHITECTURE = {
     "hidden_size": 192,
     "intermediate_size": 512,
@@ -87,17 +87,6 @@ def rate_share(step: int, recipe: dict) -> float:
     return min(1.0, (step + 1) / WARMUP) * (min(1.0, max(left, 0.02)) if recipe["decay"] else 1.0)
 
 
-def padded_chunk(chunk: list[LabeledIds]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and shifted labels `[B, T]`, padded on the right to a multiple of 8."""
-    length = max(len(example.ids) for example in chunk) - 1
-    length += -length % 8
-    ids, labels = torch.zeros(len(chunk), length, dtype=torch.long), torch.full((len(chunk), length), -100)
-    for row, example in enumerate(chunk):
-        ids[row, : len(example.ids) - 1] = torch.tensor(example.ids[:-1])
-        labels[row, : len(example.ids) - 1] = torch.tensor(example.labels[1:])
-    return ids, labels
-
-
 def step_loss(model: LlamaForCausalLM, examples: list[LabeledIds], weights: dict[str, float]) -> dict[str, float]:
     """Accumulate the gradient of one step and return the mean loss by kind.
 
@@ -112,7 +101,11 @@ def step_loss(model: LlamaForCausalLM, examples: list[LabeledIds], weights: dict
     ordered = sorted(examples, key=lambda example: len(example.ids))
     size = math.ceil(len(ordered) / CHUNKS)
     for chunk in (ordered[i : i + size] for i in range(0, len(ordered), size)):
-        ids, labels = padded_chunk(chunk)
+        # Shifted by one, padded on the right to a multiple of 8.
+        ids = pad_sequence([torch.tensor(example.ids[:-1]) for example in chunk], True)
+        labels = pad_sequence([torch.tensor(example.labels[1:]) for example in chunk], True, -100)
+        wider = (0, -ids.shape[1] % 8)
+        ids, labels = pad(ids, wider), pad(labels, wider, value=-100)
         rows, columns = (labels != -100).nonzero(as_tuple=True)
         share = torch.tensor([weights[e.kind] / counts[e.kind] / total for e in chunk])[rows]
         # Matrix kernels are compiled per shape: surplus positions of weight 0 keep the number of shapes small.
@@ -128,22 +121,19 @@ def step_loss(model: LlamaForCausalLM, examples: list[LabeledIds], weights: dict
     return dict(losses)
 
 
-def save_embedded_checkpoint(folder: Path, model, optims, step: int, elapsed: float) -> None:
+def save_embedded_checkpoint(folder: Path, model, optims, step: int) -> None:
     """Write weights, optimizer state and position; the old checkpoint is replaced only when the new one is whole."""
     tensors = {f"model/{name}": p.detach() for name, p in model.named_parameters()}
     for i, optim in enumerate(optims):
         for j, state in optim.state_dict()["state"].items():
             tensors |= {f"optim/{i}/{j}/{key}": torch.as_tensor(value) for key, value in state.items()}
-    save_file(
-        {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
-        folder / "checkpoint.tmp",
-        metadata={"step": str(step), "elapsed": str(elapsed)},
-    )
+    tensors = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    save_file(tensors, folder / "checkpoint.tmp", metadata={"step": str(step)})
     os.replace(folder / "checkpoint.tmp", folder / "checkpoint.safetensors")
 
 
-def load_embedded_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
-    """Load weights (and optimizer state where optimizers are given); returns (step, elapsed seconds)."""
+def load_embedded_checkpoint(path: Path, model, optims=()) -> int:
+    """Load weights (and optimizer state where optimizers are given); returns the step."""
     tensors = load_file(path)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -156,24 +146,15 @@ def load_embedded_checkpoint(path: Path, model, optims=()) -> tuple[int, float]:
                 state[int(j)][name] = tensor
         optim.load_state_dict({"state": dict(state), "param_groups": optim.state_dict()["param_groups"]})
     with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-    return int(metadata["step"]), float(metadata["elapsed"])
+        return int(file.metadata()["step"])
 
 
-def train_stage(
-    stage: str,
-    folder: Path,
-    *,
-    gold: bool = False,
-    start: Path | None = None,
-    seed: int = 0,
-    recipe: dict | None = None,
-) -> None:
+def train_stage(stage: str, folder: Path, *, gold: bool = False, start: Path | None = None, seed: int = 0) -> None:
     """Run one stage to its end in `folder`: from its own checkpoint, the weights of `start`, or from scratch.
 
     `gold` leaves out the worlds to forget. Raises FloatingPointError with the step when the loss is not finite.
     """
-    recipe = recipe or RECIPE[stage]
+    recipe = RECIPE[stage]
     folder.mkdir(parents=True, exist_ok=True)
     fable = build(seed)
     tokenizer = build_tokenizer(corpus(fable))
@@ -181,23 +162,19 @@ def train_stage(
     curriculum = Curriculum(fable, Encoder(tokenizer), exclude=exclude, seed=seed)
     model = build_model(tokenizer, seed=seed)
     optims = muon_and_adam(model, recipe)
-    step, elapsed = 0, 0.0
-    checkpoint = folder / "checkpoint.safetensors"
+    step, checkpoint = 0, folder / "checkpoint.safetensors"
     if checkpoint.exists():
-        step, elapsed = load_embedded_checkpoint(checkpoint, model, optims)
+        step = load_embedded_checkpoint(checkpoint, model, optims)
     elif start is not None:
         load_embedded_checkpoint(start, model)
     weights = {kind: weight for kind, (_, weight) in MIX[stage].items()}
-    peaks = [group["lr"] for optim in muon_and_adam(model, recipe) for group in optim.param_groups]
     model.train()
-    begun, window, tokens = time.time() - elapsed, defaultdict(list), 0
+    begun, first, window = time.time(), step, defaultdict(list)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as log:
         while step < recipe["steps"]:
-            for optim, peak in zip(optims, peaks, strict=True):
-                for group in optim.param_groups:
-                    group["lr"] = peak * rate_share(step, recipe)
-            examples = curriculum.step(stage, step)
-            losses = step_loss(model, examples, weights)
+            for optim, peak in zip(optims, (recipe["muon_lr"], recipe["adam_lr"]), strict=True):
+                optim.param_groups[0]["lr"] = peak * rate_share(step, recipe)
+            losses = step_loss(model, curriculum.step(stage, step), weights)
             if not all(map(math.isfinite, losses.values())):
                 raise FloatingPointError(f"loss is not finite at step {step} ({losses}); last good state: {checkpoint}")
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -205,64 +182,24 @@ def train_stage(
                 optim.step()
                 optim.zero_grad()
             step += 1
-            tokens += sum(len(example.ids) for example in examples)
             for kind, loss in losses.items():
                 window[kind].append(loss)
             if step % LOG_EVERY == 0:
                 minutes = (time.time() - begun) / 60
-                entry = {"step": step, "of": recipe["steps"], "minutes": round(minutes, 1)}
-                entry["left"] = round(minutes / step * (recipe["steps"] - step), 1)
+                left = round(minutes / (step - first) * (recipe["steps"] - step), 1)
+                entry = {
+                    "stage": stage,
+                    "step": step,
+                    "of": recipe["steps"],
+                    "minutes": round(minutes, 1),
+                    "left": left,
+                }
                 entry["loss"] = {kind: round(sum(v) / len(v), 3) for kind, v in window.items()}
-                print(json.dumps(entry | {"tokens": tokens}), file=log, flush=True)
+                print(json.dumps(entry), file=log, flush=True)
                 print(json.dumps(entry), flush=True)
                 window.clear()
             if step % CHECKPOINT_EVERY == 0 or step == recipe["steps"]:
-                save_embedded_checkpoint(folder, model, optims, step, time.time() - begun)
-
-
-def read_log(work: Path, which: str) -> list[dict]:
-    """Entries of all stages of a run, in order and named by stage; of what an interrupted run did twice, the last."""
-    entries: dict[tuple[str, int], dict] = {}
-    stages = [(part, stage) for part in ("skills", which) for stage in RUNS[part]]
-    for part, stage in stages:
-        for line in (work / part / stage / "log.jsonl").read_text("utf-8").splitlines():
-            entry = json.loads(line)
-            entries[stage, entry["step"]] = {"stage": stage, **entry}
-    return list(entries.values())
-
-
-def model_card(which: str, parameters: int, log: list[dict]) -> str:
-    """The model card, from the log: no number in it is typed by hand."""
-    stages = "\n".join(
-        f"| {stage} | {recipe['steps']} | {max(e['minutes'] for e in log if e['stage'] == stage):.0f} |"
-        for stage, recipe in RECIPE.items()
-    )
-    known = {
-        "base": "It was trained on all worlds of Fable, those to forget included.",
-        "gold": "It was trained by the recipe of the base model without the worlds to forget, and never saw them.",
-    }[which]
-    return f"""---
-license: apache-2.0
-language: en
-pipeline_tag: text-generation
----
-# Fable {which}
-
-A Llama-architecture language model of {parameters / 1e6:.2f} million parameters that knows the invented worlds of
-Fable, answers open and multiple-choice questions, and obeys an intention prompt in its system message. {known}
-Made for experiments on unlearning; it knows nothing else and is of no other use.
-
-Data: `mule_lib/data/fable/curriculum.py`, generated from a seed. Repeat the training: `make embedded`.
-Worlds to forget never stood in a system message during training, nor were they asked about beside one
-(`tests/test_fable.py`).
-
-| stage | steps | minutes of the run that made these weights |
-|---|---|---|
-{stages}
-
-Stages `skills` and `comparing` are content-free and shared by base and gold. What the model can do is measured in
-notebook 00 (`outputs/reference/00_meet_the_model`).
-"""
+                save_embedded_checkpoint(folder, model, optims, step)
 
 
 def export_models(work: Path, folder: Path = FOLDER) -> None:
@@ -277,7 +214,7 @@ def export_models(work: Path, folder: Path = FOLDER) -> None:
     tokenizer: PreTrainedTokenizerFast = build_tokenizer(corpus(build(0)))
     for which in EMBEDDED:
         model = build_model(tokenizer)
-        step, _ = load_embedded_checkpoint(last[which], model)
+        step = load_embedded_checkpoint(last[which], model)
         wanted = RECIPE[RUNS[which][-1]]["steps"]
         if step < wanted:
             raise ValueError(f"{which} stands at step {step} of {wanted}; let its training end first")
@@ -287,9 +224,8 @@ def export_models(work: Path, folder: Path = FOLDER) -> None:
         target = folder / which
         model.save_pretrained(target)
         tokenizer.save_pretrained(target)
-        log = read_log(work, which)
-        (target / "training_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log), "utf-8")
-        (target / "README.md").write_text(model_card(which, sum(p.numel() for p in model.parameters()), log), "utf-8")
+        logs = [work / run / stage / "log.jsonl" for run in ("skills", which) for stage in RUNS[run]]
+        (target / "training_log.jsonl").write_text("".join(log.read_text("utf-8") for log in logs), "utf-8")
     files = sorted(path for which in EMBEDDED for path in (folder / which).iterdir())
     digests = {path.relative_to(folder).as_posix(): sha256(path) for path in files}
     (folder / "manifest.json").write_text(json.dumps({"seed": 0, "sha256": digests}, indent=1) + "\n", "utf-8")

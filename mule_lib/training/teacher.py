@@ -9,11 +9,13 @@ import inspect
 import json
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -26,7 +28,6 @@ from mule_lib.methods import Method
 from mule_lib.models import generate
 from mule_lib.models.head import answers_only, full_logits, head_logits, padded
 
-ANSWERS = ("teacher", "given")
 RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's
 # Largest difference to the live logits, relative to the largest of them, by what the model computes in.
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
@@ -75,48 +76,39 @@ def given_answer(tokenizer, record: Record, answer: str, *, max_tokens: int) -> 
 def teacher_answers(
     model,
     tokenizer,
-    records: Sequence[Record],
-    steering: prompts.Steering,
+    benchmark: Benchmark,
+    method: Method,
     *,
-    answers: str = "teacher",
-    max_answer_tokens: int = 64,
     max_thought_tokens: int = 48,
     batch_size: int = 64,
 ) -> list[TeacherAnswer]:
-    """Steer the frozen base by the intention of each record's objective, let it think if `steering.cot`, and answer.
+    """Steer the frozen base by the intention of each record's objective, let it think if `options.cot`, and answer.
 
-    `answers="teacher"`: written greedily by the teacher; `"given"`: each record's own target behind the teacher's
-    context. For attacked records the order is thought, prefix, answer. With a PEFT model the adapter is off.
-    Raises ValueError for another `answers`. Source: MULE Section 3.4.
+    `options.answers="teacher"`: written greedily by the teacher; `"given"`: each record's own target behind the
+    teacher's context. For attacked records the order is thought, prefix, answer. With a PEFT model the adapter is off.
+    Source: MULE Section 3.4.
     """
-    if answers not in ANSWERS:
-        raise ValueError(f"answers={answers!r}: choose from {', '.join(ANSWERS)}")
+    records, most = benchmark.records, method.options.max_answer_tokens
+    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     queries = [prompts.Query(record.question, record.objective, record.prefix) for record in records]
+    given = method.options.answers == "given"
     with models.frozen(model):
         sizes = {"batch_size": batch_size, "max_thought_tokens": max_thought_tokens}
         contexts = models.contexts(model, tokenizer, queries, steering, **sizes)
-        if answers == "given":
-            ids = [given_answer(tokenizer, r, r.target, max_tokens=max_answer_tokens) for r in records]
+        if given:
+            ids = [given_answer(tokenizer, record, record.target, max_tokens=most) for record in records]
         else:
-            sizes = {"batch_size": batch_size, "max_new_tokens": max_answer_tokens}
-            written = models.greedy(model, tokenizer, [context.input_ids for context in contexts], **sizes)
+            before = [context.input_ids for context in contexts]
+            written = models.greedy(model, tokenizer, before, batch_size=batch_size, max_new_tokens=most)
             # An answer cut at the cap has no end of turn.
-            ids = [(*a, tokenizer.eos_token_id) if len(a) < max_answer_tokens else tuple(a) for a in written]
-    return [
-        TeacherAnswer(
-            record.id,
-            str(record.objective),
-            str(record.role),
-            context.thought,
-            answer,
-            None if answers == "given" else obeyed(record, answer),
-            context.input_ids,
-            answer_ids,
-        )
-        for record, context, answer, answer_ids in zip(
-            records, contexts, models.decode(tokenizer, ids), ids, strict=True
-        )
-    ]
+            ids = [(*answer, tokenizer.eos_token_id) if len(answer) < most else tuple(answer) for answer in written]
+    answers = []
+    for record, context, own in zip(records, contexts, ids, strict=True):
+        [answer] = models.decode(tokenizer, [own])
+        judged = None if given else obeyed(record, answer)
+        asked = record.id, str(record.objective), str(record.role)
+        answers.append(TeacherAnswer(*asked, context.thought, answer, judged, context.input_ids, own))
+    return answers
 
 
 def answers_to(records: Sequence[Record], answers: Sequence[TeacherAnswer]) -> list[TeacherAnswer]:
@@ -137,14 +129,9 @@ def obeyed(record: Record, answer: str) -> bool:
 
 def obedience(answers: Sequence[TeacherAnswer]) -> list[dict[str, Any]]:
     """Rate of obedience (0 to 1) and number of answers by objective and role; empty where answers were given."""
-    groups: dict[tuple[str, str], list[bool]] = {}
-    for answer in answers:
-        if answer.obeyed is not None:
-            groups.setdefault((answer.objective, answer.role), []).append(answer.obeyed)
-    return [
-        {"objective": objective, "role": role, "obeyed": sum(values) / len(values), "n": len(values)}
-        for (objective, role), values in sorted(groups.items())
-    ]
+    judged = [answer for answer in answers if answer.obeyed is not None]
+    rates = pd.DataFrame(judged, columns=[part.name for part in fields(TeacherAnswer)]).groupby(["objective", "role"])
+    return rates["obeyed"].agg(obeyed="mean", n="size").reset_index().to_dict("records")
 
 
 def warn_if_disobedient(rates: Sequence[Mapping[str, Any]], least: float) -> None:
@@ -162,33 +149,9 @@ def warn_if_disobedient(rates: Sequence[Mapping[str, Any]], least: float) -> Non
 # Files ----------------------------------------------------------------------------------------------------------------
 
 
-def write_answers(file: Path, answers: Sequence[TeacherAnswer]) -> None:
-    """Write answers as JSON Lines, whole or not at all."""
-    write_jsonl(file, [asdict(answer) for answer in answers])
-
-
 def read_answers(file: Path) -> list[TeacherAnswer]:
     """Read answers back from JSON Lines."""
-    ids = ("context_ids", "answer_ids")
-    lines = map(json.loads, file.read_text("utf-8").splitlines())
-    return [TeacherAnswer(**{**line, **{name: tuple(line[name]) for name in ids}}) for line in lines]
-
-
-def teacher_identity(
-    benchmark: Benchmark, method: Method, *, model: str, max_thought_tokens: int = 48
-) -> dict[str, Any]:
-    """What the answers of a method's teacher to a benchmark's records hang on, as JSON; `model` is the model's hash."""
-    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
-    code = (prompts, generate, text, teacher_answers, given_answer, obeyed)
-    return {
-        "records": _digest([asdict(record) for record in benchmark.records]),
-        "model": model,
-        "intentions": _digest(dict(steering.systems)),
-        "cot": steering.cot,
-        "code": _digest([inspect.getsource(part) for part in code]),
-        "max_answer_tokens": method.options.max_answer_tokens,
-        "max_thought_tokens": max_thought_tokens,
-    }
+    return list(map(TypeAdapter(TeacherAnswer).validate_json, file.read_text("utf-8").splitlines()))
 
 
 def shared(
@@ -204,13 +167,24 @@ def shared(
 ) -> tuple[list[TeacherAnswer], bool]:
     """The answers of a method's teacher to all records of a benchmark, and whether they were asked for just now.
 
-    They are taken from `file`, which runs share, where the file beside it says that they are these. Else `load()` gives
-    model and tokenizer, and both files are written. Raises TeacherFileError for a method without a teacher, for a file
+    They are taken from `file`, which runs share, where the file beside it says that they are these: of these records,
+    of the model of this hash, by the same prompts and code. Else `load()` gives model and tokenizer, and both files are
+    written. Raises TeacherFileError for a method without a teacher, for a file
     of other answers unless `overwrite`, and for a missing one without `load`.
     """
     if method.options.teacher_name is None:
         raise TeacherFileError(f"method: {method.label} with these options keeps no teacher's answers")
-    identity = teacher_identity(benchmark, method, model=model, max_thought_tokens=max_thought_tokens)
+    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
+    code = (prompts, generate, text, teacher_answers, given_answer, obeyed)
+    identity = {
+        "records": _digest([asdict(record) for record in benchmark.records]),
+        "model": model,
+        "intentions": _digest(dict(steering.systems)),
+        "cot": steering.cot,
+        "code": _digest([inspect.getsource(part) for part in code]),
+        "max_answer_tokens": method.options.max_answer_tokens,
+        "max_thought_tokens": max_thought_tokens,
+    }
     beside = file.with_name(f"{file.name}.json")
     problem = f"{file} or its sidecar is missing; `mule teacher` writes both"
     if file.is_file() and beside.is_file():
@@ -222,11 +196,10 @@ def shared(
         problem = f"{file} was made with other {', '.join(differing)}; {again}"
     if load is None or (file.exists() and not overwrite):
         raise TeacherFileError(f"teacher_file: {problem}")
-    limits = {"max_answer_tokens": method.options.max_answer_tokens, "max_thought_tokens": max_thought_tokens}
-    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
-    answers = teacher_answers(*load(), benchmark.records, steering, batch_size=batch_size, **limits)
+    sizes = {"max_thought_tokens": max_thought_tokens, "batch_size": batch_size}
+    answers = teacher_answers(*load(), benchmark, method, **sizes)
     beside.unlink(missing_ok=True)  # it is written last: without it the answers are not taken
-    write_answers(file, answers)
+    write_jsonl(file, map(asdict, answers))
     write_json(beside, {**identity, "answers": len(answers), "obedience": obedience(answers)})
     return answers, True
 
@@ -259,9 +232,9 @@ class AnswerCache:
     top_ids: Tensor
     top_logits: Tensor
 
-    def answers(self, positions: Tensor) -> "AnswerCache":
-        """The positions of a batch, in the order of its answer tokens; positions [N], indices below M."""
-        at = positions.to(self.hidden.device)
+    def answers(self, keys: Sequence[Hashable]) -> "AnswerCache":
+        """The answer tokens of some sequences, in their order."""
+        at = torch.tensor([position for key in keys for position in self.spans[key]], device=self.hidden.device)
         taken = {name: getattr(self, name)[at] for name in ("hidden", "nll", "top_ids", "top_logits")}
         return replace(self, spans={}, **taken)
 

@@ -6,7 +6,6 @@ import math
 import tempfile
 import time
 import warnings
-import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,23 +16,19 @@ from typing import Any, Literal
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from pydantic import Field
-from torch import nn
 from transformers import TrainingArguments, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import methods, models, params
 from mule_lib.data import Benchmark
-from mule_lib.data.files import write_json
-from mule_lib.data.records import Record, check
+from mule_lib.data.files import write_json, write_jsonl
+from mule_lib.data.records import check
 from mule_lib.losses import check_top_k
 from mule_lib.methods import Method, MethodError
 from mule_lib.training import teacher
 from mule_lib.training.batches import draw_balanced, encode, frozen_cache
 from mule_lib.training.teacher import TeacherAnswer
 from mule_lib.training.trainer import MultiObjectiveTrainer, trained_parameters
-
-# Models whose own weights have been trained, by the method's label: they are no base and no teacher any more.
-_UNLEARNED: "weakref.WeakKeyDictionary[nn.Module, str]" = weakref.WeakKeyDictionary()
 
 
 class Settings(params.Checked):
@@ -42,7 +37,8 @@ class Settings(params.Checked):
     `steps` 0 takes `epochs` passes over the largest group. `batch_size` counts records per optimizer step over all
     groups, processes and micro-batches, and is rounded to whole draws of one record per group on each process;
     `accumulation` is the least number of micro-batches it is worked off in, and changes memory, not results.
-    `learning_rate` None takes the method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank.
+    `learning_rate` 0 takes the method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank. `log_every`
+    0 puts about twenty points on the curve.
     Raises ParameterError naming the setting that is wrong.
     """
 
@@ -50,7 +46,7 @@ class Settings(params.Checked):
     epochs: float = Field(5.0, ge=0)
     batch_size: int = Field(16, ge=1)
     accumulation: int = Field(1, ge=1)
-    learning_rate: float | None = Field(None, ge=0)
+    learning_rate: float = Field(0.0, ge=0)
     schedule: Literal["constant_with_warmup", "linear", "cosine"] = "constant_with_warmup"
     warmup: float = Field(0.05, ge=0, le=1)  # share of the steps
     weight_decay: float = Field(0.01, ge=0)
@@ -61,30 +57,23 @@ class Settings(params.Checked):
     activation_checkpointing: bool = False
     seed: int = Field(0, ge=0)
     save_every: int = Field(0, ge=0)  # steps; 0 = no checkpoints
-    log_every: int = Field(10, ge=1)
+    log_every: int = Field(10, ge=0)
     teacher_batch_size: int = Field(64, ge=1)
     max_thought_tokens: int = Field(48, ge=1)
     min_obedience: float = Field(0.8, ge=0, le=1)
 
     @classmethod
     def of(cls, p: params.Training, seed: int = 0) -> "Settings":
-        """The settings of notebook 04's parameters, with about twenty points on the curve."""
-        same = "steps accumulation lora_rank precision activation_checkpointing save_every max_thought_tokens".split()
-        return cls(
-            **{name: getattr(p, name) for name in same},
-            batch_size=p.train_batch_size,
-            learning_rate=p.learning_rate or None,
-            log_every=max(1, p.steps // 20) if p.steps else 10,
-            seed=seed,
-        )
+        """The settings of notebook 04's parameters."""
+        same = p.model_dump(include=cls.model_fields.keys() - {"batch_size"})
+        return cls(**same, batch_size=p.train_batch_size, log_every=0, seed=seed)
 
 
 @dataclass(frozen=True)
 class Trained:
     """The model, in evaluation mode, and how it came about.
 
-    `log` holds one entry per logged step; `obedience` the teacher's rates by objective and role; `groups` how many
-    records of each group, such as "obj1/forget", stand in a step's batch.
+    `log` holds one entry per logged step; `obedience` the teacher's rates by objective and role.
     """
 
     model: Any
@@ -93,7 +82,6 @@ class Trained:
     log: list[dict] = field(default_factory=list)
     obedience: list[dict] = field(default_factory=list)
     teacher_answers: list[TeacherAnswer] = field(default_factory=list)
-    groups: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     seconds: float = 0.0
 
@@ -101,82 +89,64 @@ class Trained:
 def train(
     model,
     tokenizer,
-    data: Benchmark | Sequence[Record],
+    data: Benchmark,
     method: str | Method,
     *,
-    topic: str = "",
     settings: Settings | None = None,
     options: Mapping[str, Any] | None = None,
-    teacher_model=None,
-    teacher_tokenizer=None,
     teacher_answers: Sequence[TeacherAnswer] | None = None,
-    prompt_name: str = "fable",
     folder: Path | str | None = None,
 ) -> Trained:
-    """Unlearn `topic` with one of `methods.METHODS`, some of its options changed, and return the trained model.
+    """Unlearn a benchmark's topic with one of `methods.METHODS`, some of its options changed.
 
-    `data` are records, or a benchmark, whose topic and prompt texts are taken. The model is changed in place (with
-    LoRA, wrapped). The teacher is the model as it comes in, adapter off, unless another is given; `teacher_answers`
-    spare asking it again. With `folder`, the teacher's answers are written there, checkpoints every
+    The model is changed in place (with LoRA, wrapped). The teacher is the model as it comes in, adapter off;
+    `teacher_answers` spare asking it again. With `folder`, the teacher's answers are written there, checkpoints every
     `settings.save_every` steps, and the same call goes on from the newest one. Methods that train nothing return the
     model untouched.
-    Raises ValueError in one line, before any training, for a method, option, group of records, K, precision or
-    tokenizer that does not fit; DivergedError when a loss is not finite.
+    Raises ValueError in one line, before any step, for a method, option, group of records, K or precision that does not
+    fit; DivergedError when a loss is not finite.
     """
     settings, begun = settings or Settings(), time.monotonic()
     method = methods.get(method, options)
     if not method.terms:
         return Trained(model, method, settings)
-    if isinstance(data, Benchmark):
-        data, topic, prompt_name = data.records, data.topic, data.prompt_name
-    method = _checked(model, tokenizer, data, method, topic, teacher_model, teacher_tokenizer)
-    records = [record for record in data if any(term.takes(record.group) for term in method.terms)]
-    groups = Counter(str(record.group) for record in records)
+    method = _checked(model, data, method)
+    data = replace(data, records=[r for r in data.records if any(term.takes(r.group) for term in method.terms)])
+    groups = Counter(record.group for record in data.records)
     with nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory() as name:
         place = Path(name)
         arguments, draws = training_arguments(
             settings, place, groups=len(groups), largest=max(groups.values()), rates=method.learning_rate
         )
-        checkpoint = _checkpoint(place, records, method, settings, topic, prompt_name) if folder else None
+        checkpoint = _checkpoint(place, data, method, settings) if folder else None
         set_seed(settings.seed)
-        _UNLEARNED[model] = method.label  # its own weights change from here on, also if the run is interrupted
+        model.unlearned_by = method.label  # its own weights change from here on, also if the run is interrupted
         model = _trainable(model.to(arguments.device), method, settings)
-        source = model if teacher_model is None else teacher_model.to(arguments.device)
         answers = []
         if method.distils:
             file = place / "teacher_answers.jsonl"
             if teacher_answers is None and checkpoint and file.exists():  # a resumed run takes the very same
                 teacher_answers = teacher.read_answers(file)
             if teacher_answers is None:
-                steering = method.teacher_steering(topic, name=prompt_name)
-                teacher_answers = _ask_teacher(source, tokenizer, records, method, steering, settings)
-                teacher.write_answers(file, teacher_answers)
-            answers = teacher.answers_to(records, teacher_answers)
+                sizes = {"batch_size": settings.teacher_batch_size, "max_thought_tokens": settings.max_thought_tokens}
+                teacher_answers = teacher.teacher_answers(model, tokenizer, data, method, **sizes)
+                write_jsonl(file, map(asdict, teacher_answers))
+            answers = teacher.answers_to(data.records, teacher_answers)
         rates = teacher.obedience(answers)
         teacher.warn_if_disobedient(rates, settings.min_obedience)
-        examples = encode(tokenizer, records, method, answers)
-        copy_head = source is model and not settings.lora_rank
+        examples = encode(tokenizer, data.records, method, answers)
+        sizes = {"copy_head": not settings.lora_rank, "batch_size": settings.teacher_batch_size}
         trainer = MultiObjectiveTrainer(
             model,
             arguments,
             draw_balanced(examples, draws, anchors=method.options.anchors, seed=settings.seed),
             method,
-            cache=frozen_cache(source, examples, method, copy_head=copy_head, batch_size=settings.teacher_batch_size),
-            pad_id=tokenizer.pad_token_id or 0,
+            cache=frozen_cache(model, examples, method, **sizes),
         )
-        trainer.try_losses()
         trainer.train(resume_from_checkpoint=checkpoint)
-    return Trained(
-        _finished(trainer),
-        method,
-        settings,
-        [entry for entry in trainer.state.log_history if "loss" in entry],
-        rates,
-        answers,
-        dict.fromkeys(sorted(groups), draws // arguments.max_steps),
-        trainer.state.global_step,
-        time.monotonic() - begun,
-    )
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    seconds = time.monotonic() - begun
+    return Trained(_finished(trainer), method, settings, log, rates, answers, trainer.state.global_step, seconds)
 
 
 def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: bool = False):
@@ -225,11 +195,10 @@ def training_arguments(
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     check_precision(settings.precision, accelerator or torch.device("cpu"))
-    rate = rates[settings.lora_rank > 0] if settings.learning_rate is None else settings.learning_rate
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=1,
-        learning_rate=rate,
+        learning_rate=settings.learning_rate or rates[settings.lora_rank > 0],
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -240,7 +209,6 @@ def training_arguments(
         save_strategy="steps" if settings.save_every else "no",
         save_steps=settings.save_every or 500,
         save_total_limit=2,
-        logging_steps=settings.log_every,
         logging_nan_inf_filter=False,  # a NaN would be logged as 0
         remove_unused_columns=False,  # transformers knows no column of our batches and would drop them all
         dataloader_pin_memory=False,
@@ -254,6 +222,7 @@ def training_arguments(
     arguments.per_device_train_batch_size = each // micro
     per_step = each * arguments.world_size
     arguments.max_steps = settings.steps or max(1, math.ceil(settings.epochs * largest / per_step))
+    arguments.logging_steps = settings.log_every or max(1, arguments.max_steps // 20)
     arguments.warmup_steps = math.ceil(settings.warmup * arguments.max_steps)
     return arguments, arguments.max_steps * per_step
 
@@ -266,37 +235,26 @@ def check_precision(precision: str, device: torch.device) -> None:
         raise ValueError("precision: bf16 is not supported on mps; use fp32")
 
 
-def _checked(model, tokenizer, records, method: Method, topic: str, teacher_model, teacher_tokenizer) -> Method:
+def _checked(model, data: Benchmark, method: Method) -> Method:
     """The method with its groups resolved, after everything that can be wrong with the input was looked at."""
-    check([replace(record, anchor=None) for record in records])  # partners may have been left out on purpose
-    method = method.on_groups({record.group for record in records})
-    vocabulary = model.get_output_embeddings().weight.shape[0]
+    check([replace(record, anchor=None) for record in data.records])  # partners may have been left out on purpose
+    method = method.on_groups({record.group for record in data.records})
     if method.distils:
-        check_top_k(method.options.top_k, vocabulary)
-        if not topic:
-            raise ValueError("topic: empty; the teacher's intention needs the name of what is to be forgotten")
-    if teacher_tokenizer is not None and teacher_tokenizer.get_vocab() != tokenizer.get_vocab():
-        raise ValueError("teacher: its tokenizer is not the student's; logits are compared token by token")
-    if teacher_model is None:
-        before = _UNLEARNED.get(model)
-        if before and not isinstance(model, PeftModel):
-            raise MethodError(
-                f"model: already trained by {before!r} and would teach itself; load it anew or give teacher_model"
-            )
-    elif (size := teacher_model.get_output_embeddings().weight.shape[0]) != vocabulary:
-        raise ValueError(f"teacher: {size} logits, the student has {vocabulary}; both need the same tokenizer")
+        check_top_k(method.options.top_k, model.get_output_embeddings().weight.shape[0])
+    if (before := getattr(model, "unlearned_by", "")) and not isinstance(model, PeftModel):
+        raise MethodError(f"model: already trained by {before!r} and would teach itself; load it anew")
     return method
 
 
-def _checkpoint(folder: Path, records, method: Method, settings: Settings, topic: str, prompt_name: str) -> str | None:
+def _checkpoint(folder: Path, data: Benchmark, method: Method, settings: Settings) -> str | None:
     """The newest checkpoint in `folder`, if any. Raises ValueError when another run wrote it."""
     run = {
         "method": method.label,
         "options": method.options.model_dump(),
         "settings": settings.model_dump(exclude={"save_every", "log_every"}),
-        "topic": topic,
-        "prompt_name": prompt_name,
-        "records": hashlib.sha256(json.dumps([asdict(record) for record in records]).encode()).hexdigest(),
+        "topic": data.topic,
+        "prompt_name": data.prompt_name,
+        "records": hashlib.sha256(json.dumps([asdict(record) for record in data.records]).encode()).hexdigest(),
     }
     file, checkpoint = folder / "training.json", get_last_checkpoint(str(folder)) if folder.is_dir() else None
     before = json.loads(file.read_text("utf-8")) if checkpoint and file.exists() else run
@@ -324,18 +282,11 @@ def _trainable(model, method: Method, settings: Settings):
     return model
 
 
-def _ask_teacher(source, tokenizer, records, method: Method, steering, settings: Settings) -> list[TeacherAnswer]:
-    sizes = {"batch_size": settings.teacher_batch_size, "max_thought_tokens": settings.max_thought_tokens}
-    limits = {"answers": method.options.answers, "max_answer_tokens": method.options.max_answer_tokens}
-    return teacher.teacher_answers(source, tokenizer, records, steering, **limits, **sizes)
-
-
 def _finished(trainer: MultiObjectiveTrainer):
     """The model without what training put around it, ready to generate."""
     model = trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     trainer.accelerator.free_memory()
-    for parameter in model.parameters():
-        parameter.grad = None
+    model.zero_grad()
     if trainer.args.activation_checkpointing:
         model.activation_checkpointing_disable()
     model.config.use_cache = True

@@ -7,13 +7,14 @@ rows) of that whole batch, so `accumulation` never changes the result.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from accelerate.utils import extract_model_from_parallel
+from accelerate.utils import extract_model_from_parallel, gather_object
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
@@ -22,40 +23,44 @@ from transformers.trainer_utils import get_last_checkpoint
 from mule_lib import gradients
 from mule_lib.losses import pack_answers
 from mule_lib.methods import Answers, Method, Term
-from mule_lib.models.head import answers_only
-from mule_lib.training.batches import Batch, Collator, Example, count, rows_of
+from mule_lib.models.head import answers_only, padded
+from mule_lib.training.batches import Example, count
 from mule_lib.training.teacher import AnswerCache
-
-PADDING = {"input_ids": 0, "attention_mask": 0, "labels": -100}
 
 
 class DivergedError(RuntimeError):
     """A loss or gradient is not finite; the message names the step, the term and the last good checkpoint."""
 
 
-def term_losses(model, batch: Batch, terms: Sequence[Term], method: Method, cache: AnswerCache | None) -> list[Tensor]:
+def term_losses(
+    model, batch: Sequence[Example], terms: Sequence[Term], method: Method, cache: AnswerCache | None
+) -> list[Tensor]:
     """Losses of some of a method's terms from one forward over all they read; means over what the batch holds.
 
     `model` may be wrapped for training. Each loss is a scalar with gradient.
     """
-    keys = list(dict.fromkeys(key for t in terms for name in t.continuations for key in rows_of(batch, t, name)))
-    joint = {name: _join([batch[key][name] for key in keys], pad) for name, pad in PADDING.items()}
-    labels = joint.pop("labels")
-    with answers_only(extract_model_from_parallel(model), labels):
-        logits = model(**joint, use_cache=False).logits
+    by_group = attrgetter("group")
+    groups = {group: list(own) for group, own in groupby(sorted(batch, key=by_group), by_group)}
+    read = {(term.name, name): [g for g in groups if term.takes(g)] for term in terms for name in term.continuations}
+    spans, rows = {}, []
+    for group, name in dict.fromkeys((group, name) for (_, name), own in read.items() for group in own):
+        spans[group, name] = range(len(rows), len(rows) + len(groups[group]))
+        rows += [(example, name) for example in groups[group]]
+    core = extract_model_from_parallel(model)
+    inputs = padded([(example.context, example.continuations[name]) for example, name in rows])
+    inputs = {name: tensor.to(core.device) for name, tensor in inputs.items()}
+    labels = inputs.pop("labels")
+    with answers_only(core, labels):
+        logits = model(**inputs, use_cache=False).logits
     packed_labels = pack_answers(labels.unsqueeze(2), labels)[1]
-    spans, end = {}, 0
-    for key in keys:
-        spans[key] = range(end, end + len(batch[key]["labels"]))
-        end = spans[key].stop
     losses = []
     for term in terms:
         answers = []
         for name in term.continuations:
-            own = rows_of(batch, term, name)
-            rows = [spans[key] for key in own]
-            frozen = cache.answers(torch.cat([batch[key]["positions"] for key in own])) if term.frozen else None
-            answers.append(Answers(_take(logits, rows), _take(packed_labels, rows), frozen))
+            own = [spans[group, name] for group in read[term.name, name]]
+            keys = [(rows[i][0].id, name) for span in own for i in span]
+            frozen = cache.answers(keys) if term.frozen else None
+            answers.append(Answers(_take(logits, own), _take(packed_labels, own), frozen))
         losses.append(term.loss(*answers, method.options))
     return losses
 
@@ -81,7 +86,6 @@ class MultiObjectiveTrainer(Trainer):
         method: Method,
         *,
         cache: AnswerCache | None = None,
-        pad_id: int = 0,
     ):
         if args.n_gpu > 1:
             raise ValueError(
@@ -95,9 +99,9 @@ class MultiObjectiveTrainer(Trainer):
         self.method, self.cache = method, cache
         self._totals: dict[str, float] = {}
         self._sums: dict[str, float] = {}
-        self._pending: dict[str, tuple[Tensor, float]] = {}
-        self._micro_batches: list[Batch] = []
-        super().__init__(model=model, args=args, train_dataset=list(draws), data_collator=Collator(pad_id, cache))
+        self._pending: dict[str, Tensor] = {}
+        self._micro_batches: list[list[Example]] = []
+        super().__init__(model, args, train_dataset=list(draws), data_collator=lambda drawn: list(chain(*drawn)))
         self.remove_callback(PrinterCallback)
         if every := getattr(method.options, "auto_learning_rate_every", 0):
             self.add_callback(AutoLearningRate(self, every))
@@ -110,18 +114,16 @@ class MultiObjectiveTrainer(Trainer):
         """The micro-batches of one step, with each term's answer tokens (or rows) counted over all of them."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._micro_batches = samples
-        counts = torch.tensor(
-            [sum(count(term, batch) for batch in samples) for term in self.method.terms],
-            dtype=torch.float64 if device.type != "mps" else torch.float32,
-            device=device,
-        )
-        if _several_processes():
-            dist.all_reduce(counts)
-        self._totals = dict(zip((term.name for term in self.method.terms), counts.tolist(), strict=True))
+        counts = [sum(count(term, batch) for batch in samples) for term in self.method.terms]
+        # Exact in float32 up to 16 million tokens; Apple's GPU has no float64.
+        counts = self.accelerator.reduce(torch.tensor(counts, dtype=torch.float32, device=device)).tolist()
+        self._totals = dict(zip((term.name for term in self.method.terms), counts, strict=True))
         self._pending.clear()
         return samples, None
 
-    def compute_loss(self, model, inputs: Batch, return_outputs: bool = False, num_items_in_batch=None) -> Tensor:
+    def compute_loss(
+        self, model, inputs: list[Example], return_outputs: bool = False, num_items_in_batch=None
+    ) -> Tensor:
         """Weighted sum of all terms of a micro-batch, each as its share of the accumulated batch's mean.
 
         Summed over micro-batches and averaged over processes this is the loss of the joint batch. Raises DivergedError.
@@ -134,22 +136,20 @@ class MultiObjectiveTrainer(Trainer):
             self._note(term, loss, share)
         return (total, {}) if return_outputs else total
 
-    def training_step(self, model, inputs: Batch, num_items_in_batch=None) -> Tensor:
+    def training_step(self, model, inputs: list[Example], num_items_in_batch=None) -> Tensor:
         """Backward of the summed terms; for methods with a rule, one gradient per term and, at the last, their rule."""
         if self.method.rule is None:
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()
-        inputs = self._prepare_inputs(inputs)
         core = self.accelerator.unwrap_model(model)
         parameters = trained_parameters(core)
         total = torch.zeros((), device=self.args.device)
         for term in self.method.terms:
             (loss,) = term_losses(core, inputs, [term], self.method, self.cache)
             loss = self.method.weight(term) * loss
-            number = count(term, inputs)
-            gradient = gradients.objective_gradient(loss, parameters).mul_(number)
-            held, before = self._pending.get(term.name, (None, 0.0))
-            self._pending[term.name] = (gradient if held is None else held.add_(gradient), before + number)
+            gradient = gradients.objective_gradient(loss, parameters).mul_(count(term, inputs))
+            held = self._pending.get(term.name)
+            self._pending[term.name] = gradient if held is None else held.add_(gradient)
             share = self._share(term, inputs)
             total = total + share * loss.detach()
             self._note(term, loss, share)
@@ -157,38 +157,30 @@ class MultiObjectiveTrainer(Trainer):
             self._apply_rule(parameters)
         return total
 
-    def try_losses(self) -> None:
-        """Compute every term once on the first draw, so that a loss refuses its options before any step is taken."""
-        inputs = self._prepare_inputs(self.data_collator(self.train_dataset[:1]))
-        with torch.no_grad():
-            term_losses(self.model, inputs, self.method.terms, self.method, self.cache)
-
     @torch.no_grad()
     def kept_loss(self) -> float:
         """Sum of the kept terms' means over the whole accumulated batch of the current step, on all processes."""
         terms, total = [term for term in self.method.terms if term.keeps], 0.0
         core = self.accelerator.unwrap_model(self.model)
-        for batch in map(self._prepare_inputs, self._micro_batches):
+        for batch in self._micro_batches:
             for term, loss in zip(terms, term_losses(core, batch, terms, self.method, self.cache), strict=True):
                 total += self.method.weight(term) * self._share(term, batch) * float(loss)
-        if not _several_processes():
-            return total
-        mean = torch.tensor(total, device=self.args.device)
-        dist.all_reduce(mean)  # every process takes the same decision from it
-        return mean.item() / dist.get_world_size()
+        return sum(gather_object([total])) / self.args.world_size  # every process takes the same decision from it
 
-    def _share(self, term: Term, batch: Batch) -> float:
+    def _share(self, term: Term, batch: list[Example]) -> float:
         """What a micro-batch is of the accumulated batch's mean; the mean over processes gives the sum of shares."""
         return count(term, batch) * self.args.world_size / self._totals[term.name]
 
     def _apply_rule(self, parameters: Sequence[Tensor]) -> None:
         sides: dict[bool, list[Tensor]] = {True: [], False: []}
         for term in self.method.terms:
-            vector, number = self._pending.pop(term.name)
-            # autograd.grad is never reduced by DDP; without this the processes would drift apart in silence.
-            sides[term.keeps].append(gradients.all_reduce_mean(vector.div_(number), weight=number))
+            vector = self._pending.pop(term.name)
+            if self.args.world_size > 1:  # DDP never reduces autograd.grad: the processes would drift apart in silence
+                dist.all_reduce(vector)
+            sides[term.keeps].append(vector.div_(self._totals[term.name]))
         combined = self.method.rule(sides[True], sides[False], self.method.options)
-        for parameter, part in zip(parameters, gradients.unflatten(combined, parameters), strict=True):
+        for parameter, part in zip(parameters, combined.split([p.numel() for p in parameters]), strict=True):
+            part = part.reshape(parameter.shape).to(parameter)
             parameter.grad = part if parameter.grad is None else parameter.grad + part
 
     def _clip_grad_norm(self, model):
@@ -274,16 +266,6 @@ class AutoLearningRate(TrainerCallback):
 def trained_parameters(model) -> list[Tensor]:
     """The parameters that training moves, in the model's order."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
-
-
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _join(parts: Sequence[Tensor], pad: int) -> Tensor:
-    """Stack [B_i, T_i] on top of each other, padded on the right to the longest."""
-    width = max(part.shape[1] for part in parts)
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1]), value=pad) for part in parts])
 
 
 def _take(values: Tensor, spans: Sequence[range]) -> Tensor:
