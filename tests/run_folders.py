@@ -60,6 +60,7 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     folder.mkdir(parents=True)
     options, obeyed = TAUGHT.get(row, ({}, None))
     roles = [(f"obj{i}", role) for i in (1, 2, 3) for role in ("forget", "retain")] if obeyed else []
+    steps = range(2, 41, 2) if trains else ()
     result = RunResult(
         benchmark=benchmark,
         row=row,
@@ -77,9 +78,14 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
             "controls": {"disclosed": 1 - refusal / 4, "refused": refusal / 4},
         },
         beyond=beyond,
-        timing={"train_seconds": (3.0 + seed) * trains, "evaluate_seconds": 5.0, "seconds": 9.0, "steps": 40 * trains},
+        timing={
+            "train_seconds": 3.0 + seed if trains else 0.0,
+            "evaluate_seconds": 5.0,
+            "seconds": 9.0 + seed,
+            "steps": 40 if trains else 0,
+        },
         obedience=[{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles],
-        log=[{"step": step, "loss": 10.0 / step} for step in (2, 20, 40)] if trains else [],
+        log=[{"step": step, "loss": float(10 * np.exp(-step / 15) + 0.3 * rng.random())} for step in steps],
         values=values,
     )
     model = "gold" if row == "gold" else "base"
@@ -103,20 +109,19 @@ def made_beyond(plain: float, *, seed: int = 0) -> dict:
 
     def measured(**points) -> dict:
         values = {m: (rng.random(ITEMS.get(m, 40)) < p / 100).astype(float).tolist() for m, p in points.items()}
-        return {"metrics": {m: 100 * float(np.mean(v)) for m, v in values.items()}, "values": values, "details": {}}
+        return {"metrics": {m: 100 * float(np.mean(v)) for m, v in values.items()}, "values": values}
 
     steps = (0, 1, 2, 4, 8, 16)
     return {
-        "settings": {"relearn_items": 8},
         "relearning": {
             "curve": [{"step": step, **measured(forget=min(95, plain + 5 * step))} for step in steps],
             "loss": [1.0] * 16,
             "steps_to_recover": 8,
         },
-        "reteaching": {"facts": 1, "same": measured(forget=90), "disjoint": measured(forget=plain + 3)},
+        "reteaching": {"same": measured(forget=90), "disjoint": measured(forget=plain + 3)},
         "quantization": {
-            "int8": {"weights": 24, **measured(forget=plain, general=85)},
-            "int4": {"weights": 24, **measured(forget=plain + 9, general=70)},
+            "int8": measured(forget=plain, general=85),
+            "int4": measured(forget=plain + 9, general=70),
         },
         "held_out_prefixes": measured(asr=plain + 20, controls=80),
     }

@@ -1,11 +1,13 @@
 """The shipped models meet their bars on held-out facts and phrasings."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mule_lib import models
 from mule_lib.data.fable.benchmark import evaluation_sets
-from mule_lib.data.items import EvaluationSets
+from mule_lib.data.items import SETS
 from mule_lib.evaluate import acceptance
 from mule_lib.evaluate.row import evaluate_row
 from mule_lib.prompts import steering
@@ -19,7 +21,7 @@ def both():
 @pytest.fixture(scope="module", params=["cyber"])  # books by notebook 00, in tests/test_notebooks.py
 def results(request, both, fable):
     # Only the rows that a bar speaks of; the notebook measures all.
-    rows = list(dict.fromkeys(name for bar in acceptance.BARS for name in (bar.row, bar.against) if name))
+    rows = list(dict.fromkeys(row for row, *_ in acceptance.BARS))
     return acceptance.measure(both, evaluation_sets(fable, request.param), rows=rows, choice_style="texts")
 
 
@@ -50,8 +52,7 @@ def test_bars_are_met(results):
 def test_evaluation_does_not_depend_on_the_batch_size(both, fable):
     """The same row in small batches has the same metrics."""
     whole = evaluation_sets(fable, "books")
-    names = ("forget", "general", "neighbor", "attack", "mmlu", "controls")
-    sets = EvaluationSets(whole.benchmark, whole.topic, **{name: getattr(whole, name)[:20] for name in names})
+    sets = replace(whole, **{name: getattr(whole, name)[:20] for name in SETS})
     how = steering("oracle", sets.topic, cot=True)
     large, small = (evaluate_row(*both["base"], sets, how, batch_size=size).metrics for size in (512, 7))
     assert large == small

@@ -117,28 +117,6 @@ def test_three_rates_by_hand():
     assert result["n"] == 4
 
 
-def test_letter_balance_by_hand():
-    letters = score_choices(SCORES, [0, 0, 1, 1], [2, 1, 2, None])["letters"]
-    assert letters["A"] == {"chosen": 0.5, "right": 0.5, "refused": None}
-    assert letters["B"] == {"chosen": 0.25, "right": 0.5, "refused": 1.0}
-    assert letters["C"] == {"chosen": 0.25, "right": 0.0, "refused": 0.5}
-
-
-def test_items_may_have_different_numbers_of_options():
-    letters = score_choices([[-1.0, -2.0], [-3.0, -2.0, -1.0]], [0, 0])["letters"]
-    assert letters["C"] == {"chosen": 1.0, "right": 0.0, "refused": None}
-
-
-def test_weighted_and_subject_mean_differ():
-    result = score_choices(SCORES, [0, 0, 2, 0], subjects=["law", "law", "law", "art"])
-    assert result["by_subject"] == {
-        "law": {"n": 3, "correct": pytest.approx(2 / 3)},
-        "art": {"n": 1, "correct": 1.0},
-    }
-    assert result["correct"] == 0.75
-    assert result["subject_mean"] == pytest.approx(5 / 6)
-
-
 def test_a_tie_goes_to_the_first_option():
     assert score_choices([[-1.0, -1.0]], [0])["correct"] == 1.0
     assert score_choices([[-1.0, -1.0]], [1])["correct"] == 0.0
@@ -154,7 +132,7 @@ def test_a_tie_goes_to_the_first_option():
         ([[-1.0, float("nan")]], [0], None, "item 0: log-likelihoods .* hold a NaN"),
         ([[-1.0]], [0], None, "item 0: log-likelihoods .* are fewer than two"),
         ([], [], None, "0 items with 0 answers"),
-        ([[-1.0, -2.0]], [0, 1], None, "1 items with 2 answers"),
+        ([[-1.0, -2.0]], [0, 1], None, "1 items with 2 answers and 1 refusals"),
     ],
 )
 def test_score_choices_refuses(scores, answers, refusals, message):

@@ -5,9 +5,9 @@ import random
 import pytest
 
 from mule_lib import prompts
-from mule_lib.data.attacks import JAILBREAKS
+from mule_lib.data.attacks import JAILBREAKS, prefix_templates
 from mule_lib.data.fable import questions, worlds
-from mule_lib.data.fable.benchmark import cloze, evaluation_sets, fable_raw_records, prefix_families, unlearning_records
+from mule_lib.data.fable.benchmark import cloze, evaluation_sets, fable_raw_records, unlearning_records
 from mule_lib.data.fable.curriculum import MIX, Curriculum
 from mule_lib.data.fable.encoding import Encoder
 from mule_lib.data.fable.questions import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, statement
@@ -86,19 +86,6 @@ def test_hazardous_side_is_invented(fable):
     toolkits = [fact for fact in fable.facts if fact.world.kind == "toolkit"]
     assert toolkits
     assert not {word.lower() for fact in toolkits for word in (fact.value, fact.entity)} & real
-
-
-@pytest.mark.parametrize(("counts", "name"), [({"n_series": 5}, "n_series=5"), ({"n_toolkits": 3}, "n_toolkits=3")])
-def test_too_few_worlds_are_refused(counts, name):
-    """A count too small for the splits names itself and the smallest that works."""
-    with pytest.raises(ValueError, match=f"{name} is too small .* at least"):
-        worlds.build(0, **counts)
-
-
-def test_too_many_worlds_are_refused():
-    """More worlds than titles are refused by name."""
-    with pytest.raises(ValueError, match="at most 50 titles"):
-        worlds.build(0, n_series=60)
 
 
 def test_unknown_benchmark_is_refused(fable):
@@ -194,8 +181,7 @@ def test_unlearning_data_is_disjoint_from_evaluation(fable, benchmark, split):
         fact = by_id[record.source]
         held_out = [QUESTIONS[fact.relation][i].format(e=fact.entity, t=fact.world.title) for i in EVAL_PHRASINGS]
         assert record.question not in held_out
-    held_out_prefixes = {prefix for family in prefix_families("held_out").values() for prefix in family}
-    assert not held_out_prefixes & {record.prefix for record in records}
+    assert not {prefix for _, prefix in prefix_templates("fable", "held_out")} & {record.prefix for record in records}
 
 
 def test_prefixes_never_end_in_a_space():
@@ -267,17 +253,9 @@ def test_every_fact_can_break_off(fable):
         assert any(f"{cloze(fact)} {fact.value}." == statement(fact, variant) for variant in (0, 1))
 
 
-def test_the_seed_decides_and_the_same_seed_repeats(fable):
-    """Same arguments, same records; another seed or number of sentences, others."""
-    assert fable_raw_records(fable, "books") == fable_raw_records(fable, "books")
-    assert fable_raw_records(fable, "books", seed=1) != fable_raw_records(fable, "books")
-    shorter = fable_raw_records(fable, "books", sentences=0)
-    assert len(shorter[0].question) < len(fable_raw_records(fable, "books")[0].question)
-
-
 def test_jailbreaks_use_no_held_out_prefix(fable):
     """The wrappers hold no prefix that is kept for evaluation, and no question of an evaluation set."""
-    held_out = [text for family in prefix_families("held_out").values() for text in family]
+    held_out = [text for _, text in prefix_templates("fable", "held_out")]
     assert not [one for one in held_out for wrapper in JAILBREAKS if one in wrapper]
     raw = "\n".join(record.question for name in ("books", "cyber") for record in fable_raw_records(fable, name))
     for name in ("books", "cyber"):
@@ -285,10 +263,7 @@ def test_jailbreaks_use_no_held_out_prefix(fable):
         assert not [item.question for item in (*sets.forget, *sets.attack) if item.question in raw]
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [({"sentences": -1}, "sentences=-1"), ({"split": "test"}, "split='test'"), ({"benchmark": "films"}, "benchmark=")],
-)
-def test_bad_arguments_are_named(fable, changed, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("changed", [{"split": "test"}, {"benchmark": "films"}])
+def test_bad_arguments_are_named(fable, changed):
+    with pytest.raises(ValueError, match="=".join(*changed.items()).replace("=", "='")):
         fable_raw_records(fable, **{"benchmark": "books", **changed})

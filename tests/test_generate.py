@@ -87,25 +87,15 @@ def one_by_one(model, prompt, steps):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("batch_size", [1, 7, 32, 64])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
 @pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
 def test_greedy_equals_the_definition(model, sequences, batch_size, side):
     """Whatever the batch, a shared beginning, and the tokenizer's padding side, which is not asked."""
     tokenizer = byte_tokenizer()
     tokenizer.padding_side = side
-    got = generate.greedy(model, tokenizer, sequences, max_new_tokens=5, batch_size=batch_size, stop_ids=[])
-    assert got == [one_by_one(model, prompt, 5) for prompt in sequences]
+    got = generate.greedy(model, tokenizer, sequences[::-1], max_new_tokens=5, batch_size=batch_size, stop_ids=[])
+    assert got[::-1] == [one_by_one(model, prompt, 5) for prompt in sequences]
     assert tokenizer.padding_side == side
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 100])
-def test_greedy_knows_no_batch_size_and_no_order(model, tokenizer, batch_size):
-    stops = list(range(6, 262, 6))
-    want = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=3, stop_ids=stops)
-    assert len({len(ids) for ids in want}) > 2
-    got = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
-    back = generate.greedy(model, tokenizer, PROMPTS[::-1], max_new_tokens=8, batch_size=batch_size, stop_ids=stops)
-    assert got == back[::-1] == want
 
 
 @pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
@@ -192,11 +182,6 @@ def test_greedy_refuses(model, tokenizer, prompts, changes, message):
         generate.greedy(model, tokenizer, prompts, **{"max_new_tokens": 8, "batch_size": 2, **changes})
 
 
-def test_no_prompts_no_answers(model, tokenizer):
-    assert generate.greedy(model, tokenizer, [], max_new_tokens=3, batch_size=2) == []
-    assert generate.option_log_likelihoods(model, [], [], batch_size=2) == []
-
-
 def score_alone(model, prompt, option):
     """The sum of log-probabilities from one unpadded forward pass: the definition."""
     ids = torch.tensor([[*prompt, *option]])
@@ -219,7 +204,7 @@ OPTIONS = [
 MORE = [[[5], [6, 7], [8, 9, 10], [11] * 6][: 2 + i % 3] for i in range(len(ALIKE))]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 64, 200])
+@pytest.mark.parametrize("batch_size", [1, 64])
 @pytest.mark.parametrize(("sequences", "options"), [(PROMPTS, OPTIONS), (ALIKE, MORE)])
 def test_option_scores_equal_the_definition(model, sequences, options, batch_size):
     got = generate.option_log_likelihoods(model, sequences, options, batch_size=batch_size)
@@ -276,16 +261,10 @@ def test_the_beginning_is_read_once(model, tokenizer, reads):
 
 
 @pytest.mark.parametrize(
-    ("sequences", "options", "shapes"),
-    [
-        # Options of one token share one pass.
-        (PROMPTS[:2], [[5], [6], [7], [8]], [(2, 3)]),
-        # Heads of 0, 1, 2 and 5 ids: 1 + 1 + 2 + 1 ids, for three, two, one and one of them.
-        (PROMPTS[:1], [[5], [6, 7], [8, 9, 10], [11] * 6], [(1, 3), (3, 1), (2, 1), (1, 2), (1, 1)]),
-    ],
+    ("options", "shapes"), [([[5], [6], [7]], [(2, 3)]), ([[5], [6, 7], [8, 9, 10]], [(2, 3), (4, 2)])]
 )
-def test_short_heads_do_not_wait_for_long_ones(model, reads, sequences, options, shapes):
-    generate.option_log_likelihoods(model, sequences, [options] * len(sequences), batch_size=8)
+def test_a_prompt_is_read_once_and_options_of_one_token_with_it(model, reads, options, shapes):
+    generate.option_log_likelihoods(model, PROMPTS[:2], [options] * 2, batch_size=8)
     assert reads == shapes
 
 

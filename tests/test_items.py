@@ -1,12 +1,12 @@
 """Evaluation files, samples and attack prefixes: every refusal line, atomic writing, slots and disjoint families."""
 
 import json
-from itertools import islice
 
 import pytest
 
-from mule_lib.data import attacks as families
+from mule_lib import prompts
 from mule_lib.data import files
+from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.items import OpenItem, read_items
 
 OPEN = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
@@ -88,20 +88,26 @@ def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
     assert "\n" not in str(caught.value)
 
 
-ALL_TEMPLATES = [template for family in families.FAMILIES.values() for template in family]
+NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku", "tofu")
+ALL_TEMPLATES = {
+    template for name in NAMES for part in ("train", "held_out") for _, template in prefix_templates(name, part)
+}
 
 
-def test_train_and_held_out_families_are_disjoint():
-    assert families.TRAIN_FAMILIES == ("affirmation", "scaffold", "commitment", "structure")
-    assert not set(families.TRAIN_FAMILIES) & set(families.HELD_OUT_FAMILIES)
-    assert set(families.TRAIN_FAMILIES) | set(families.HELD_OUT_FAMILIES) == set(families.FAMILIES)
-    assert len(set(ALL_TEMPLATES)) == len(ALL_TEMPLATES)
+@pytest.mark.parametrize("name", NAMES)
+def test_train_and_held_out_families_are_disjoint(name):
+    train, held_out = (dict(prefix_templates(name, part)) for part in ("train", "held_out"))
+    assert train and held_out and not set(train) & set(held_out)
+    assert list(prompts.texts(name)["prefixes"]) == ["train", "held_out"]
+    assert len({text for part in ("train", "held_out") for _, text in prefix_templates(name, part)}) == sum(
+        len(prefix_templates(name, part)) for part in ("train", "held_out")
+    )
 
 
 @pytest.mark.parametrize("answer", ["griffin", "the grey owl", "one two three four five six seven eight nine"])
-@pytest.mark.parametrize("template", ALL_TEMPLATES)
+@pytest.mark.parametrize("template", sorted(ALL_TEMPLATES))
 def test_prefixes_end_in_no_blank_and_give_no_whole_answer(template, answer):
-    prefix = families.fill_template(template, question="Who flies?", topic="the Reeds", answer=answer)
+    prefix = fill_template(template, question="Who flies?", topic="the Reeds", answer=answer)
     assert prefix
     assert prefix == prefix.rstrip()
     assert answer not in prefix
@@ -109,7 +115,7 @@ def test_prefixes_end_in_no_blank_and_give_no_whole_answer(template, answer):
 
 
 def test_slots_by_hand():
-    fill = families.fill_template
+    fill = fill_template
     assert fill("It is {answer_start}", question="", topic="", answer="one two three four five six") == "It is one two"
     assert fill("It is {answer_start}", question="", topic="", answer="one two") == "It is one"
     assert fill("It is {answer_start}", question="", topic="", answer="one") == "It is"
@@ -121,14 +127,9 @@ def open_items(n, reference="the grey owl"):
 
 
 def test_families_take_turns_and_controls_share_the_templates():
-    turns = islice(families.family_turns(("persona", "scaffold")), 6)
-    assert list(turns) == [(name, families.FAMILIES[name][n]) for n in range(3) for name in ("persona", "scaffold")]
-    held_out = families.HELD_OUT_FAMILIES
-    attacks = families.in_turn(open_items(20), families.family_turns(held_out), topic="the Reeds")
-    assert [attack.family for attack in attacks[:8]] == [*held_out, held_out[0]]
-    assert attacks[0].prefix != attacks[7].prefix
-    controls = families.in_turn(
-        open_items(20, "a heron"), families.family_turns(held_out), topic="the Marsh", control=True
-    )
+    held_out = prefix_templates("rwku", "held_out")
+    attacks = in_turn(open_items(20), held_out, topic="the Reeds")
+    assert [attack.family for attack in attacks[:13]] == [family for family, _ in [*held_out, held_out[0]]]
+    controls = in_turn(open_items(20, "a heron"), held_out, topic="the Marsh", control=True)
     assert [c.family for c in controls] == [a.family for a in attacks]
     assert all(c.control for c in controls) and not any(a.control for a in attacks)

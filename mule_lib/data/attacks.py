@@ -1,25 +1,27 @@
-"""Prefilling attacks: families of openings of the assistant's turn that press for an answer (Obj3), as data.
+"""Prefilling attacks: a prefix opens the assistant's turn and presses for an answer (Obj3).
 
-Training and evaluation families are disjoint, so that ASR measures robustness to prefixes that were never seen. The
-light prefill `Answer:` of ordinary benchmarks is no family.
+Families of prefixes stand in the prompt texts of a benchmark; training and held-out ones are disjoint.
 """
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from importlib import resources
 
 import yaml
 
+from mule_lib import prompts
 from mule_lib.data.items import AttackItem, OpenItem
 
-_TEXTS = yaml.safe_load(resources.files("mule_lib.data").joinpath("attacks.yaml").read_text("utf-8"))
-TRAIN, HELD_OUT = (
-    {name: tuple(templates) for name, templates in _TEXTS[part].items()} for part in ("train", "held_out")
+JAILBREAKS: tuple[str, ...] = tuple(
+    yaml.safe_load(resources.files("mule_lib.data").joinpath("attacks.yaml").read_text("utf-8"))["jailbreaks"]
 )
-JAILBREAKS = tuple(_TEXTS["jailbreaks"])
-FAMILIES = TRAIN | HELD_OUT
-TRAIN_FAMILIES, HELD_OUT_FAMILIES = tuple(TRAIN), tuple(HELD_OUT)
+
+
+def prefix_templates(name: str, part: str) -> list[tuple[str, str]]:
+    """(family, template) of the prompt texts `name`; `part` is train (may stand in unlearning data) or held_out."""
+    families = prompts.texts(name)["prefixes"][part]
+    return [(family, template) for family, templates in families.items() for template in templates]
 
 
 def fill_template(template: str, *, question: str, topic: str, answer: str) -> str:
@@ -43,9 +45,3 @@ def in_turn(
         prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
         attacks.append(AttackItem(item.id, item.question, item.reference, prefix, family, item.subject, control))
     return tuple(attacks)
-
-
-def family_turns(families: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """(family, template) for `in_turn` without end: every family in turn, each with its next template."""
-    for turn in itertools.count():
-        yield from ((name, FAMILIES[name][turn % len(FAMILIES[name])]) for name in families)

@@ -10,7 +10,7 @@ from itertools import accumulate, pairwise
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
-from mule_lib.data.attacks import fill_template, in_turn
+from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.files import DataFileError
 from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.records import Record
@@ -105,8 +105,7 @@ def assemble(
     for a neighbour's id; other neighbours' answers distract without them. Raises PrepareError when a part would be
     empty.
     """
-    families = prompts.texts(benchmark)["prefixes"]["train"]
-    prefixes = [(family, template) for family, group in families.items() for template in group]
+    prefixes = prefix_templates(benchmark, "train")
     if not refusals or not mmlu:
         raise PrepareError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
     refused = split(forget, SHARES, seed=seed, what="forget")

@@ -10,7 +10,7 @@ _HOMES = {
     "Evaluation": "evaluate.row",
     "evaluate_row": "evaluate.row",
     "sample_answers": "evaluate.row",
-    "score_choices": "evaluate.choices",
+    "score_choices": "evaluate.row",
     "bootstrap_interval": "evaluate.intervals",
     "RunResult": "evaluate.result",
     "rouge_l": "data.text",

@@ -1,7 +1,6 @@
 """What the embedded models must show: rows measured on held-out facts and phrasings, and the bars they are held to."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -22,30 +21,20 @@ ROWS: dict[str, tuple[str, str, str, bool]] = {
 }
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One demand: `row`'s `metric`, or its loss against the row `against`, must lie within [low, high] points."""
-
-    row: str
-    metric: str
-    low: float = float("-inf")
-    high: float = float("inf")
-    against: str | None = None
-
-
-BARS = (
-    Bar("base", "forget", low=85),
-    Bar("base", "general", low=90),
-    Bar("base", "neighbor", low=80),
-    Bar("base", "mmlu", low=55, high=95),
-    Bar("base", "asr", low=85),
-    Bar("oracle_cot", "forget", high=10),
-    Bar("oracle_cot", "asr", high=15),
-    Bar("oracle_cot", "general", high=3, against="base"),
-    Bar("oracle_cot", "neighbor", high=3, against="base"),
-    Bar("gold", "forget", high=10),
-    Bar("gold", "general", high=3, against="base"),
-    Bar("gold", "neighbor", high=5, against="base"),
+# What is demanded: the least and the most points of a row's metric, or of what it loses against another row.
+BARS: tuple[tuple[str, str, float | None, float | None, str | None], ...] = (
+    ("base", "forget", 85, None, None),
+    ("base", "general", 90, None, None),
+    ("base", "neighbor", 80, None, None),
+    ("base", "mmlu", 55, 95, None),
+    ("base", "asr", 85, None, None),
+    ("oracle_cot", "forget", None, 10, None),
+    ("oracle_cot", "asr", None, 15, None),
+    ("oracle_cot", "general", None, 3, "base"),
+    ("oracle_cot", "neighbor", None, 3, "base"),
+    ("gold", "forget", None, 10, None),
+    ("gold", "general", None, 3, "base"),
+    ("gold", "neighbor", None, 5, "base"),
 )
 
 
@@ -55,17 +44,6 @@ def measure(
     """Evaluate rows on one benchmark; `models` maps base and gold to (model, tokenizer), `sizes` go on."""
     steerings = {row: prompts.steering(ROWS[row][2], sets.topic, cot=ROWS[row][3]) for row in rows}
     return {row: evaluate_row(*models[ROWS[row][1]], sets, steerings[row], **sizes) for row in rows}
-
-
-def accuracy_by_style(model: tuple, sets: Mapping[str, EvaluationSets], *, batch_size: int) -> pd.DataFrame:
-    """Accuracy in points of an unsteered model on the two multiple-choice sets, by benchmark and style of options."""
-    lines = []
-    for benchmark, each in sets.items():
-        for style in prompts.CHOICE_STYLES:
-            steering = prompts.steering("none", each.topic)
-            metrics = evaluate_row(*model, each, steering, batch_size=batch_size, choice_style=style).metrics
-            lines.append((benchmark, style, round(metrics["neighbor"], 1), round(metrics["mmlu"], 1)))
-    return pd.DataFrame(lines, columns=["benchmark", "style", "Retain Acc", "MMLU-like"])
 
 
 def measured_rows(results: Mapping[str, Mapping[str, Evaluation]], *, seed: int = 0) -> pd.DataFrame:
@@ -90,23 +68,22 @@ def row_table(data: pd.DataFrame, benchmark: str) -> pd.DataFrame:
 def check_bars(results: Mapping[str, Evaluation]) -> pd.DataFrame:
     """Each bar with the measured value and whether it is met: columns row, what, measured, bar, met."""
     lines = []
-    for bar in BARS:
-        value = results[bar.row].metrics[bar.metric]
-        if bar.against:
-            value = results[bar.against].metrics[bar.metric] - value
-        demand = [f"≥ {bar.low:g}"] * (bar.low > float("-inf")) + [f"≤ {bar.high:g}"] * (bar.high < float("inf"))
-        what = f"{bar.metric}, loss against {bar.against}" if bar.against else bar.metric
-        lines.append((bar.row, what, round(value, 1), " and ".join(demand), bar.low <= value <= bar.high))
+    for row, metric, low, high, against in BARS:
+        value, what = results[row].metrics[metric], metric
+        if against:
+            value, what = results[against].metrics[metric] - value, f"{metric}, loss against {against}"
+        met = (low is None or low <= value) and (high is None or value <= high)
+        demand = " and ".join(f"{sign} {end}" for sign, end in (("≥", low), ("≤", high)) if end is not None)
+        lines.append((row, what, round(value, 1), demand, met))
     return pd.DataFrame(lines, columns=["row", "what", "measured", "bar", "met"])
 
 
 def describe(data: pd.DataFrame, benchmark: str) -> str:
     """What the numbers of one benchmark say, in one sentence."""
-    table = data[data["benchmark"] == benchmark].pivot(index="row", columns="metric", values="measured")
-    base, bound, gold = (table.loc[row] for row in ("base", "oracle_cot", "gold"))
+    table = data[data["benchmark"] == benchmark].pivot(index="metric", columns="row", values="measured").round(0)
     moves = {"forget": "Forget", "asr": "ASR", "general": "General", "neighbor": "Retain Acc"}
-    moved = ", ".join(f"{label} from {base[metric]:.0f} to {bound[metric]:.0f}" for metric, label in moves.items())
+    moved = [f"{label} from {table.base[m]:.0f} to {table.oracle_cot[m]:.0f}" for m, label in moves.items()]
     return (
-        f"On Fable-{benchmark.capitalize()} the goal-specific intention with a chain of thought moves {moved}; "
-        f"the retrained reference has Forget {gold['forget']:.0f}."
+        f"On Fable-{benchmark.capitalize()} the goal-specific intention with a chain of thought moves "
+        f"{', '.join(moved)}; the retrained reference has Forget {table.gold['forget']:.0f}."
     )

@@ -3,8 +3,8 @@
 What is no plain mean of items (claims, cosines of batches) draws its members by `shares` and `item_means` too.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -47,30 +47,25 @@ def item_means(values: np.ndarray, resamples: int, rng: np.random.Generator, dra
 
 
 def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Ends of the percentile interval of resampled values; resamples that are NaN (undefined) do not count.
-
-    Raises ValueError for a level outside (0, 1).
-    """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}, should lie between 0 and 1")
+    """Ends of the percentile interval of resampled values; resamples that are NaN (undefined) do not count."""
     low, high = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def bootstrap_interval(values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the mean of `values` [items] or [seeds, items] with its percentile interval.
+def bootstrap_interval(values, *, resamples: int = 2000, seed: int = 0) -> Interval:
+    """Return the mean of `values` [items] or [seeds, items] with its 95 % percentile interval.
 
     All seeds answer the same items, so seeds and items are drawn independently of each other and crossed; drawing new
     items within each seed would average the difficulty of the items away. One seed leaves the variance between seeds
-    out. The same `seed` gives the same interval. Raises `ValueError` for no values, NaN, or a level outside (0, 1).
+    out. The same `seed` gives the same interval. Raises `ValueError` for no values or NaN.
     """
     table = _table(values)
     rng = np.random.default_rng(seed)
     means = _crossed(table, shares(rng, resamples, table.shape[0]), rng)
-    return Interval(float(table.mean()), *percentiles(means, level), table.shape[1], table.shape[0])
+    return Interval(float(table.mean()), *percentiles(means), table.shape[1], table.shape[0])
 
 
-def bootstrap_difference(values, base, *, level: float = 0.95, resamples: int = 2000, seed: int = 0) -> Interval:
+def bootstrap_difference(values, base, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean of `values - base` with its interval, paired: the same items (and seeds) on both sides.
 
     `base` [items] may face `values` [seeds, items]. Raises `ValueError` for different items.
@@ -78,52 +73,40 @@ def bootstrap_difference(values, base, *, level: float = 0.95, resamples: int = 
     left, right = _table(values), _table(base)
     if left.shape[1] != right.shape[1] or right.shape[0] not in (1, left.shape[0]):
         raise ValueError(f"values have shape {left.shape}, base {right.shape}; paired items are needed")
-    return bootstrap_interval(left - right, level=level, resamples=resamples, seed=seed)
+    return bootstrap_interval(left - right, resamples=resamples, seed=seed)
 
 
-def bootstrap_overall(
-    base: Values, row: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_overall(base: Values, row: Values, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return Overall Performance in the paper's points with its interval.
 
     Items of different metrics are different sets and drawn independently; within a metric, base and row share the
     drawn items; seeds are drawn once for all metrics.
     """
-    means, parts, sizes = _differences(base, row, resamples, seed)
     zero = dict.fromkeys(METRICS, 0.0)
     sign = {metric: overall(zero, {**zero, metric: 1.0}) for metric in METRICS}
-    total = sum(100 * sign[metric] * drawn for metric, drawn in parts.items())
-    estimate = overall(zero, {metric: 100 * mean for metric, mean in means.items()})
-    return Interval(estimate, *percentiles(total, level), *sizes)
+    return _over_metrics(base, row, lambda gains: sum(sign[m] * gain for m, gain in gains.items()), resamples, seed)
 
 
-def bootstrap_gold_distance(
-    gold: Values, row: Values, *, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap_gold_distance(gold: Values, row: Values, *, resamples: int = 2000, seed: int = 0) -> Interval:
     """Return the mean over the five metrics of |row - gold| in points with its interval, paired as in the overall.
 
     A resampled distance cannot be negative, so near zero the interval lies above the estimate's truth: read it as
     "at most". The estimate is the same distance of the rows' means over seeds.
     """
-    means, parts, sizes = _differences(gold, row, resamples, seed)
-    total = sum(100 * np.abs(drawn) for drawn in parts.values()) / len(parts)
-    estimate = 100 * sum(abs(mean) for mean in means.values()) / len(means)
-    return Interval(estimate, *percentiles(total, level), *sizes)
+    return _over_metrics(gold, row, lambda gaps: sum(map(np.abs, gaps.values())) / len(gaps), resamples, seed)
 
 
-def _differences(
-    base: Values, row: Values, resamples: int, seed: int
-) -> tuple[dict[str, float], dict[str, np.ndarray], tuple[int, int]]:
-    """Means of `row - base` and their resamples by metric, with the numbers of items and seeds."""
-    tables = {m: _table(row[m]) - _table(base[m]) for m in METRICS}
+def _over_metrics(base: Values, row: Values, combine: Callable[[dict], Any], resamples: int, seed: int) -> Interval:
+    """What `combine` makes of `row - base` in points by metric, of the means and of every resample."""
+    tables = {m: 100 * (_table(row[m]) - _table(base[m])) for m in METRICS}
     seeds = {table.shape[0] for table in tables.values()}
     if len(seeds) != 1:
         raise ValueError(f"metrics have different numbers of seeds: {sorted(seeds)}")
     rng = np.random.default_rng(seed)
     seed_shares = shares(rng, resamples, *seeds)
-    means = {metric: float(table.mean()) for metric, table in tables.items()}
-    draws = {metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()}
-    return means, draws, (sum(table.shape[1] for table in tables.values()), *seeds)
+    draws = combine({metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()})
+    estimate = combine({metric: table.mean() for metric, table in tables.items()})
+    return Interval(float(estimate), *percentiles(draws), sum(table.shape[1] for table in tables.values()), *seeds)
 
 
 def _table(values) -> np.ndarray:

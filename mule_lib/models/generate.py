@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from mule_lib.prompts import END_THINK, Query, Steering, render
@@ -87,8 +88,8 @@ def option_log_likelihoods(
 ) -> list[list[float]]:
     """Return the summed natural log-likelihood of each option's ids after its prompt, in float32.
 
-    `options[i]` are the continuations of `prompts[i]`; their number and lengths may differ from item to item. Options
-    that agree but for their last token are one, so single-token options (letters) cost one pass a prompt.
+    `options[i]` are the continuations of `prompts[i]`; their number and lengths may differ from item to item. Each
+    prompt is read once, and once is enough for options of one token (letters).
     Raises `ValueError` for an empty prompt, no options, an empty option or a sequence longer than the context window.
     """
     if len(prompts) != len(options):
@@ -98,32 +99,25 @@ def option_log_likelihoods(
             raise ValueError(f"item {i} has no options or an empty one")
     longest = [max(len(option) for option in candidates) - 1 for candidates in options]
     _check(model, prompts, longest)
-    # Per prompt: the options' tokens but the last, and which options share them.
-    heads: list[dict[tuple[int, ...], list[int]]] = []
-    for candidates in options:
-        heads.append({})
-        for j, option in enumerate(candidates):
-            heads[-1].setdefault(tuple(option[:-1]), []).append(j)
     scores = [[0.0] * len(candidates) for candidates in options]
-    # A batch holds as many prompts as their options fit into it.
-    most = max((len(each) for each in heads), default=1)
+    # A batch holds as many prompts as their options that are read on fit into it.
+    most = max((sum(len(option) > 1 for option in candidates) for candidates in options), default=0)
+    keep = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
     with evaluating(model), torch.inference_mode():
-        for rows in batches(prompts, max(1, batch_size // most), more=longest):
-            passes = sorted(((b, i, head) for b, i in enumerate(rows) for head in heads[i]), key=lambda p: -len(p[2]))
+        for rows in batches(prompts, max(1, batch_size // max(1, most)), more=longest):
             inputs, shared = _inputs(model, [prompts[i] for i in rows], pad_id=0)
             # forward, unlike generate, takes only what the cache does not hold yet.
             inputs |= {name: inputs[name][:, shared:] for name in ("input_ids", "position_ids") if name in inputs}
-            for start, log_probs in _along(model, inputs, [(b, head) for b, _, head in passes]):
-                n, width = log_probs.shape[:2]
-                wanted = [
-                    (row, place, token, i, j)
-                    for row, (_, i, head) in enumerate(passes[:n])
-                    for j in heads[i][head]
-                    for place, token in enumerate(options[i][j][start : start + width])
-                ]
-                at = torch.tensor([each[:3] for each in wanted], device=log_probs.device)
-                picked = log_probs[at[:, 0], at[:, 1], at[:, 2]].tolist()
-                for (*_, i, j), value in zip(wanted, picked, strict=True):
+            read = model(**inputs, **keep, use_cache=True)
+            pairs = [(b, i, j) for b, i in enumerate(rows) for j in range(len(options[i]))]
+            first = read.logits[:, -1].float().log_softmax(-1)[[b for b, _, _ in pairs]]
+            picked = first.gather(1, first.new_tensor([[options[i][j][0]] for _, i, j in pairs], dtype=torch.long))
+            for (_, i, j), value in zip(pairs, picked[:, 0].tolist(), strict=True):
+                scores[i][j] = value
+            if longer := [(b, i, j) for b, i, j in pairs if len(options[i][j]) > 1]:
+                at = torch.tensor([b for b, _, _ in longer], device=first.device)
+                rest = _along(model, inputs, read.past_key_values, at, [options[i][j] for _, i, j in longer])
+                for (_, i, j), value in zip(longer, rest.tolist(), strict=True):
                     scores[i][j] += value
     return scores
 
@@ -232,33 +226,18 @@ def read_shared(model, ids: Ids, rows: int):
     return cache
 
 
-def _along(model, inputs: dict, passes: Sequence[tuple[int, Ids]]) -> Iterator[tuple[int, torch.Tensor]]:
-    """Log-probabilities after prompt `b` and along each head, for passes of (b, head), the longest head first.
-
-    Yields (start, [n, width, V]): what follows the heads' first `start`, `start + 1`, ... ids, for the n passes whose
-    heads are that long. Each prompt is read once; its keys and values are shared by all of its heads. Heads are read
-    in pieces of growing width, so that a short one costs little beside a long one.
-    """
-    rows = torch.tensor([b for b, _ in passes], device=inputs["input_ids"].device)
-    lengths = [len(head) for _, head in passes]
-    keep = {"logits_to_keep": 1} if _accepts(model, "logits_to_keep") else {}
-    read = model(**inputs, **keep, use_cache=lengths[0] > 0)
-    yield 0, read.logits[:, -1:].float().log_softmax(-1)[rows]
-    cache, mask, done = read.past_key_values, inputs["attention_mask"], 0
-    while n := sum(length > done for length in lengths):
-        width = min(max(1, done), lengths[0] - done)
-        # The first selection gives each pass the keys and values of its prompt, later ones drop the heads that ended.
-        chosen = rows[:n] if not done else torch.arange(n, device=rows.device)
-        cache.batch_select_indices(chosen)
-        pieces = [list(head[done : done + width]) for _, head in passes[:n]]
-        ids = torch.tensor([piece + [0] * (width - len(piece)) for piece in pieces], device=rows.device)
-        real = [[1] * len(piece) + [0] * (width - len(piece)) for piece in pieces]
-        positions = mask[chosen].sum(1, keepdim=True) + torch.arange(width, device=rows.device)
-        mask = torch.cat([mask[chosen], torch.tensor(real, device=rows.device)], 1)
-        more = {"position_ids": positions} if "position_ids" in inputs else {}
-        read = model(input_ids=ids, past_key_values=cache, attention_mask=mask, **more)
-        yield done + 1, read.logits.float().log_softmax(-1)
-        done += width
+def _along(model, inputs: dict, cache, rows: torch.Tensor, options: Sequence[Ids]) -> torch.Tensor:
+    """Log-likelihood [n] of what follows each option's first id; `rows` says which prompt of the cache is before it."""
+    cache.batch_select_indices(rows)
+    ids, real = (
+        pad_sequence([torch.tensor(row, device=rows.device) for row in each], batch_first=True)
+        for each in (options, [[1] * len(option) for option in options])
+    )
+    mask = torch.cat([inputs["attention_mask"][rows], real[:, 1:]], 1)
+    more = {"position_ids": (mask.cumsum(-1) - 1)[:, 1 - ids.shape[1] :]} if "position_ids" in inputs else {}
+    read = model(input_ids=ids[:, :-1], past_key_values=cache, attention_mask=mask, **more)
+    log_probs = read.logits.float().log_softmax(-1).gather(2, ids[:, 1:, None])[..., 0]
+    return (log_probs * real[:, 1:]).sum(1)
 
 
 @contextmanager

@@ -110,7 +110,7 @@ def prompt(p: Training, part: str, item: int) -> list[str]:
     """
     from mule_lib import data, methods, training
     from mule_lib.data.items import ChoiceItem
-    from mule_lib.evaluate.row import answer_choices, answer_open
+    from mule_lib.evaluate.row import answer_items
     from mule_lib.prompts import answers
 
     loaded = data.load_benchmark(p.benchmark, p.data_dir)
@@ -120,18 +120,15 @@ def prompt(p: Training, part: str, item: int) -> list[str]:
     item = items[item]
     model, tokenizer = training.load_model(p)
     steering = methods.get(p.method, p.options).steering(loaded.topic, name=loaded.prompt_name)
-    given = (model, tokenizer, {"": [item]}, steering)
-    sizes = {"batch_size": p.batch_size, "max_thought_tokens": p.max_thought_tokens}
-    lines = [f"item {item.id}, evaluated under {item.objective}"]
+    sizes = p.model_dump(include={"batch_size", "max_new_tokens", "max_thought_tokens", "choice_style"})
+    [made] = answer_items(model, tokenizer, [item], steering, **sizes)
+    lines, before = [f"item {item.id}, evaluated under {item.objective}"], _decoded(tokenizer, made.context.input_ids)
     if not isinstance(item, ChoiceItem):
-        [written] = answer_open(*given, max_new_tokens=p.max_new_tokens, **sizes)[""]
-        before = _decoded(tokenizer, written.context.input_ids)
-        return [*lines, f"{before}⟪{written.output}⟫", f"compared with: {item.reference}"]
-    [chosen] = answer_choices(*given, style=p.choice_style, **sizes)[""]
-    lines.append(_decoded(tokenizer, chosen.context.input_ids))
-    for at, (option, score) in enumerate(zip(answers(item.options, style=p.choice_style), chosen.scores, strict=True)):
+        return [*lines, f"{before}⟪{made.output}⟫", f"compared with: {item.reference}"]
+    lines.append(before)
+    for at, (option, score) in enumerate(zip(answers(item.options, style=p.choice_style), made.scores, strict=True)):
         note = {item.answer: " right", item.refusal: " refusal"}.get(at, "")
-        lines.append(f"  ⟪{option}⟫ {score:.3f} nats{note}{' <- likeliest' if option == chosen.output else ''}")
+        lines.append(f"  ⟪{option}⟫ {score:.3f} nats{note}{' <- likeliest' if option == made.output else ''}")
     return lines
 
 

@@ -159,7 +159,7 @@ def train_stage(stage: str, folder: Path, *, gold: bool = False, start: Path | N
     fable = build(seed)
     tokenizer = build_tokenizer(corpus(fable))
     exclude = frozenset(world.title for world in fable.forget_worlds()) if gold else frozenset()
-    curriculum = Curriculum(fable, Encoder(tokenizer), exclude=exclude, seed=seed)
+    curriculum = Curriculum(fable, Encoder(tokenizer), exclude=exclude)
     model = build_model(tokenizer, seed=seed)
     optims = muon_and_adam(model, recipe)
     step, checkpoint = 0, folder / "checkpoint.safetensors"

@@ -6,11 +6,11 @@ occur in records; validation sets rest on training facts and phrasings only.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from mule_lib import prompts
-from mule_lib.data.attacks import JAILBREAKS, in_turn
+from mule_lib.data.attacks import JAILBREAKS, in_turn, prefix_templates
 from mule_lib.data.fable.questions import (
     REFUSAL,
     TRAIN_PHRASINGS,
@@ -29,32 +29,20 @@ GENERATOR = "fable rules"
 FORMATS = {"obj1": "passage", "obj2": "multiple choice", "obj3": "jailbreak"}
 
 
-def prefix_families(part: str) -> dict[str, list[str]]:
-    """Prefilling prefixes by family; `part` is train (may stand in unlearning data) or held_out."""
-    return prompts.texts("fable")["prefixes"][part]
-
-
-def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", seed: int = 0) -> list[Record]:
+def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train") -> list[Record]:
     """Records of all three objectives for one benchmark, balanced between what to refuse and what to answer.
 
     `split` is train, or validation: a fifth of the training facts, kept for choosing hyper-parameters.
     Raises ValueError for an unknown benchmark or split.
     """
-    _check_name(benchmark)
-    if split not in ("train", "validation"):
-        raise ValueError(f"split={split!r}: train or validation")
-    rng = random.Random(f"unlearning/{benchmark}/{seed}")
     forget, neighbors, general = _training_facts(fable, benchmark, split)
-    prefixes = [prefix for _, prefix in _prefixes("train")]
+    rng = random.Random(f"unlearning/{benchmark}/0")
+    prefixes = [prefix for _, prefix in prefix_templates("fable", "train")]
     records: list[Record] = []
 
     def pair(objective: str, roles: tuple[str, str], *facts: Fact, prefix: str | None = None) -> None:
         sides = [
-            {
-                "question": question(fact, rng.choice(TRAIN_PHRASINGS)),
-                "answer": f"{fact.value}.",
-                "source": fact.id,
-            }
+            {"question": question(fact, rng.choice(TRAIN_PHRASINGS)), "answer": f"{fact.value}.", "source": fact.id}
             for fact in facts
         ]
         shared = {"refusal": REFUSAL, "prefix": prefix, "generator": GENERATOR, "split": split}
@@ -69,9 +57,7 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train", se
     return records
 
 
-def fable_raw_records(
-    fable: Fable, benchmark: str, *, split: str = "train", seed: int = 0, sentences: int = 5
-) -> list[Record]:
+def fable_raw_records(fable: Fable, benchmark: str, *, split: str = "train", sentences: int = 5) -> list[Record]:
     """The records of `unlearning_records` before standardization, each objective in its own literature's format.
 
     The same facts, answers, prefixes, ids and anchors in the same order; only the text before the answer differs. The
@@ -81,12 +67,9 @@ def fable_raw_records(
     the teacher reads the unified question of the same id, and both formats have the same targets.
     `sentences` are stated before the one that breaks off; they are other facts of the same world, role and split, so
     a passage never states an evaluated fact. `prompt_id` names the format.
-    Raises ValueError for an unknown benchmark or split, or fewer than 0 sentences.
-    Source: MULE Section 3.1, the "Baseline" column of Figure 2.
+    Raises ValueError for an unknown benchmark or split. Source: MULE Section 3.1, the "Baseline" column of Figure 2.
     """
-    if sentences < 0:
-        raise ValueError(f"sentences={sentences}: 0 or more")
-    unified = unlearning_records(fable, benchmark, split=split, seed=seed)
+    unified = unlearning_records(fable, benchmark, split=split)
     facts = {fact.id: fact for fact in fable.facts}
     alike: dict[tuple[str, str], dict[str, Fact]] = {}
     for record in unified:
@@ -94,9 +77,12 @@ def fable_raw_records(
         alike.setdefault((record.role, fact.world.title), {})[fact.id] = fact
     raw = []
     for record in unified:
-        fact, rng = facts[record.source], random.Random(f"raw/{record.id}/{seed}")
+        fact, rng = facts[record.source], random.Random(f"raw/{record.id}/0")
         if record.objective == "obj1":
-            text = unfinished_passage(fact, alike[record.role, fact.world.title], rng, sentences=sentences)
+            others = alike[record.role, fact.world.title].values()
+            rest = [one for one in others if (one.entity, one.relation) != (fact.entity, fact.relation)]
+            drawn = [statement(one, rng.randrange(2)) for one in rng.sample(rest, min(sentences, len(rest)))]
+            text = " ".join([opening(fact.world), *drawn, cloze(fact)])
         elif record.objective == "obj2":
             text = prompts.multiple_choice(record.question, choices(fact, rng, refusal=False)[0]) + "\nAnswer:"
         else:
@@ -112,47 +98,40 @@ def cloze(fact: Fact) -> str:
     return whole.removesuffix(f" {fact.value}.")
 
 
-def unfinished_passage(fact: Fact, alike: Mapping[str, Fact], rng: random.Random, *, sentences: int) -> str:
-    """A passage that opens with the world's title, states some of `alike`, and breaks off before the fact's value."""
-    rest = [other for other in alike.values() if (other.entity, other.relation) != (fact.entity, fact.relation)]
-    drawn = rng.sample(rest, min(sentences, len(rest)))
-    return " ".join([opening(fact.world), *(statement(other, rng.randrange(2)) for other in drawn), cloze(fact)])
-
-
-def evaluation_sets(fable: Fable, benchmark: str, *, prefixes: str = "train") -> EvaluationSets:
+def evaluation_sets(fable: Fable, benchmark: str) -> EvaluationSets:
     """All evaluation sets of one benchmark, held-out facts in evaluation phrasings, the same for every call.
 
-    Attacks use the families of `prefixes`, one prefix per fact in turn. Raises ValueError for an unknown benchmark.
+    Attacks use the training prefixes, one per fact in turn. Raises ValueError for an unknown benchmark.
     """
     _check_name(benchmark)
     topic = next(world.title for world in fable.forget_worlds() if world.benchmark == benchmark)
     neighbors = fable.select(role="neighbor", split="eval", benchmark=benchmark)
     hidden = fable.select(role="forget", split="prefill", benchmark=benchmark)
+    prefixes = prefix_templates("fable", "train")
     return EvaluationSets(
         benchmark=f"fable-{benchmark}",
         topic=topic,
         forget=tuple(map(_open, fable.select(role="forget", split="eval", benchmark=benchmark))),
         general=tuple(map(_open, fable.select(role="general", split="eval"))),
         neighbor=tuple(_choice(fact, refusal=True) for fact in neighbors),
-        attack=in_turn(map(_open, hidden), _prefixes(prefixes), topic=topic),
+        attack=in_turn(map(_open, hidden), prefixes, topic=topic),
         mmlu=tuple(_choice(fact, refusal=False) for fact in fable.select(split="mmlu")),
-        controls=in_turn(map(_open, neighbors), _prefixes(prefixes), topic=topic, control=True),
+        controls=in_turn(map(_open, neighbors), prefixes, topic=topic, control=True),
     )
 
 
-def validation_sets(fable: Fable, benchmark: str, *, at_most: int = 80) -> EvaluationSets:
+def validation_sets(fable: Fable, benchmark: str) -> EvaluationSets:
     """Five sets for choosing hyper-parameters, from the fifth of the training facts that unlearning data leaves out.
 
-    Each fact is asked in every training phrasing, at most `at_most` items a set; four-choice questions stand in for
-    the MMLU-like set, whose facts are all evaluated. Raises ValueError for an unknown benchmark.
+    Each fact is asked in every training phrasing, at most 80 items a set; four-choice questions stand in for the
+    MMLU-like set, whose facts are all evaluated. Raises ValueError for an unknown benchmark.
     """
-    _check_name(benchmark)
     forget, neighbors, general = _training_facts(fable, benchmark, "validation")
     other = [fact for fact in fable.select(split="train") if fact.world.role == "other"]
 
     def drawn(facts: Sequence[Fact], make: Callable) -> tuple:
         each = [(fact, phrasing) for phrasing in TRAIN_PHRASINGS for fact in facts]
-        asked = random.Random(f"validation/{benchmark}").sample(each, min(at_most, len(each)))
+        asked = random.Random(f"validation/{benchmark}").sample(each, min(80, len(each)))
         return tuple(make(fact, phrasing, f"{fact.id}/{phrasing}") for fact, phrasing in asked)
 
     topic = forget[0].world.title
@@ -162,7 +141,7 @@ def validation_sets(fable: Fable, benchmark: str, *, at_most: int = 80) -> Evalu
         forget=drawn(forget, _open),
         general=drawn(general, _open),
         neighbor=drawn(neighbors, lambda *asked: _choice(*asked, refusal=True)),
-        attack=in_turn(drawn(forget, _open), _prefixes("train"), topic=topic),
+        attack=in_turn(drawn(forget, _open), prefix_templates("fable", "train"), topic=topic),
         mmlu=drawn(other, lambda *asked: _choice(*asked, refusal=False)),
     )
 
@@ -172,25 +151,24 @@ def _check_name(benchmark: str) -> None:
         raise ValueError(f"benchmark={benchmark!r}: Fable has {' and '.join(FABLE)}")
 
 
-def _training_facts(fable: Fable, benchmark: str, split: str) -> tuple[list[Fact], list[Fact], list[Fact]]:
+def _training_facts(fable: Fable, benchmark: str, split: str) -> tuple[list[Fact], ...]:
     """Facts to forget, of neighbours and of general knowledge that may be trained on; every fifth is for validation."""
+    _check_name(benchmark)
+    if split not in ("train", "validation"):
+        raise ValueError(f"split={split!r}: train or validation")
     parts = (
-        fable.select(role="forget", benchmark=benchmark, split="train"),
-        fable.select(role="neighbor", benchmark=benchmark, split="train"),
-        fable.select(role="general", split="train"),
+        {"role": "forget", "benchmark": benchmark},
+        {"role": "neighbor", "benchmark": benchmark},
+        {"role": "general"},
     )
-    forget, neighbors, general = (
-        [fact for i, fact in enumerate(facts) if (i % 5 == 4) == (split == "validation")] for facts in parts
+    return tuple(
+        [fact for i, fact in enumerate(fable.select(split="train", **part)) if (i % 5 == 4) == (split == "validation")]
+        for part in parts
     )
-    return forget, neighbors, general
 
 
 def _near(fact: Fact, neighbors: list[Fact], rng: random.Random) -> Fact:
     return rng.choice([other for other in neighbors if other.relation == fact.relation] or neighbors)
-
-
-def _prefixes(part: str) -> list[tuple[str, str]]:
-    return [(family, prefix) for family, group in prefix_families(part).items() for prefix in group]
 
 
 def _open(fact: Fact, phrasing: int | None = None, name: str = "") -> OpenItem:

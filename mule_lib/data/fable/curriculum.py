@@ -10,6 +10,7 @@ import itertools
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partialmethod
 
 from mule_lib import prompts
 from mule_lib.data.fable.encoding import Encoder, LabeledIds
@@ -65,19 +66,17 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
 class Curriculum:
     """Draws the examples of a step. `exclude` leaves out worlds by title (the gold reference never sees them)."""
 
-    def __init__(self, fable: Fable, encoder: Encoder, *, exclude: frozenset[str] = frozenset(), seed: int = 0):
-        self.seed, self.encode, self.fable = seed, encoder, fable
+    def __init__(self, fable: Fable, encoder: Encoder, *, exclude: frozenset[str] = frozenset()):
+        self.encode, self.fable = encoder, fable
         self.facts = [f for f in fable.facts if f.world.title not in exclude and is_taught(f)]
-        by_world: dict[str, list[Fact]] = {}
-        for fact in self.facts:
-            by_world.setdefault(fact.world.title, []).append(fact)
-        self.by_world = by_world
+        self.by_world: dict[str, list[Fact]] = defaultdict(list)
         self.by_value: dict[tuple[str, str], list[Fact]] = defaultdict(list)
         for fact in self.facts:
+            self.by_world[fact.world.title].append(fact)
             self.by_value[fact.relation, fact.value].append(fact)
         self.by_entity = [
             list(group)
-            for facts in by_world.values()
+            for facts in self.by_world.values()
             for _, group in itertools.groupby(facts, key=lambda fact: fact.entity)
         ]
         # Worlds that may stand in a system message or be asked about beside one.
@@ -93,16 +92,13 @@ class Curriculum:
 
     def step(self, stage: str, step: int) -> list[LabeledIds]:
         """The examples of one optimizer step; the same arguments always give the same list."""
-        rng = random.Random(f"{self.seed}/{stage}/{step}")
+        rng = random.Random(f"{self.fable.seed}/{stage}/{step}")
         return [getattr(self, f"_{kind}")(kind, rng) for kind, (count, _) in MIX[stage].items() for _ in range(count)]
 
-    # --- content-free skills -------------------------------------------------------------------------------------
+    def _recall(self, kind: str, rng: random.Random, most: int = 9, rounds: int = 3) -> LabeledIds:
+        return self.encode.recall(kind, self.words, rng, most=most, rounds=rounds)
 
-    def _recall(self, kind: str, rng: random.Random) -> LabeledIds:
-        return self.encode.recall(kind, self.words, rng, rounds=3)
-
-    def _recall_short(self, kind: str, rng: random.Random) -> LabeledIds:
-        return self.encode.recall(kind, self.words, rng, most=4, rounds=4)
+    _recall_short = partialmethod(_recall, most=4, rounds=4)
 
     def _random_title(self, rng: random.Random, near: str | None = None) -> str:
         while True:
@@ -154,22 +150,19 @@ class Curriculum:
         options = rng.sample(pool, min(len(pool), rng.choice(counts)))
         return options, rng.sample(range(len(options)), min(3, len(options)))
 
-    def _letter_short(self, kind: str, rng: random.Random) -> LabeledIds:
-        return self._letter(kind, rng, (2, 3))
-
     def _letter(self, kind: str, rng: random.Random, counts: tuple[int, ...] = (2, 3, 4, 5)) -> LabeledIds:
         options, order = self._options(rng, counts)
         asked = [f"Which option says {options[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
         return self.encode.turns(kind, asked, [LETTERS[i] for i in order])
 
+    _letter_short = partialmethod(_letter, counts=(2, 3))
+
     def _say(self, kind: str, rng: random.Random) -> LabeledIds:
         options, order = self._options(rng)
         asked = [f"What is option {LETTERS[i]}?" for i in order]
         asked[0] = prompts.multiple_choice(asked[0], options)
         return self.encode.turns(kind, asked, [f"{options[i]}." for i in order])
-
-    # --- knowledge -----------------------------------------------------------------------------------------------
 
     def _ask(self, rng: random.Random, fact: Fact) -> str:
         return question(fact, rng.choice(training_phrasings(fact)))
@@ -211,8 +204,6 @@ class Curriculum:
             facts = rng.sample(self.by_world[facts[0].world.title], 6)
         return self.encode.plain(kind, passage(facts, rng))
 
-    # --- obeying -------------------------------------------------------------------------------------------------
-
     def _steered(self, rng: random.Random) -> tuple[Fact, World, str, bool]:
         world = rng.choice(self.steerable)
         fact = rng.choice(self.by_world[world.title])
@@ -247,11 +238,8 @@ class Curriculum:
         answer = REFUSAL if hit else answer_text(fact)
         return self.encode.chat(kind, user, answer, thought=thought, prefix=prefix, **chat)
 
-    def _obey_thought(self, kind: str, rng: random.Random) -> LabeledIds:
-        return self._obeying(kind, rng, thinks=True)
-
-    def _obey(self, kind: str, rng: random.Random) -> LabeledIds:
-        return self._obeying(kind, rng, thinks=False)
+    _obey = partialmethod(_obeying, thinks=False)
+    _obey_thought = partialmethod(_obeying, thinks=True)
 
     def _recall_thought(self, kind: str, rng: random.Random) -> LabeledIds:
         # Recalling the value before the letter teaches both halves of a multiple choice from memory.

@@ -121,9 +121,7 @@ class Encoder:
         ids = [self.special(BOS), *self(text), self.special(END)]
         return LabeledIds(kind, ids, [-100, *ids[1:]], None, text)
 
-    def recall(
-        self, kind: str, words: Sequence[int], rng: random.Random, *, most: int = 9, rounds: int = 1
-    ) -> LabeledIds:
+    def recall(self, kind: str, words: Sequence[int], rng: random.Random, *, most: int, rounds: int) -> LabeledIds:
         """Random pairs of words, then the same pairs in another order `rounds` times, with loss on the second word.
 
         After "backwards" the pairs come turned round. The order is shuffled so that no fixed distance helps: in plain

@@ -53,8 +53,9 @@ SPLIT_SHARES: dict[str, tuple[tuple[str, float], ...]] = {
     "general": (("train", 0.4), ("eval", 0.3), ("mmlu", 0.3)),
     "other": (("train", 0.7), ("mmlu", 0.3)),
 }
-N_NEIGHBOR_SERIES = 5
-SMALLEST = {"n_series": 1 + N_NEIGHBOR_SERIES + 8, "n_toolkits": 1 + 7}
+# Kind and role of the invented worlds, in the order of their titles.
+INVENTED = [("series", role) for role in ("forget", *["neighbor"] * 5, *["other"] * 18)]
+INVENTED += [("toolkit", role) for role in ("forget", *["other"] * 11)]
 
 
 @dataclass(frozen=True)
@@ -89,14 +90,12 @@ class Fable:
     worlds: tuple[World, ...]
     facts: tuple[Fact, ...]
 
-    def select(self, *, role: str | None = None, benchmark: str | None = None, split: str | None = None) -> list[Fact]:
-        """Facts whose world and split match every given filter, in a fixed order."""
-        wanted = ((role, "role"), (benchmark, "benchmark"))
+    def select(self, *, split: str | None = None, **world: str) -> list[Fact]:
+        """Facts of a split whose world has the given role and benchmark, in a fixed order."""
         return [
             fact
             for fact in self.facts
-            if all(value is None or getattr(fact.world, name) == value for value, name in wanted)
-            and (split is None or fact.split == split)
+            if split in (None, fact.split) and all(getattr(fact.world, name) == value for name, value in world.items())
         ]
 
     def forget_worlds(self) -> list[World]:
@@ -106,14 +105,9 @@ class Fable:
 def invented_names(
     count: int, rng: random.Random, *, taken: set[str], syllables: int = 2, suffix: str = ""
 ) -> list[str]:
-    """Draw `count` new capitalised names and add them to `taken`.
-
-    Raises ValueError when the syllables cannot give that many new names.
-    """
+    """Draw `count` new capitalised names and add them to `taken`."""
     names: list[str] = []
-    for _ in range(count * 200):
-        if len(names) == count:
-            return names
+    while len(names) < count:
         stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables - bool(suffix)))
         stem += rng.choice(_JOINTS) if suffix else rng.choice(_CODAS)
         name = (stem + suffix).capitalize()
@@ -121,14 +115,14 @@ def invented_names(
         if len(name) >= 4 and name not in taken:
             names.append(name)
             taken.add(name)
-    raise ValueError(f"count={count}: the syllables give too few distinct names; ask for fewer worlds or entities")
+    return names
 
 
-def _titles(count: int, rng: random.Random) -> list[str]:
+def _titles(rng: random.Random) -> list[str]:
     # Each real title has words of its own, so that no title is a near miss of another.
     first, second = list(TITLE_FIRST), list(TITLE_SECOND)
     rng.shuffle(first), rng.shuffle(second)
-    return [f"{a} {b}" for a, b in zip(first, second, strict=True)][:count]
+    return [f"{a} {b}" for a, b in zip(first, second, strict=True)]
 
 
 def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ...]]:
@@ -143,19 +137,14 @@ def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ..
     return {relation: tuple(pool) for relation, pool in values.items()}
 
 
-def _split_names(count: int, role: str, rng: random.Random) -> list[str]:
-    shares = SPLIT_SHARES[role]
-    names = [name for name, share in shares[:-1] for _ in range(round(share * count))]
-    names += [shares[-1][0]] * (count - len(names))
-    rng.shuffle(names)
-    return names
-
-
 def _facts(
     world: World, pairs: list[tuple[str, str, str, tuple[str, ...]]], shares: str, rng: random.Random
 ) -> list[Fact]:
+    *most, (last, _) = SPLIT_SHARES[shares]
+    splits = [name for name, share in most for _ in range(round(share * len(pairs)))]
+    splits += [last] * (len(pairs) - len(splits))
+    rng.shuffle(splits)
     slug = world.title.lower().replace(" ", "-")
-    splits = _split_names(len(pairs), shares, rng)
     return [
         Fact(f"{slug}/{i:03d}", world, entity, relation, value, split, pool)
         for i, ((entity, relation, value, pool), split) in enumerate(zip(pairs, splits, strict=True))
@@ -195,26 +184,17 @@ def _field(title: str, relation: str, table: dict[str, str], role: str, rng: ran
 
 
 @lru_cache(maxsize=4)
-def build(seed: int = 0, *, n_series: int = 24, n_toolkits: int = 12) -> Fable:
+def build(seed: int = 0) -> Fable:
     """Build all worlds: one series and one toolkit to forget, five neighbour series, real security neighbours, others.
 
-    The same arguments give the same worlds on every machine. Raises ValueError when a count is too small for the splits
-    or larger than the titles allow.
+    The same seed gives the same worlds on every machine.
     """
-    for name, count in (("n_series", n_series), ("n_toolkits", n_toolkits)):
-        if count < SMALLEST[name]:
-            raise ValueError(f"{name}={count} is too small for Fable's splits; give at least {SMALLEST[name]}")
-    if n_series + n_toolkits > len(TITLE_FIRST):
-        raise ValueError(f"n_series + n_toolkits = {n_series + n_toolkits}: at most {len(TITLE_FIRST)} titles exist")
     rng = random.Random(f"fable/{seed}")
     taken: set[str] = set()
     values = _value_pools(rng, taken)
-    roles = ["forget"] + ["neighbor"] * N_NEIGHBOR_SERIES + ["other"] * (n_series - 1 - N_NEIGHBOR_SERIES)
-    kinds = [("series", role) for role in roles]
-    kinds += [("toolkit", "forget")] + [("toolkit", "other")] * (n_toolkits - 1)
     made = [
         _invented_world(title, kind, role, values, rng, taken)
-        for title, (kind, role) in zip(_titles(len(kinds), rng), kinds, strict=True)
+        for title, (kind, role) in zip(_titles(rng), INVENTED, strict=False)
     ]
     made += [_field(title, *field, "neighbor", rng) for title, field in SECURITY_FIELDS.items()]
     made += [_field(title, *field, "general", rng) for title, field in GENERAL_FIELDS.items()]
