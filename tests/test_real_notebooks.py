@@ -37,6 +37,7 @@ SIZE = {
     "max_new_tokens": 4,
     "max_thought_tokens": 4,
     "draws": 2,
+    "repeats": 1,
 }
 # Small chunks, so that the few articles hold enough facts for every part.
 DATA = small.SMALL | {"chunk_chars": 400, "forget_chunks": 1000}
