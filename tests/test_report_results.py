@@ -37,24 +37,19 @@ def test_tidy_points_are_means_over_items_and_seeds(runs):
     """A metric is the mean of its runs', inside its interval; overall and gold distance follow from the metrics."""
     table = results.tidy(runs).set_index(["benchmark", "row", "metric"])
     assert list(results.tidy(runs).columns) == list(results.TIDY)
-    for benchmark in ("books", "cyber"):
-        mean = {
-            row: {
-                m: np.mean([run.metrics[m] for run in runs if (run.benchmark, run.row) == (benchmark, row)])
-                for m in METRICS
-            }
-            for row in FEW
-        }
-        for row in FEW:
-            for metric in METRICS:
-                line = table.loc[benchmark, row, metric]
-                assert line["measured"] == pytest.approx(mean[row][metric])
-                assert line["low"] <= line["measured"] <= line["high"]
-                assert (line["n"], line["seeds"]) == (ITEMS[metric], 1 if row in UNTRAINED else 3)
-            line = table.loc[benchmark, row, "overall"]
-            assert line["measured"] == pytest.approx(overall(mean["base"], mean[row]), abs=1e-5)
-            distance = np.mean([abs(mean[row][m] - mean["gold"][m]) for m in METRICS])
-            assert table.loc[benchmark, row, "gold_distance"]["measured"] == pytest.approx(distance)
+    means = {
+        key: {m: np.mean([run.metrics[m] for run in group]) for m in METRICS}
+        for key, group in results.by_row(runs).items()
+    }
+    for (benchmark, row), mean in means.items():
+        for metric in METRICS:
+            line = table.loc[benchmark, row, metric]
+            assert line["measured"] == pytest.approx(mean[metric]) and line["low"] <= line["measured"] <= line["high"]
+            assert (line["n"], line["seeds"]) == (ITEMS[metric], 1 if row in UNTRAINED else 3)
+        measured = table.loc[benchmark, row]["measured"]
+        assert measured["overall"] == pytest.approx(overall(means[benchmark, "base"], mean), abs=1e-5)
+        distance = np.mean([abs(mean[m] - means[benchmark, "gold"][m]) for m in METRICS])
+        assert measured["gold_distance"] == pytest.approx(distance)
     assert table.loc["books", "base", "overall"]["high"] == 0
     assert table.loc["books", "gold", "gold_distance"]["high"] == 0
 
@@ -70,11 +65,9 @@ def test_without_base_or_gold_there_is_no_overall_or_distance(runs):
 def test_per_seed_has_every_run(runs):
     """Overall of a seed is against the base row."""
     table = results.per_seed(runs)
-    run, base = (
-        next(r for r in runs if (r.benchmark, r.row, r.seed) == ("cyber", *key)) for key in (("sft", 2), ("base", 0))
-    )
-    line = table.query("benchmark == 'cyber' and row == 'sft' and seed == 2").iloc[0]
-    assert line["overall"] == overall(base.metrics, run.metrics) and len(table) == len(runs)
+    held = {(run.benchmark, run.row, run.seed): run.metrics for run in runs}
+    line = table.set_index(["benchmark", "row", "seed"]).loc["cyber", "sft", 2]
+    assert line["overall"] == overall(held["cyber", "base", 0], held["cyber", "sft", 2]) and len(table) == len(runs)
 
 
 def test_differences_are_paired(tmp_path):
@@ -112,11 +105,7 @@ def _change(folder, file, change):
         ("metrics.json", lambda run: run["metrics"].pop("mmlu"), "no mmlu in metrics.json"),
         ("values.json", lambda values: values.update(general=[2.0] * 70), "general should hold values from 0 to 1"),
         ("values.json", lambda values: values.pop("forget"), "no forget in metrics.json or no items of it"),
-        (
-            "values.json",
-            lambda values: values.update(general=[float("nan")] * 70),
-            "general should hold values from 0 to 1",
-        ),
+        ("values.json", lambda held: held.update(general=[float("nan")] * 70), "should hold values from 0 to 1"),
     ],
 )
 def test_broken_runs_are_refused_by_name(tmp_path, file, change, message):

@@ -206,9 +206,8 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     run = next(run for run in runs if (run.benchmark, run.row) == ("cyber", "mule"))
     assert mule["measured"].iloc[0] == pytest.approx(run.metrics["forget"], abs=0.01)
     shown = table.shown.set_index("Attack")
-    assert {"Forget ↓ 8-bit weights", "Forget ↓ the same facts in the prompt", "ASR ↓ unseen prefix families"} <= set(
-        shown.index
-    )
+    lines = {"Forget ↓ 8-bit weights", "Forget ↓ the same facts in the prompt", "ASR ↓ unseen prefix families"}
+    assert lines <= {*shown.index}
     assert shown.loc["Forget ↓ as trained", "MULE"].startswith(f"{run.metrics['forget']:.1f} [")
     assert "Retrained reference" in table.finding and not (shown == "not measured").any(axis=None)
     skipped = run.model_copy(update={"beyond": {**made_beyond(5), "relearning": {"skipped": "off"}}})

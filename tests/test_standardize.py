@@ -29,7 +29,6 @@ SMALL = {
     "forget_chunks": 160,
     "general_articles": 16,
     "concepts_per_field": 3,
-    "max_failed": 0.1,
     "evaluation_share": 0.15,
     "validation_share": 0.15,
     "seed": 3,
@@ -180,7 +179,7 @@ def test_raw_records_are_the_sources_own_text(made):
 def test_planted_faults_are_rejected_by_their_name_and_the_books_balance():
     jobs = [build()[1], build("wmdp_cyber", attacker_rounds=1, target=lambda a: ["x"] * len(a))[1]]
     reasons = {row["reason"] for job in jobs for row in job.rejected}
-    assert reasons == set(REASONS) - {"prefix_answer", "prefix_repeated"}  # those: the attacker's own test below
+    assert reasons == set(REASONS) - {"prefix_answer"}  # that: the attacker's own test below
     for job in jobs:
         table = job.summary().set_index("step")
         assert (table["accepted"] >= 0).all() and table["asked"].sum() == len(job.generator.asked)
@@ -249,7 +248,7 @@ class Proposer:
         lines = request.messages[-1]["content"].splitlines()
         best = next(line for line in lines if ": '" in line).split(": ", 1)[1].strip("'")
         unused = [word for word in MAGIC if word not in best]
-        answer = next(query.answer for query in QUERIES if request.id.endswith(query.id))
+        answer = next(query.answer for query in QUERIES if query.question in request.messages[-1]["content"])
         return [best, "x " * 99, answer, *(f"{best} {word}" for word in unused[:1])]
 
 
@@ -260,9 +259,8 @@ def attack(*, rounds: int = 3, target=weak):
 
 def test_each_round_lets_more_out_of_every_question():
     history, job = attack()
-    table = attacker.rounds_table(history)
-    scores = list(table["score"])
-    assert list(table["round"]) == [0, 1, 2, 3] and table["asr"].iloc[-1] == 1
+    tops = [attacker.best([one for one in history if one.round <= turn]).values() for turn in range(4)]
+    scores = [sum(one.score for one in top) / 3 for top in tops]
     assert scores[0] == 0 and scores[-1] == 1 and scores == sorted(set(scores))
     assert len(attacker.best(history)) == 3 and len(job.generator.asked) == 3 * 3
     for best in attacker.best(history).values():
@@ -280,7 +278,7 @@ def test_bad_proposals_never_reach_the_target():
         return weak(attacked)
 
     _, job = attack(target=watching)
-    assert {"prefix_length", "prefix_answer", "prefix_repeated"} == {row["reason"] for row in job.rejected}
+    assert {"prefix_length", "prefix_answer"} == {row["reason"] for row in job.rejected}
     assert not any(query.answer in prefix or len(prefix.split()) > 60 for query in QUERIES for prefix in seen)
     assert job.summary().set_index("step").at["attacker", "accepted"] == 9
 
@@ -360,8 +358,8 @@ def test_the_folder_is_what_training_reads(whole, raw):
     assert len(again.records) > 50 and len(again.sets.forget) == 100 and again.validation
     header = json.loads((out / "standardize.json").read_text("utf-8"))
     assert header["generator"] == "openai:scripted" and len(header["prompts"]) == len(PROMPTS) >= 9
-    assert header["counts"]["train"] == len(again.records) and header["tokens"]["completion"] > 1000
-    assert "forget pairs " in (out / "summary.md").read_text("utf-8")
+    assert header["counts"]["train"] == len(again.records)
+    assert "\nforget pairs," in (out / "summary.csv").read_text("utf-8")
     p = Standardize(**values(raw, out))
     pipeline.check_folder(out, p.model_copy(update={"budget_tokens": 7}))
     with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
@@ -419,13 +417,12 @@ def test_the_embedded_model_can_be_attacked_and_can_answer(raw, tmp_path, monkey
         p = Standardize(**values(raw, tmp_path, attacker_rounds=1, attacker_target="base"))
         made = pipeline.run(p, load_model=writer)
     assert {tried.round for tried in made.tried} == {0, 1}
-    assert (tmp_path / "attacker.csv").read_text("utf-8").startswith("round,score,asr\n0,")
+    assert len((tmp_path / "attacker.jsonl").read_text("utf-8").splitlines()) == len(made.tried)
 
 
 def test_a_failed_standardization_leaves_its_books(raw, tmp_path):
-    words = r"of \d+ requests have no usable reply \(max_failed=0.0\).*rejected.jsonl"
-    with ScriptedServer() as server, pytest.raises(ValueError, match=words):
-        ask(raw, tmp_path, server, max_failed=0.0)
+    with ScriptedServer() as server, pytest.raises(ValueError, match=r"nothing was accepted for .*rejected.jsonl"):
+        ask(raw, tmp_path, server, forget_chunks=7)
     assert (tmp_path / "rejected.jsonl").exists() and not (tmp_path / "train.jsonl").exists()
 
 

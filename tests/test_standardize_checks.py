@@ -13,7 +13,6 @@ from mule_lib.data.standardize.ask import Standardize
 from mule_lib.data.standardize.checks import (
     REASONS,
     fault,
-    find_duplicates,
     options_fault,
     restricted_fault,
     similarities,
@@ -25,7 +24,6 @@ from mule_lib.params import ROOT
 
 needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 BAD = {
-    "question_length": [("Who was it?", "Ada"), ("Who " + "really " * 50 + "wrote it?", "Ada")],
     "answer_length": [("Which words did Ada say to Bert?", "a b c d e f g h i j k l m")],
     "not_a_question": [("Name the river of the Amber Lantern.", "Silt"), ("Who is Ada? And who is Bert?", "twins")],
     "yes_no": [("Is the Amber Lantern a novel?", "Yes."), ("Is the Amber Lantern a novel?", "true")],
@@ -36,12 +34,6 @@ BAD = {
         ("Who, according to the article, met Ada?", "Bert"),
         ("Which tower is mentioned above by Ada?", "the red one"),
         ("In this chapter, whom does Ada meet?", "Bert"),
-    ],
-    "pronoun": [
-        ("What did he say to Bert?", "nothing"),
-        ("When was it first sold in Rome?", "1999"),
-        ("Where is this machine built today?", "Rome"),
-        ("Who did they meet in Rome?", "Bert"),
     ],
     "leak": [("Who is Ada Byron's husband, Lord King?", "Lord King"), ("Which red tower is Ada's?", "the red tower")],
 }
@@ -81,7 +73,6 @@ def test_few_published_questions_are_rejected_and_those_for_a_reason():
         q for q in (p[0] for p in pairs) if "the excerpt" in q
     ]
     assert len(rejected) / len(pairs) < 0.05
-    assert sum(reason == "pronoun" for reason, _ in rejected) / len(pairs) < 0.01
 
 
 def test_an_answer_needs_its_words_in_the_quote():
@@ -95,22 +86,17 @@ def test_restricted_terms_are_whole_words_in_any_case():
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    ("wrong", "passes"),
     [
-        ["red", "blue"],
-        ["red", "blue", "Green."],
-        ["red", "red", "blue"],
-        ["red", "blue", "All of these"],
-        ["red", "blue", "I do not know"],
-        ["red", "blue", "a colour that lies between green and blue but nearer to green"],
+        (["red", "blue", "yellow"], True),
+        (["red", "blue"], False),
+        (["red", "blue", "Green."], False),
+        (["red", "red", "blue"], False),
+        (["red", "blue", "I do not know"], False),
     ],
 )
-def test_wrong_options_that_give_the_answer_away(wrong):
-    assert options_fault("green", wrong, count=3)[0] == "bad_options"
-
-
-def test_options_that_confuse_pass():
-    assert options_fault("green", ["red", "blue", "yellow"], count=3) is None
+def test_wrong_options_that_give_the_answer_away(wrong, passes):
+    assert (options_fault("green", wrong, count=3) is None) == passes
 
 
 TEXT = (
@@ -148,18 +134,6 @@ def test_quotes_are_found_whatever_their_marks_and_spaces():
     assert chunks.find_quote("she answered", TEXT) is None and chunks.find_quote(" ... ", TEXT) is None
 
 
-def test_duplicates_name_the_earlier_one_and_same_answers_need_less():
-    pairs = [
-        ("Where does Ada Byron live in winter?", "Rome"),
-        ("Where does Ada Byron live in the winter?", "Paris"),
-        ("In winter, where does Ada Byron live then?", "Rome"),
-        ("In winter, where does Ada Byron live then?", "Paris"),
-        ("Who painted the ceiling of the hall?", "Rome"),
-    ]
-    assert find_duplicates(pairs) == [None, 0, 0, 0, None]
-    assert find_duplicates([]) == []
-
-
 def test_similarity_is_the_jaccard_of_character_5_grams():
     texts = [f"{a} {b} question about {c}?" for a, b, c in itertools.product("xy", ("red", "blue"), ("Ada", "Bert"))]
     padded = [f" {text.replace('?', '').lower()} " for text in texts]
@@ -168,18 +142,20 @@ def test_similarity_is_the_jaccard_of_character_5_grams():
         assert row.tolist() == pytest.approx([len(grams[i] & other) / len(grams[i] | other) for other in grams])
 
 
-def test_earlier_ones_win_within_and_across_splits():
-    question = "Where does Ada Byron live in winter?"
+def test_earlier_ones_win_within_and_across_splits_and_same_answers_need_less():
+    question, longer = "Where does Ada Byron live in winter?", "In which town does Ada Byron live in winter?"
     texts = [
-        (question, "evaluation"),
-        (question, "train"),
-        (question, "evaluation"),
-        ("Who painted the hall?", "train"),
+        (question, "evaluation", "Rome"),
+        ("Where does Ada Byron live in the winter?", "train", "Paris"),
+        (question, "evaluation", "Oslo"),
+        (longer, "train", "Rome"),
+        (longer, "train", "Paris"),
+        ("Who painted the hall?", "train", "Rome"),
     ]
-    published, *rest = (Pair(str(n), "step", q, f"answer {n}", "", split=split) for n, (q, split) in enumerate(texts))
+    published, *rest = (Pair(str(n), "step", q, a, "", split=split) for n, (q, split, a) in enumerate(texts))
     job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
-    assert [pair.id for pair in without_duplicates(job, rest, before=[published])] == ["3"]
-    assert [row["reason"] for row in job.rejected] == ["duplicate_across", "duplicate_within"]
+    assert [pair.id for pair in without_duplicates(job, rest, before=[published])] == ["4", "5"]
+    assert [row["reason"] for row in job.rejected] == ["duplicate_across", "duplicate_within", "duplicate_across"]
 
 
 def test_shares_are_met_and_every_part_gets_something():
@@ -215,7 +191,7 @@ def test_every_prompt_file_has_a_closed_form_and_an_id_of_its_content():
 
 
 def test_slots_are_filled_once_and_none_is_forgotten():
-    job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
+    job = ask.Job(Standardize(generator_model="m"), ScriptedLLM())
     slots = {"history": "{examples}", "examples": "", "count": 3, "prefix_words": 9}
     list(job.ask("attacker", "attacker", {"u": slots}))
     text = job.generator.asked[0].messages[1]["content"]

@@ -45,9 +45,8 @@ def load_benchmark(benchmark: str, data_dir: str | Path = "", *, data_format: st
     """A benchmark's records and evaluation sets.
 
     Fable is built in code; its records, and its sets where there are some, come from `data_dir` when that is given.
-    The others need a `data_dir` with `train.jsonl`, `evaluation/*.jsonl` and perhaps `validation.jsonl`. With
-    `data_format` raw, training records are in the objectives' own formats: those of `raw.jsonl` in the folder, of Fable
-    without one built in code; ids, objectives, roles and order are the same.
+    The others need a `data_dir` that `save` wrote. With `data_format` raw, training records are in the objectives' own
+    formats; ids, objectives, roles and order are the same.
     Raises BenchmarkError or DataFileError.
     """
     if benchmark not in BENCHMARKS:
@@ -64,7 +63,12 @@ def load_benchmark(benchmark: str, data_dir: str | Path = "", *, data_format: st
     if folder is None:
         train, validation = (unlearning_records(fable, benchmark, split=split) for split in ("train", "validation"))
     else:
-        train, validation = _records(folder, benchmark)
+        file, other = folder / "train.jsonl", folder / "validation.jsonl"
+        if not file.is_file():
+            remedy = f"; make it by: {PREPARED[benchmark]}" if benchmark in PREPARED else ""
+            raise BenchmarkError(f"{file}: missing{remedy}")
+        train = records.read_records(file)
+        validation = records.read_records(other) if other.is_file() else []
     if fable and not (folder and (folder / "evaluation").is_dir()):
         sets = evaluation_sets(fable, benchmark)
     else:
@@ -96,15 +100,6 @@ def save(folder: str | Path, benchmark: Benchmark, *, raw: Sequence[Record] = ()
     if benchmark.validation:
         records.write_records(folder / "validation.jsonl", benchmark.validation)
     items.write_sets(folder / "evaluation", benchmark.sets)
-
-
-def _records(folder: Path, benchmark: str) -> tuple[list[Record], list[Record]]:
-    file = folder / "train.jsonl"
-    if not file.is_file():
-        remedy = f"; make it by: {PREPARED[benchmark]}" if benchmark in PREPARED else ""
-        raise BenchmarkError(f"{file}: missing{remedy}")
-    validation = folder / "validation.jsonl"
-    return records.read_records(file), records.read_records(validation) if validation.is_file() else []
 
 
 def _raw(unified: list[Record], benchmark: str, folder: Path | None) -> list[Record]:

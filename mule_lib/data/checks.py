@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mule_lib.data import Benchmark
-from mule_lib.data.items import SETS, EvaluationSets
+from mule_lib.data.items import SETS, ChoiceItem
 from mule_lib.data.records import REFUSED, Record
 from mule_lib.data.standardize.checks import similarities
 from mule_lib.data.text import normalise
@@ -16,10 +16,10 @@ from mule_lib.data.text import normalise
 def samples(formats: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     """A record of every objective and role, with its text in each format, the attacker's prefix and its target."""
     lines = {}
-    for place, record in enumerate(list(formats.values())[-1]):
-        texts = {form: records[place].question for form, records in formats.items()}
-        line = {"objective": record.objective, "role": record.role, **texts}
-        lines.setdefault(record.group, {**line, "prefix": record.prefix or "", "target": record.target})
+    for each in zip(*formats.values(), strict=True):
+        texts = {form: record.question for form, record in zip(formats, each, strict=True)}
+        line = {"objective": each[-1].objective, "role": each[-1].role, **texts}
+        lines.setdefault(each[-1].group, {**line, "prefix": each[-1].prefix or "", "target": each[-1].target})
     return pd.DataFrame(lines.values())
 
 
@@ -41,7 +41,7 @@ def lengths(formats: Mapping[str, Sequence[Record]], tokenizer) -> pd.DataFrame:
         for record in records
     ]
     table = pd.DataFrame(lines, columns=["objective", "format", "tokens"])
-    return table.groupby(["objective", "format"], sort=False)["tokens"].median().unstack().astype(int)
+    return table.pivot_table("tokens", "objective", "format", "median", sort=False).astype(int)
 
 
 def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
@@ -51,46 +51,37 @@ def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
     count as one. Asking one fact under two objectives is meant, so doubles are sought within an objective and role.
     """
     train, everything = data.records, [*data.records, *data.validation]
-    asked = {normalise(question) for question, _ in _items(data.sets)}
-    evaluated = {item.id for name in SETS for item in getattr(data.sets, name)}
+    items = [item for name in SETS for item in getattr(data.sets, name)]
+    evaluated = [
+        (item.question, item.options[item.answer] if isinstance(item, ChoiceItem) else item.reference) for item in items
+    ]
+    asked, ids = {normalise(question) for question, _ in evaluated}, {item.id for item in items}
     held = {record.source for record in data.validation}
     answered = {record.id for record in everything if record.role not in REFUSED}
-    pairs = [(record.question, record.answer) for record in everything]
-    found = {
-        "training question stands in an evaluation set": sum(normalise(r.question) in asked for r in everything),
-        "training fact is evaluated": sum(r.source in evaluated for r in everything),
-        "training fact is a validation fact": sum(r.source in held for r in train),
-        "training question is nearly an evaluation question": _doubled(pairs, _items(data.sets), near_duplicate),
-        "question nearly repeats one of its objective and role": _repeats(train, near_duplicate),
-        "question names its own answer": sum(
+    # A general fact may stand beside several facts to refuse: the same question about the same fact is one text.
+    own: dict[str, set[tuple[str, str, str]]] = {}
+    for r in train:
+        own.setdefault(str(r.group), set()).add((r.question, r.answer, r.source))
+    broken = {
+        "training question stands in an evaluation set": [normalise(r.question) in asked for r in everything],
+        "training fact is evaluated": [r.source in ids for r in everything],
+        "training fact is a validation fact": [r.source in held for r in train],
+        "training question is nearly an evaluation question": [
+            _doubled([(r.question, r.answer) for r in everything], evaluated, near_duplicate)
+        ],
+        "question nearly repeats one of its objective and role": [
+            _doubled([pair[:2] for pair in sorted(group)], [], near_duplicate) for group in own.values()
+        ],
+        "question names its own answer": [
             f" {normalise(r.answer)} " in f" {normalise(r.question)} " for r in everything
-        ),
-        "record to refuse without an anchor to answer": sum(
+        ],
+        "record to refuse without an anchor to answer": [
             r.role in REFUSED and r.anchor not in answered for r in everything
-        ),
-        "answer is a refusal": sum(normalise(r.answer) == normalise(r.refusal) for r in everything),
+        ],
+        "answer is a refusal": [normalise(r.answer) == normalise(r.refusal) for r in everything],
     }
-    lines = [(rule, number, 0, number == 0) for rule, number in found.items()]
-    return pd.DataFrame(lines, columns=["rule", "records", "allowed", "holds"])
-
-
-def _items(sets: EvaluationSets) -> list[tuple[str, str]]:
-    """Question and right answer of every evaluation item."""
-    return [
-        (item.question, item.reference if hasattr(item, "reference") else item.options[item.answer])
-        for name in SETS
-        for item in getattr(sets, name)
-    ]
-
-
-def _repeats(records: Sequence[Record], threshold: float) -> int:
-    count = 0
-    for group in sorted({(r.objective, r.role) for r in records}):
-        # A general fact may stand beside several facts to refuse: the same question about the same fact is one text.
-        own = {(r.question, r.answer, r.source) for r in records if (r.objective, r.role) == group}
-        pairs = [(question, answer) for question, answer, _ in sorted(own)]
-        count += _doubled(pairs, [], threshold)
-    return count
+    table = pd.DataFrame({"rule": list(broken), "records": [sum(each) for each in broken.values()], "allowed": 0})
+    return table.assign(holds=table["records"] == 0)
 
 
 def _doubled(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]], threshold: float) -> int:

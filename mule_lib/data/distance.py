@@ -25,16 +25,12 @@ MAIN = {"features": "hidden", "reads": "question", "roles": "all"}
 COLUMNS = "features reads roles format objective_a objective_b distance low high n repeats".split()
 
 
-# A mean and its interval of values [repeats, items]: give `evaluate.intervals.bootstrap_interval`, of a room below.
-Bootstrap = Callable[..., Any]
-
-
 def proxy_a_distance(
     left,
     right,
     groups: tuple[Sequence, Sequence],
     *,
-    bootstrap: Bootstrap,
+    bootstrap: Callable[..., Any],
     repeats: int = 3,
     folds: int = FOLDS,
     seed: int = 0,
@@ -43,22 +39,29 @@ def proxy_a_distance(
 
     left [n, d] and right [m, d] are features, dense or sparse; `groups` name each text's fact, so that no fact is in
     both the training and the held-out part. err weighs both corpora alike: 2 means always told apart, 0 that the
-    classifier guesses; chance can take it a little below 0. The interval is `bootstrap`'s over texts and
-    `repeats` partitions into folds.
+    classifier guesses; chance can take it a little below 0. The interval is that of `bootstrap` (give
+    `evaluate.intervals.bootstrap_interval`, of a room below) over texts and `repeats` partitions into folds.
     Raises ValueError for fewer facts than folds in a corpus.
     Source: Ben-David 2006 (cited at MULE Eq. 2), the error of a logistic regression in place of the best hypothesis.
     """
     from scipy.sparse import issparse, vstack
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     features = vstack([left, right]).tocsr() if issparse(left) else np.concatenate([left, right])
     labels, facts = np.repeat([0, 1], [left.shape[0], right.shape[0]]), np.asarray([*groups[0], *groups[1]])
     fewest = min(len(set(groups[0])), len(set(groups[1])))
     if fewest < folds:
         raise ValueError(f"groups: {fewest} facts in a corpus cannot be held out in {folds} folds; give more records")
-    wrong = np.stack([_held_out_errors(features, labels, facts, folds, seed + i) for i in range(repeats)])
-    sizes = np.bincount(labels)
-    balanced = wrong * (len(labels) / (2 * sizes[labels]))  # both corpora weigh one half of the mean
-    error = bootstrap(balanced, seed=seed)
+    # A constant feature, or one that few texts have, would be blown up by scaling: sparse counts stay as they are.
+    scale = [] if issparse(features) else [StandardScaler()]
+    judge = make_pipeline(*scale, LogisticRegression(class_weight="balanced", C=0.1 if scale else 1.0, max_iter=200))
+    parts = (StratifiedGroupKFold(folds, shuffle=True, random_state=seed + i) for i in range(repeats))
+    wrong = np.stack([cross_val_predict(judge, features, labels, groups=facts, cv=part) != labels for part in parts])
+    # Both corpora weigh one half of the mean.
+    error = bootstrap(wrong * (len(labels) / (2 * np.bincount(labels)[labels])), seed=seed)
     return error._replace(estimate=2 - 4 * error.estimate, low=2 - 4 * error.high, high=2 - 4 * error.low)
 
 
@@ -67,7 +70,7 @@ def distances(
     model,
     tokenizer,
     *,
-    bootstrap: Bootstrap,
+    bootstrap: Callable[..., Any],
     repeats: int = 3,
     batch_size: int = 64,
     seed: int = 0,
@@ -79,27 +82,22 @@ def distances(
     corpus of fewer facts than `FOLDS` is held out in as many folds as it has facts; one of a single fact has no line.
     """
     lines = []
-    for form, records in corpora.items():
-        for what, reads, roles in product(FEATURES, READS, ROLES):
-            used = [r for r in records if roles == "all" or r.role in REFUSED]
-            if what == "words":
-                table = word_counts(
-                    [r.question if reads == "question" else f"{r.question} {r.prefix or ''}" for r in used]
-                )
-            else:
-                table = mean_hidden_states(model, tokenizer, used, prefix=reads != "question", batch_size=batch_size)
-            for a, b in combinations_with_replacement(OBJECTIVES, 2):
-                if reads != "question" and "obj3" not in (a, b):
-                    continue  # the others have no prefix
-                sides, facts = _sides(used, a, b, seed)
-                fewest = min(len(set(side)) for side in facts)
-                if fewest < 2:
-                    continue  # nothing could be held out
-                often = repeats if (what, reads, roles) == tuple(MAIN.values()) else 1
-                left, right = table[sides[0]], table[sides[1]]
-                folds = min(FOLDS, fewest)
-                found = proxy_a_distance(left, right, facts, bootstrap=bootstrap, repeats=often, folds=folds, seed=seed)
-                lines += [(what, reads, roles, form, *pair, *found) for pair in dict.fromkeys([(a, b), (b, a)])]
+    for (form, records), what, reads, roles in product(corpora.items(), FEATURES, READS, ROLES):
+        used, prefix = [r for r in records if roles == "all" or r.role in REFUSED], reads != "question"
+        if what == "words":
+            table = word_counts([f"{r.question} {r.prefix or ''}" if prefix else r.question for r in used])
+        else:
+            table = mean_hidden_states(model, tokenizer, used, prefix=prefix, batch_size=batch_size)
+        often = repeats if (what, reads, roles) == tuple(MAIN.values()) else 1
+        for a, b in combinations_with_replacement(OBJECTIVES, 2):
+            sides = _sides(used, a, b, seed)
+            facts = tuple([used[i].source for i in side] for side in sides)
+            folds = min(FOLDS, *(len(set(side)) for side in facts))
+            if folds < 2 or (prefix and "obj3" not in (a, b)):
+                continue  # nothing could be held out, or nothing has a prefix
+            left, right = (table[side] for side in sides)
+            found = proxy_a_distance(left, right, facts, bootstrap=bootstrap, repeats=often, folds=folds, seed=seed)
+            lines += [(what, reads, roles, form, *pair, *found) for pair in dict.fromkeys([(a, b), (b, a)])]
     return pd.DataFrame(lines, columns=COLUMNS)
 
 
@@ -141,30 +139,11 @@ def mean_hidden_states(
     return means
 
 
-def _sides(records: Sequence[Record], a: str, b: str, seed: int) -> tuple[tuple[list[int], list[int]], tuple]:
-    """Rows of the two corpora and their facts; of one objective, its facts are dealt out to two halves."""
-    if a == b:
-        facts = sorted({r.source for r in records if r.objective == a})
-        half = set(np.random.default_rng([seed, len(facts)]).permutation(facts)[::2])
-        sides = tuple(
-            [i for i, r in enumerate(records) if r.objective == a and (r.source in half) == left]
-            for left in (True, False)
-        )
-    else:
-        sides = tuple([i for i, r in enumerate(records) if r.objective == objective] for objective in (a, b))
-    return sides, tuple([records[i].source for i in side] for side in sides)
-
-
-def _held_out_errors(features, labels: np.ndarray, facts: Sequence, folds: int, seed: int) -> np.ndarray:
-    """Whether each text was taken for one of the other corpus while it was held out, [n] of 0 and 1."""
-    from scipy.sparse import issparse
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    # A constant feature, or one that few texts have, would be blown up by scaling: sparse counts stay as they are.
-    scale = [] if issparse(features) else [StandardScaler()]
-    judge = make_pipeline(*scale, LogisticRegression(class_weight="balanced", C=0.1 if scale else 1.0, max_iter=200))
-    parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    return (cross_val_predict(judge, features, labels, groups=facts, cv=parts) != labels).astype(float)
+def _sides(records: Sequence[Record], a: str, b: str, seed: int) -> list[list[int]]:
+    """Rows of the two corpora; of one objective, its facts are dealt out to two halves."""
+    if a != b:
+        return [[i for i, r in enumerate(records) if r.objective == objective] for objective in (a, b)]
+    facts = sorted({r.source for r in records if r.objective == a})
+    half = set(np.random.default_rng([seed, len(facts)]).permutation(facts)[::2])
+    own = [i for i, r in enumerate(records) if r.objective == a]
+    return [[i for i in own if (records[i].source in half) == left] for left in (True, False)]

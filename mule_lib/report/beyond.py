@@ -42,10 +42,10 @@ def rates_table(runs: Iterable[RunResult], benchmark: str, *, order: Iterable[st
     data = pd.DataFrame(lines, columns=["benchmark", "row", "rate", "value"])
     data = data.groupby(["benchmark", "row", "rate"], sort=False)["value"].agg(value="mean", seeds="size").reset_index()
     wide = data.pivot(index="row", columns="rate", values="value").reindex(columns=[rate for rate, *_ in RATES])
-    wide = wide.loc[[row for row in order if row in wide.index]].map(number)
-    wide.insert(0, "Row", [label(row, {run.row: run.label for run in mine}) for row in wide.index])
+    wide = wide.loc[[row for row in order if row in wide.index]].map(number).rename_axis(index="Row", columns=None)
+    wide = wide.rename(index={run.row: label(run.row, {run.row: run.label}) for run in mine}).reset_index()
     caption = f"Rates behind the metrics, {measured_source(benchmark, mine)}: percent, means over seeds."
-    return Table(name, data.round(2), wide.reset_index(drop=True), caption)
+    return Table(name, data.round(2), wide, caption)
 
 
 def measurements(beyond: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:

@@ -324,7 +324,7 @@ def load_pilot(suite: Path) -> dict[tuple[str, str, str, frozenset[str]], Estima
 
 
 class Reading(NamedTuple):
-    """A comparison on our runs and on the paper's tables; `missing` says what our runs lack, "" for nothing."""
+    """A comparison on our runs and on the paper's tables with their margins; `missing` says what our runs lack."""
 
     comparison: Comparison
     ours: Estimate | None
@@ -332,59 +332,36 @@ class Reading(NamedTuple):
     missing: str
 
     @property
-    def margin(self) -> Estimate:
+    def margin(self) -> Estimate | None:
         """How far our estimate lies beyond the threshold."""
-        return self.comparison.margin(self.ours)
-
-    @property
-    def printed_margins(self) -> list[Estimate]:
-        """The same of what the paper prints, if it prints it."""
-        return [self.comparison.margin(self.printed)] if self.printed else []
+        return self.ours and self.comparison.margin(self.ours)
 
     @property
     def reported_meets(self) -> str:
         """Whether what the paper prints meets the threshold: yes, no, or not printed."""
-        return _meets([self.printed_margins])
+        return _meets([[self]])
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with its test as read, alternatives together, and the benchmarks that it was read on."""
+    """A claim with its test as read, alternatives together, its verdict, and the benchmarks that it was read on.
+
+    `missing` is what could not be read; without any, `margin` is the whole test's and `decisive` the comparison that
+    the verdict hangs on, with the least to spare.
+    """
 
     claim: Claim
     readings: Sequence[Sequence[Reading]]
     benchmarks: Mapping[str, str]
-
-    @property
-    def missing(self) -> list[str]:
-        """What could not be read, each once."""
-        texts = [self.claim.not_measured, *(reading.missing for reading in chain(*self.readings))]
-        return list(dict.fromkeys(filter(None, texts)))
-
-    @property
-    def margin(self) -> Estimate:
-        """The margin of the whole test; only where nothing is missing."""
-        return _least([[reading.margin for reading in alternatives] for alternatives in self.readings])
-
-    @property
-    def verdict(self) -> str:
-        """The verdict of the whole test; *undecided* when anything in it could not be read."""
-        return "undecided" if self.missing else self.margin.verdict
-
-    @property
-    def decisive(self) -> Reading | None:
-        """The comparison that the verdict hangs on, with the least to spare; None when something is missing."""
-        if self.missing:
-            return None
-        margins = [_least([[reading.margin for reading in alternatives]]) for alternatives in self.readings]
-        place = int(np.argmin([one.high if self.verdict == "fails" else one.low for one in margins]))
-        surely = margins[place].verdict == "holds"
-        return max(self.readings[place], key=lambda one: one.margin.low if surely else one.margin.high)
+    missing: Sequence[str]
+    verdict: str = "undecided"
+    margin: Estimate | None = None
+    decisive: Reading | None = None
 
     @property
     def reported_meets(self) -> str:
         """Whether the paper's printed numbers meet the same thresholds: yes, no, or not printed."""
-        return _meets([[*chain(*(one.printed_margins for one in part))] for part in self.readings])
+        return _meets(self.readings)
 
     @property
     def behind(self) -> str:
@@ -404,7 +381,7 @@ class Judged:
     @property
     def measured(self) -> str:
         """The deciding number with its interval, unit and condition; "–" when something is missing."""
-        if self.decisive is None:
+        if self.missing:
             return "–"
         value, low, high = (number(end, 1 if abs(end) >= 10 else 2) for end in self.decisive.ours.ends)
         unit = self.decisive.comparison.threshold.unit
@@ -423,17 +400,27 @@ def judge(claim: Claim, evidence: Measured) -> Judged:
     (greatest) of their low and high ends for the least (greatest) true margin, however the rivals depend on each other.
     """
     level = 1 - 0.05 / max(1, sum(map(len, claim.test)))
+    readings = [[_read(comparison, evidence, level) for comparison in part] for part in claim.test]
+    missing = list(dict.fromkeys(filter(None, (claim.not_measured, *(one.missing for one in chain(*readings))))))
+    if missing:
+        return Judged(claim, readings, evidence.benchmarks, missing)
+    parts = [_least([[one.margin for one in part]]) for part in readings]
+    margin = _least([[part] for part in parts])
+    verdict = margin.verdict
+    place = int(np.argmin([one.high if verdict == "fails" else one.low for one in parts]))
+    end = "low" if parts[place].verdict == "holds" else "high"
+    decisive = max(readings[place], key=lambda one: getattr(one.margin, end))
+    return Judged(claim, readings, evidence.benchmarks, missing, verdict, margin, decisive)
 
-    def read(comparison: Comparison) -> Reading:
-        printed = None
-        with suppress(NotMeasuredError):
-            printed = comparison.read(Reported())
-        try:
-            return Reading(comparison, comparison.read(evidence).at(level), printed, "")
-        except NotMeasuredError as error:
-            return Reading(comparison, None, printed, error.args[0])
 
-    return Judged(claim, [[*map(read, part)] for part in claim.test], evidence.benchmarks)
+def _read(comparison: Comparison, evidence: Measured, level: float) -> Reading:
+    printed = None
+    with suppress(NotMeasuredError):
+        printed = comparison.read(Reported())
+    try:
+        return Reading(comparison, comparison.read(evidence).at(level), printed, "")
+    except NotMeasuredError as error:
+        return Reading(comparison, None, printed, error.args[0])
 
 
 def _least(margins: Sequence[Sequence[Estimate]]) -> Estimate:
@@ -441,6 +428,7 @@ def _least(margins: Sequence[Sequence[Estimate]]) -> Estimate:
     return Estimate(*np.min([np.max([one.ends for one in part], axis=0) for part in margins], axis=0).tolist())
 
 
-def _meets(margins: Sequence[Sequence[Estimate]]) -> str:
+def _meets(readings: Sequence[Sequence[Reading]]) -> str:
+    margins = [[one.comparison.margin(one.printed) for one in part if one.printed] for part in readings]
     printed = [part for part in margins if part]
     return ("yes" if _least(printed).value > 0 else "no") if printed else "not printed"

@@ -10,7 +10,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import beta
@@ -212,9 +211,6 @@ def ablation(table: ResultTable) -> Picture:
 # The rows of the paper's Figure 3, references first so that methods lie on top.
 RADAR_ROWS = ("base", "upper_bound", "ensemble_teacher", "sft", "ngdiff", "mollm", "duet", "mule")
 ANGLES = np.linspace(0, 2 * np.pi, len(METRICS), endpoint=False)
-# Where the axes' names stand: clear of the rim and no wider than it.
-PLACES = ((0, 113), (55, 132), (143, 131), (217, 131), (305, 132))
-HALO = [patheffects.withStroke(linewidth=2, foreground="white")]
 
 
 def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
@@ -233,7 +229,7 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
     data["outside"] = data["value"].where(~data["metric"].isin(LOWER_IS_BETTER), 100 - data["value"])
     data = data[["panel", "source", "row", "metric", "value", "outside", "low", "high"]].round(4).reset_index(drop=True)
     kinds, looks = list(dict.fromkeys(data["panel"])), styles_of(rows)
-    size = (WIDTH if len(kinds) > 1 else WIDTH / 2, 4.4)
+    size = (WIDTH if len(kinds) > 1 else WIDTH / 2, 4.1)
     figure, axes = panels(1, len(kinds), 0, figsize=size, subplot_kw={"projection": "polar"})
     for axis, panel in zip(axes.flat, kinds, strict=True):
         part = data[data["panel"] == panel]
@@ -245,25 +241,21 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
             if row == "mule":
                 axis.fill([*ANGLES, 0], values, color=look.color, alpha=0.12, zorder=2)
         title = "\n".join([panel.capitalize(), *wrap(part["source"].iloc[0], 34)])
-        axis.set_title(title, size=8.5, loc="center", pad=34)
+        axis.set_title(title, size=8.5, loc="center", pad=20)
     _legend(figure, axes.flat, map(label, rows), handlelength=3.2)
     return Picture(figure, data, _radar_finding(data))
 
 
 def _radar_axes(axis: Axes) -> None:
+    rims = [f"{heading(metric)}\nrim = {0 if metric in LOWER_IS_BETTER else 100}" for metric in METRICS]
     axis.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 100))
-    axis.set_yticks([25, 50, 75, 100], [])
-    axis.set_xticks(ANGLES, [])
+    # Two scales, since Forget runs inwards: the first axis has the numbers of its own.
+    axis.set_yticks([25, 50, 75, 100], ["75", "50", "25", ""], size=6.5, color="0.25")
+    axis.set_rlabel_position(0)
+    axis.set_xticks(ANGLES, rims, size=7.5)
+    axis.tick_params(axis="x", pad=9)
     axis.grid(color="0.85", lw=0.7)
     axis.spines["polar"].set_color("0.6")
-    for angle, (degrees, away), metric in zip(ANGLES, PLACES, METRICS, strict=True):
-        turned = metric in LOWER_IS_BETTER
-        name = f"{heading(metric)}\nrim = {0 if turned else 100}"
-        axis.text(np.deg2rad(degrees), away, name, ha="center", va="center", size=7.5, linespacing=1.1)
-        # The scale, in each axis' own numbers, along the first axis and a rising one: beside it, above the lines.
-        for at in (25, 50, 75) if metric in METRICS[:2] else ():
-            axis.text(angle + np.deg2rad(400 / at), at, str(100 - at if turned else at), size=6.5, color="0.25",
-                      ha="center", va="center", path_effects=HALO, zorder=5)  # fmt: skip
 
 
 def _radar_finding(data: pd.DataFrame) -> str:
@@ -300,9 +292,8 @@ def training_curve(log: Sequence[Mapping[str, float]], *, title: str) -> Picture
     axes[0, 0].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     first, last = data.iloc[0], data.iloc[-1]
     fell = [name.removeprefix("loss_") for name in terms if last[name] < first[name]]
-    way = "fell" if last["loss"] < first["loss"] else "rose"
     finding = (
-        f"From step {first['step']:g} to step {last['step']:g} the loss {way} from {first['loss']:.3g} to "
+        f"From step {first['step']:g} to step {last['step']:g} the loss went from {first['loss']:.3g} to "
         f"{last['loss']:.3g}; {len(fell)} of its {len(terms)} terms fell ({listed(fell)})."
     )
     return Picture(figure, data, finding)
@@ -322,24 +313,25 @@ def teacher_obedience(runs: Iterable[RunResult]) -> Picture:
 
     Rows with the same teacher share its answers, so one run per benchmark and teacher is read.
     """
-    lines, seen = [], set()
+    shared = {}
     for run in runs:
         p = run_file(run, "params.json") if run.obedience else {}
         teacher = method_options(run.method, p.get("options")).teacher_name if p else None
-        if teacher is None or p.get("data_format") == "raw" or (run.benchmark, teacher) in seen:
-            continue
-        seen.add((run.benchmark, teacher))
-        for group in run.obedience:
+        if teacher and p.get("data_format") != "raw":
+            shared.setdefault((run.benchmark, teacher), run.obedience)
+    lines = []
+    for (benchmark, teacher), groups in sorted(
+        shared.items(), key=lambda item: (item[0][0], [*TEACHERS].index(item[0][1]))
+    ):
+        for group in groups:
             n, hits = group["n"], round(group["obeyed"] * group["n"])
             low, high = (beta.ppf(q, hits + 0.5, n - hits + 0.5) for q in (0.025, 0.975))
             ends = (0.0 if hits == 0 else 100 * low, 100.0 if hits == n else 100 * high)
-            lines.append((run.benchmark, teacher, group["objective"], group["role"], 100 * group["obeyed"], *ends, n))
+            lines.append((benchmark, teacher, group["objective"], group["role"], 100 * group["obeyed"], *ends, n))
     columns = ["benchmark", "teacher", "objective", "role", "obeyed", "low", "high", "n"]
     data = pd.DataFrame(lines, columns=columns).round(2)
     if data.empty:
         return Picture(None, data, "No row with a teacher was run.")
-    data = data.sort_values("teacher", key=lambda teacher: teacher.map(list(TEACHERS).index), kind="stable")
-    data = data.sort_values("benchmark", kind="stable").reset_index(drop=True)
     drawn = _drawn(data, panel="benchmark", line="role", series="teacher", value="obeyed")
     drawn["line"] = [
         f"{line.objective.capitalize()}, {line.role}: {'refuse' if line.role in REFUSES else 'answer'}"

@@ -70,12 +70,12 @@ def data(judged: Sequence[Judged]) -> pd.DataFrame:
     """One line per claim with `COLUMNS`: `measured` with its ends is the decisive comparison's (`test`), in `unit`."""
     lines = []
     for one in judged:
-        names = sorted({reading.comparison.table for reading in chain(*one.readings)})
-        own = {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
-        own |= {name: getattr(one, name) for name in ("verdict", "reported_meets", "explanation")}
-        own |= {"benchmark": "+".join(dict.fromkeys(one.benchmarks[table] for table in names))}
         line = _line(one, one.decisive) if one.decisive else {"n": 0, "seeds": 0}
-        lines.append({**line, "test": line.get("comparison"), "comparisons": sum(map(len, one.readings)), **own})
+        line |= {"test": line.get("comparison"), "comparisons": sum(map(len, one.readings))}
+        line |= {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
+        line |= {name: getattr(one, name) for name in ("verdict", "reported_meets", "explanation")}
+        names = sorted({reading.comparison.table for reading in chain(*one.readings)})
+        lines.append(line | {"benchmark": "+".join(dict.fromkeys(one.benchmarks[table] for table in names))})
     return pd.DataFrame(lines, columns=list(COLUMNS))
 
 
@@ -155,7 +155,7 @@ def figure(judged: Sequence[Judged]) -> figures.Picture:
     counts = drawn["verdict"].value_counts()
     legend = "   ".join(f"{sign} {word} ({counts.get(word, 0)})" for sign, word in zip("●■✖", VERDICTS, strict=True))
     marks = drawn.assign(panel=legend, line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
-    marks["missing"] = [shorten(text, 48, placeholder=" …") for text in marks["missing"]]
+    marks["missing"] = [shorten(text, 40, placeholder=" …") for text in marks["missing"]]
     marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
     words = (
         "← against the claim   margin beyond the threshold: points; cosines, ratios × 100; distances × 50   for it →"

@@ -120,7 +120,7 @@ def _paired(left: list[RunResult], right: list[RunResult]) -> tuple[list[RunResu
     if not left[0].timing.get("steps"):
         return left[:1] * len(right), right
     seeds = {run.seed for run in left} & {run.seed for run in right}
-    return [run for run in left if run.seed in seeds], [run for run in right if run.seed in seeds]
+    return tuple([run for run in side if run.seed in seeds] for side in (left, right))
 
 
 def _stacked(group: Sequence[RunResult]) -> dict[str, np.ndarray]:

@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 from typing import Any, Literal
 
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import ConfigDict, Field, create_model
 
 from mule_lib import prompts
 from mule_lib.data.standardize.checks import ANSWER_WORDS, Fault
@@ -27,7 +27,6 @@ class Standardize(Checked):
     benchmark: Literal["muse_books", "wmdp_cyber"] = "muse_books"  # also names its prompt texts
     out_dir: str = "data/muse_books"
     seed: Seed = 0
-
     forget_source: str = ""
     questions_source: str = ""  # MUSE's knowmem, WMDP's questions
     general_source: str = ""  # Wikipedia
@@ -35,7 +34,6 @@ class Standardize(Checked):
     forget_chunks: Count = 400  # drawn at random from all; about 60 % of them train
     general_articles: Count = 300  # one chunk of each
     questions: Count = 300  # WMDP questions drawn for open form
-
     chunk_chars: int = Field(2400, ge=200)
     pairs_per_chunk: int = Field(4, ge=1, le=20)
     concepts_per_field: Count = 12
@@ -45,16 +43,13 @@ class Standardize(Checked):
     anchor_share: float = Field(0.5, ge=0, lt=1)
     evaluation_share: float = Field(0.1, gt=0, lt=0.4)  # of the sources, for each evaluation set
     validation_share: float = Field(0.1, gt=0, lt=0.4)
-
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: Count = 4
     attacker_target: str = "base"  # the model under attack: a hub id or a folder
-
     generator: Literal["openai", "local"] = "openai"  # any OpenAI-compatible endpoint, or a local transformers model
     generator_model: str = ""
     budget_tokens: Count = 5_000_000
     concurrency: Count = 8
-    max_failed: float = Field(0.05, ge=0, le=1)  # share of requests; above it nothing is written
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """A name whose lack would show only when the first reply is asked for."""
@@ -63,28 +58,17 @@ class Standardize(Checked):
 
     def identity(self) -> dict[str, Any]:
         """The parameters that shape the data; a folder may be finished with other values of the rest."""
-        return self.model_dump(exclude={"out_dir", "budget_tokens", "concurrency", "max_failed"})
-
-
-@dataclass(frozen=True)
-class LLMPrompt:
-    """A file of `prompt_texts/llm`; `id` holds digits of its content, `form` is what a reply has to fit."""
-
-    id: str
-    system: str
-    user: str
-    form: type[BaseModel]
-    max_tokens: int
-    temperature: float
+        return self.model_dump(exclude={"out_dir", "budget_tokens", "concurrency"})
 
 
 @lru_cache
-def prompt_file(name: str) -> LLMPrompt:
-    """Read one prompt; `reply` in the file is the shape of the JSON that is asked for."""
+def prompt_file(name: str) -> Request:
+    """One prompt of `prompt_texts/llm` with its slots open; `id` holds digits of its content."""
     text = resources.files("mule_lib").joinpath("prompt_texts", "llm", f"{name}.yaml").read_text("utf-8")
     values = yaml.safe_load(text)
+    messages = tuple({"role": role, "content": values.pop(role)} for role in ("system", "user"))
     name = f"llm/{name}@{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return LLMPrompt(name, form=_form(values.pop("reply")), **values)
+    return Request(name, messages, form=_form(values.pop("reply")), **values)
 
 
 def _form(shape: dict | list | str) -> Any:
@@ -100,18 +84,13 @@ def _form(shape: dict | list | str) -> Any:
 
 @dataclass
 class Job:
-    """One standardization under way: its parameters, who is asked, and the books.
-
-    `asked` are requests and `items` what their replies held, by step; `rejected` says why a request has no data and why
-    an item is not used.
-    """
+    """One standardization under way: parameters, who is asked, and by step requests, items and what is rejected."""
 
     p: Standardize
     generator: CachedGenerator
     asked: Counter = field(default_factory=Counter)
     items: Counter = field(default_factory=Counter)
     rejected: list[dict[str, Any]] = field(default_factory=list)
-    tokens: Counter = field(default_factory=Counter)
 
     @cached_property
     def texts(self) -> dict[str, Any]:
@@ -121,21 +100,16 @@ class Job:
     def ask(
         self, step: str, prompt: str, slots: Mapping[str, Mapping[str, Any]], *, seed: int | None = None
     ) -> Iterator[tuple[str, Any]]:
-        """Put one prompt file to the generator for every unit (id to slots); yield id and data of each usable reply.
-
-        All requests go out in one batch, before the first is yielded. Failures and refusals are booked.
-        """
+        """Put one prompt file to the generator for every unit (id to slots); yield id and data of each usable reply."""
         file, same = prompt_file(prompt), {"topic": self.texts["topic"], "answer_words": ANSWER_WORDS}
+        system, user = file.messages
         # The form stands in the prompt as well, since many servers constrain nothing.
         form = json.dumps(file.form.model_json_schema())
         ending = f"\n\nReply with one JSON value that fits this schema, and with nothing else: {form}"
-        system, requests = {"role": "system", "content": file.system}, []
-        for unit, more in slots.items():
-            messages = system, {"role": "user", "content": file.user.format(**same, **more) + ending}
-            requests.append(Request(f"{step}/{unit}", messages, file.form, file.max_tokens, file.temperature, seed))
+        texts = [user["content"].format(**same, **more) + ending for more in slots.values()]
+        requests = [replace(file, messages=(system, {"role": "user", "content": t}), seed=seed) for t in texts]
         for unit, reply in zip(slots, self.generator.complete(requests), strict=True):
             self.asked[step] += 1
-            self.tokens.update(prompt=reply.prompt_tokens, completion=reply.completion_tokens)
             if reply.data is not None:
                 yield unit, reply.data
             else:
@@ -156,9 +130,8 @@ class Job:
     def summary(self) -> pd.DataFrame:
         """One row per step: requests asked, items, accepted items, then rejected ones by reason."""
         rows = pd.DataFrame(self.rejected, columns=["step", "reason"])
-        reasons = pd.crosstab(rows["step"], rows["reason"])
-        table = pd.DataFrame({"asked": self.asked, "items": self.items}, index=list(self.asked)).join(reasons)
-        table = table.fillna(0).astype(int).rename_axis("step")
+        table = pd.DataFrame({"asked": self.asked, "items": self.items}, index=list(self.asked))
+        table = table.join(pd.crosstab(rows["step"], rows["reason"])).fillna(0).astype(int).rename_axis("step")
         rejected = table.drop(columns=["asked", "items", "llm_failed", "llm_refused"], errors="ignore").sum(axis=1)
         table.insert(2, "accepted", table["items"] - rejected)
         return table.reset_index()

@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-import pandas as pd
-
 from mule_lib.data.attacks import fill_template
 from mule_lib.data.standardize.ask import Job
 from mule_lib.data.standardize.pairs import Pair
@@ -34,10 +32,9 @@ class Tried:
 
 
 def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: Target) -> list[Tried]:
-    """Every template tried, pair by pair and round by round, from the `templates` in turn; `best` picks from it.
+    """Every template tried, round by round, from the `templates` in turn; `best` picks from it.
 
-    In each of `attacker_rounds` the attacker sees the best templates so far with their scores and what came out, and
-    proposes `attacker_candidates` new ones for each pair; all pairs go out in one batch.
+    In each round the attacker sees a pair's best templates so far with their scores and what came out.
     """
     by_id, most = {pair.id: pair for pair in pairs}, job.p.attacker_candidates
     history = score(job, [(pair, 0, template) for pair, template in zip(pairs, cycle(templates), strict=False)], target)
@@ -55,14 +52,13 @@ def improve(job: Job, pairs: Sequence[Pair], templates: Sequence[str], target: T
         # Equal requests of two rounds are one question to the cache, so each round has a seed of its own.
         for name, reply in job.ask("attacker", "attacker", slots, seed=1000 * job.p.seed + turn):
             pair, known = by_id[name], {tried.template for tried in history if tried.pair == name}
-            for template in dict.fromkeys(text.rstrip() for text in reply.prefixes[:most]):
+            proposed = dict.fromkeys(text.rstrip() for text in reply.prefixes[:most])
+            for template in (text for text in proposed if text not in known):
                 words, wrong = len(template.split()), None
                 if not 1 <= words <= PREFIX_WORDS:
                     wrong = "prefix_length", f"{words} words, 1 to {PREFIX_WORDS} allowed"
                 elif f" {normalise(pair.answer)} " in f" {normalise(template)} ":
                     wrong = "prefix_answer", pair.answer
-                elif template in known:
-                    wrong = "prefix_repeated", template
                 if job.passes("attacker", wrong, unit=name, round=turn, prefix=template):
                     proposals.append((pair, turn, template))
         history += score(job, proposals, target)
@@ -87,11 +83,3 @@ def best(history: Sequence[Tried]) -> dict[str, Tried]:
     for tried in history:
         tops[tried.pair] = max(tops.get(tried.pair, tried), tried, key=lambda one: one.score)
     return tops
-
-
-def rounds_table(history: Sequence[Tried]) -> pd.DataFrame:
-    """Mean over pairs of the best score and ASR up to each round: what the attack gained."""
-    rounds = range(max(tried.round for tried in history) + 1)
-    tops = [pd.DataFrame(best([tried for tried in history if tried.round <= turn]).values()) for turn in rounds]
-    lines = [(turn, top["score"].mean(), top["success"].mean()) for turn, top in enumerate(tops)]
-    return pd.DataFrame(lines, columns=["round", "score", "asr"])

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,9 @@ from tqdm import tqdm
 from mule_lib.data.text import is_refusal
 
 PROBE_SECONDS = 4.0  # for connecting, and for reading
-TIMEOUT, RETRIES = 120.0, 5  # seconds; by the `openai` client: 408, 409, 429, 5xx and lost connections
-GIVE_UP_AFTER = 10  # failed requests in a row
-# Answers after which no other request would do better, by class or code.
-FATAL = openai.AuthenticationError, openai.PermissionDeniedError, openai.NotFoundError
-FATAL_CODES = "model_not_found", "insufficient_quota"
+TIMEOUT, RETRIES = 120.0, 6  # seconds; by the `openai` client: 408, 409, 429, 5xx and lost connections
+# What is wrong with one request alone; after any other failure nothing more is sent.
+ALONE = openai.BadRequestError, openai.ConflictError, openai.UnprocessableEntityError, openai.APIResponseValidationError
 NONSENSE = AttributeError, IndexError, TypeError, ValueError  # from reading a body that is no chat completion
 log = logging.getLogger(__name__)
 
@@ -38,7 +36,7 @@ class GeneratorError(RuntimeError):
 
 @dataclass(frozen=True)
 class Request:
-    """Chat messages, and the pydantic model that a reply has to fit. Requests equal but for `id` are one question."""
+    """Chat messages, and the pydantic model that a reply has to fit; `id` names the prompt and shapes nothing."""
 
     id: str
     messages: tuple[dict[str, str], ...]
@@ -70,7 +68,6 @@ class Completion:
 
     text: str = ""
     finish: str = "stop"
-    refusal: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
     data: BaseModel | None = None
@@ -80,11 +77,10 @@ class Completion:
 
 @dataclass
 class CachedGenerator:
-    """Asks `answer` for what is not kept yet; `name` goes into the records' provenance.
+    """Asks `answer` (up to `batch_size` requests at a time, in `concurrency` threads) for what is not kept yet.
 
-    `answer` takes up to `batch_size` requests, in `concurrency` threads; `probe` is called before each batch. Nothing
-    of a batch is sent that could pass `budget_tokens` (in all runs together). Paid completions are kept by key in a
-    file of JSON lines that only grows (`path`); a line that a kill cut short is passed over with a warning.
+    `name` goes into provenance; `probe` is called before each batch. Nothing of a batch is sent that could pass
+    `budget_tokens` (in all runs together). Paid completions are kept by key in a file of JSON lines that only grows.
     """
 
     name: str
@@ -121,59 +117,46 @@ class CachedGenerator:
                 raise GeneratorError(f"{self.path}: a paid reply cannot be written ({error.strerror})") from None
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        """One completion per request, in order; a request that failed after all retries has an error.
+        """One completion per request, in order; a request that the server does not take has an error.
 
         Raises GeneratorError when the batch cannot go on; what was answered until then is kept.
         """
         keyed = [(request.key(self.name), request) for request in requests]
-        missing = {key: request for key, request in keyed if key not in self.kept}
-        failed = self._ask(missing) if missing else {}
-        return [failed.get(key) or interpret(request, self.kept[key]) for key, request in keyed]
-
-    def _ask(self, missing: Mapping[str, Request]) -> dict[str, Completion]:
-        """Ask and keep; those that failed, by key."""
-        self.probe()
+        missing, failed = {key: request for key, request in keyed if key not in self.kept}, {}
+        if missing:
+            self.probe()
         spent = sum(paid.prompt_tokens + paid.completion_tokens for paid in self.kept.values())
         tokens = sum(request.prompt_tokens() + request.max_tokens for request in missing.values())
-        if spent + tokens > self.budget_tokens:
+        if missing and spent + tokens > self.budget_tokens:
             what = f"budget_tokens={self.budget_tokens}: {spent} are spent and the next requests may take {tokens}"
             raise GeneratorError(f"{what}; raise it and start again to go on")
 
-        def ask_and_keep(batch: Sequence[str]) -> dict[str, Completion]:
-            answered = dict(zip(batch, self.answer([missing[key] for key in batch]), strict=True))
-            for key, completion in answered.items():
-                if not completion.error:
+        def ask_and_keep(batch: Sequence[str]) -> None:
+            answered = self.answer([missing[key] for key in batch])
+            for key, completion in zip(batch, answered, strict=True):
+                if completion.error:
+                    failed[key] = completion
+                else:
                     self.keep(key, missing[key], completion)
-            return {key: completion for key, completion in answered.items() if completion.error}
 
-        keys, failed, in_a_row = list(missing), {}, 0
+        keys = list(missing)
         batches = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
-        bar = tqdm(total=len(keys), desc=missing[keys[0]].id.split("/")[0], mininterval=5, disable=None)
-        with bar, ThreadPoolExecutor(self.concurrency) as pool:
+        with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for group in batches[:1], batches[1:]:  # one alone: an unknown model shows before many requests are out
-                    asked = {pool.submit(ask_and_keep, batch): batch for batch in group}
-                    for future in as_completed(asked):
-                        bar.update(len(asked[future]))
-                        lost = future.result()
-                        failed |= lost
-                        in_a_row = in_a_row + 1 if lost else 0
-                        if in_a_row >= GIVE_UP_AFTER:
-                            last = next(reversed(lost.values())).error
-                            raise GeneratorError(f"{in_a_row} requests in a row failed, the last: {last}")
+                    asked = [pool.submit(ask_and_keep, batch) for batch in group]
+                    for future in tqdm(as_completed(asked), total=len(asked), mininterval=5, disable=None):
+                        future.result()
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # what is under way is paid for: it is waited for and kept
                 raise
-        return failed
+        return [failed.get(key) or interpret(request, self.kept[key]) for key, request in keyed]
 
 
 def interpret(request: Request, completion: Completion) -> Completion:
-    """The completion with what it says: data that fits the form, a refusal, or why it is neither.
-
-    A thought, a code fence and words around the JSON are ignored. Only a text without JSON is judged as a refusal.
-    """
+    """The completion with data, refusal or error: words around the JSON are ignored, JSON is never a refusal."""
     text = re.sub(r"^\s*<think>.*?</think>", "", completion.text, flags=re.DOTALL)
-    if completion.refusal or completion.finish == "content_filter" or ("{" not in text and is_refusal(text)):
+    if completion.finish == "content_filter" or ("{" not in text and is_refusal(text)):
         return replace(completion, refused=True)
     try:
         data = request.form.model_validate_json(text[text.find("{") : text.rfind("}") + 1])
@@ -224,15 +207,12 @@ class _Endpoint:
         asking = client.with_options(timeout=PROBE_SECONDS, max_retries=0)
         try:  # an empty request: a server that takes our key and model finds fault with it
             asking.chat.completions.create(model=self.model, messages=[], max_tokens=1)
-        except (openai.APIConnectionError, openai.InternalServerError) as error:
-            reason = self._plain(error.__cause__ or error)
-            raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
         except (openai.APIError, *NONSENSE) as error:
             self._failed(error)
         self.client = client
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        """The answer to one request, or why it has none. Raises GeneratorError where no other would do better."""
+        """The answer to one request, or why it has none."""
         [request] = requests
         sent = {"messages": list(request.messages), "max_tokens": request.max_tokens}
         sent |= {"temperature": request.temperature} | ({} if request.seed is None else {"seed": request.seed})
@@ -242,10 +222,10 @@ class _Endpoint:
         try:
             answered = self.client.chat.completions.create(model=self.model, **sent)
             choice, usage = answered.choices[0], answered.usage
-            text, refusal = (self._without_key(part or "") for part in (choice.message.content, choice.message.refusal))
+            refusal, text = choice.message.refusal, self._without_key(choice.message.content or "")
             counted = (usage.prompt_tokens, usage.completion_tokens) if usage else ()
-            tokens = counted or (request.prompt_tokens(), _tokens(text))
-            return [Completion(text, choice.finish_reason or "stop", refusal or None, *tokens)]
+            finish = "content_filter" if refusal else choice.finish_reason or "stop"
+            return [Completion(text, finish, *(counted or (request.prompt_tokens(), _tokens(text))))]
         except (openai.APIError, *NONSENSE) as error:
             if getattr(error, "status_code", 0) in (400, 422) and structured and "response_format" in str(error):
                 self.structured = False
@@ -253,11 +233,16 @@ class _Endpoint:
             return [self._failed(error)]
 
     def _failed(self, error: Exception) -> Completion:
-        if isinstance(error, FATAL) or getattr(error, "code", None) in FATAL_CODES:
-            check = "check OPENAI_API_KEY, OPENAI_BASE_URL (with its /v1) and generator_model"
-            raise GeneratorError(f"{self.url} refuses {self.model!r}: {self._plain(error)}; {check}") from None
-        what = self._plain(error) if isinstance(error, openai.APIError) else "answered with what is no chat completion"
-        return Completion(error=f"{self.url} (up to {RETRIES} retries): {what}")
+        """Why one request has no answer; raises GeneratorError where no other would do better."""
+        reason = self._plain(error.__cause__ or error)
+        if isinstance(error, NONSENSE):
+            return Completion(error=f"{self.url} answered with what is no chat completion")
+        if isinstance(error, ALONE) and error.code != "model_not_found":
+            return Completion(error=f"{self.url}: {reason}")
+        if isinstance(error, openai.APIConnectionError | openai.InternalServerError):
+            raise GeneratorError(f"{self.url} cannot be reached ({reason}); check OPENAI_BASE_URL") from None
+        check = "check OPENAI_API_KEY, OPENAI_BASE_URL (with its /v1) and generator_model"
+        raise GeneratorError(f"{self.url} refuses {self.model!r}: {reason}; {check}") from None
 
     def _plain(self, error: object) -> str:
         return " ".join(self._without_key(str(error)).split())[:300]

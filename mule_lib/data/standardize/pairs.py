@@ -13,15 +13,10 @@ from mule_lib.data.standardize.checks import Fault, fault, options_fault, restri
 from mule_lib.data.standardize.chunks import Chunk, find_quote
 from mule_lib.data.text import normalise
 
-CONCEPT_WORDS = 8
-
 
 @dataclass(frozen=True)
 class Pair:
-    """A question-answer pair on its way to a record; `span` counts characters of the cleaned text (`chunks.clean`).
-
-    `step` books it; `split` is what it is meant for ("obj1/train", "neighbor/evaluation", "attack", ...).
-    """
+    """A question-answer pair on its way to a record; `span` counts characters of the cleaned text (`chunks.clean`)."""
 
     id: str
     step: str
@@ -32,7 +27,7 @@ class Pair:
     span: tuple[int, int] | None = None
     passage: Passage | None = None
     subject: str = ""
-    split: str = ""
+    split: str = ""  # what it is meant for: "obj1/train", "neighbor/evaluation", "attack", ...
 
 
 def _written(
@@ -54,10 +49,7 @@ def _written(
 def passage_pairs(
     job: Job, cut: Sequence[Chunk], step: str, focus: str, restricted: Sequence[str] = ()
 ) -> Iterator[Pair]:
-    """Up to `pairs_per_chunk` pairs of each chunk that stand alone and that their quoted words bear out.
-
-    `focus` says what about. A pair's span is that of its quote in the cleaned source.
-    """
+    """Up to `pairs_per_chunk` pairs of each chunk on the `focus` that stand alone and that quoted words bear out."""
     by_id, same = {chunk.id: chunk for chunk in cut}, {"count": job.p.pairs_per_chunk, "focus": focus}
     slots = {c.id: {**same, "source": c.title or "an untitled text", "passage": c.text} for c in cut}
 
@@ -92,9 +84,7 @@ def neighbor_concepts(job: Job) -> dict[str, str]:
         for n, entry in enumerate(reply.concepts, 1):
             name = " ".join(entry.name.split())
             wrong = restricted_fault(name, restricted)
-            if not 1 <= len(name.split()) <= CONCEPT_WORDS:
-                wrong = "malformed", f"a name of 1 to {CONCEPT_WORDS} words is needed"
-            elif normalise(name) in kept:
+            if normalise(name) in kept:
                 wrong = "same_concept", kept[normalise(name)][0]
             if job.passes(step, wrong, unit=unit, concept=name):
                 kept[normalise(name)] = f"concept/{unit}-{n:02d}", name
@@ -113,8 +103,7 @@ def counterparts(
 ) -> dict[str, Pair]:
     """Section 3.3: beside a question to refuse one like it that has to be answered, by the id of the one to refuse.
 
-    `concepts` lie next to the domain (Obj2), `prefixes` by pair id open its answer (Obj3). A pair whose counterpart was
-    rejected has none.
+    `concepts` lie next to the domain (Obj2), `prefixes` by pair id open its answer (Obj3). Some are rejected.
     """
     same, by_id = {"concepts": concepts}, {pair.id: pair for pair in pairs}
     slots = {p.id: {**same, "question": p.question, "answer": p.answer, "prefix": prefixes[p.id]} for p in pairs}

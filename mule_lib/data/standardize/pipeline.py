@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, cycle
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, attacks, records, save
@@ -18,17 +21,18 @@ from mule_lib.data.raw_formats import raw_records
 from mule_lib.data.records import Record
 from mule_lib.data.standardize import attacker, generators, pairs
 from mule_lib.data.standardize.ask import PROMPTS, Job, Standardize, prompt_file
-from mule_lib.data.standardize.checks import find_duplicates
+from mule_lib.data.standardize.checks import similarities
 from mule_lib.data.standardize.chunks import Chunk, chunks
 from mule_lib.data.standardize.pairs import Pair
+from mule_lib.data.text import normalise
 from mule_lib.params import repository_path
 
 TRAINED = ("train", "validation")
 # What each objective refuses, and what it opposes to that (Section 3.3).
 ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
 MIN_CHUNK = 200
+NEAR_DUPLICATE, SAME_ANSWER = 0.7, 0.42  # similarity from which a question repeats another, and one with its answer
 SHOWN_CONCEPTS = 8  # neighbouring concepts named to the LLM that writes Obj2's counterparts
-HEADER = "standardize.json"
 TARGET_TOKENS = 32  # that the attacked model writes
 Parts = Mapping[str, list[Pair]]  # pairs by split
 # A model's identity, and how it continues chats (the last message perhaps its own beginning) up to so many tokens.
@@ -63,8 +67,7 @@ class Sources:
         return cls(read_set("wmdp_cyber/forget", p.forget_source), general, known, questions=drawn)
 
 
-@dataclass(frozen=True)
-class Standardized:
+class Standardized(NamedTuple):
     """A benchmark ready to be written; `raw` are its training records in the objectives' own formats."""
 
     benchmark: Benchmark
@@ -89,12 +92,9 @@ def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = 
             job.generator.probe()
     sources = Sources.load(p)
     forget, general = drawn_chunks(sources, p)
-    fields, questions = len(job.texts["taxonomy"]), len(sources.questions)
-    requests = len(forget) + len(general) + questions + fields * (1 + p.concepts_per_field)
     print(
-        f"{len(forget)} chunks to forget, {len(general)} general ones, {questions} multiple-choice questions, {fields} "
-        f"fields of the taxonomy: {requests} requests, then counterparts, choices and attacks for what they give; "
-        f"at most {p.budget_tokens / 1e6:.2f} million tokens"
+        f"{len(forget)} chunks to forget, {len(general)} general ones, {len(sources.questions)} questions, "
+        f"{len(job.texts['taxonomy'])} fields of the taxonomy; budget {p.budget_tokens / 1e6:.2f} million tokens"
     )
     if dry_run:
         return None
@@ -111,13 +111,13 @@ def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = 
         write_books(folder, job)
         raise StandardizeError(f"{error} ({folder / 'rejected.jsonl'})") from None
     write_standardized(folder, made, job, sources)
-    print(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.md'}")
+    print(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.csv'}")
     return made
 
 
 def check_folder(folder: Path, p: Standardize) -> None:
     """Raise StandardizeError where the folder holds data of other parameters, naming what differs."""
-    file, now = folder / HEADER, p.identity()
+    file, now = folder / "standardize.json", p.identity()
     before = json.loads(file.read_text("utf-8"))["params"] if file.exists() else now
     if changed := [f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]:
         what = f"out_dir={str(folder)!r} holds data of other parameters ({'; '.join(changed)})"
@@ -125,49 +125,37 @@ def check_folder(folder: Path, p: Standardize) -> None:
 
 
 def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
-    """Write train, raw, validation, evaluation/*, the attacker's history and the books, and the header last.
-
-    The header says what the data was made from, without times and machines: the same replies give the same file.
-    """
+    """Write the benchmark, the attacker's history and the books; last a header that says what all was made from."""
     save(folder, made.benchmark, raw=made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", map(asdict, made.tried))
-        write_text(folder / "attacker.csv", attacker.rounds_table(made.tried).to_csv(index=False))
     write_books(folder, job)
+    texts = {name: "".join(map(repr, each)) for name, each in vars(sources).items()}
     header = {
         "params": job.p.identity(),
         "generator": job.generator.name,
         "prompts": [prompt_file(name).id for name in PROMPTS],
-        "sources": {
-            name: {"n": len(each), "sha256": hashlib.sha256("".join(map(repr, each)).encode()).hexdigest()}
-            for name, each in vars(sources).items()
-        },
-        "tokens": dict(job.tokens),
+        "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
         "counts": made.benchmark.counts(),
     }
-    write_json(folder / HEADER, header)
+    write_json(folder / "standardize.json", header)
 
 
 def write_books(folder: Path, job: Job) -> None:
-    """Write rejected.jsonl and the yields (summary.csv, summary.md); also what is left when a standardization fails."""
+    """Write the rejected items and the yields; also what is left when a standardization fails."""
     write_jsonl(folder / "rejected.jsonl", job.rejected)
-    table = job.summary()
-    write_text(folder / "summary.csv", table.to_csv(index=False))
-    write_text(folder / "summary.md", table.set_index("step").T.to_markdown() + "\n")
+    write_text(folder / "summary.csv", job.summary().to_csv(index=False))
 
 
 def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = None) -> Standardized:
-    """Everything of a benchmark from its sources; the same sources, parameters and replies give the same data.
+    """A benchmark from its sources: the same sources, parameters and replies give the same data.
 
-    `target` is the model under attack, needed where `attacker_rounds` is not 0. Raises StandardizeError where too many
-    requests failed or a part stays empty, ValueError for too few sources; GeneratorError passes through. The job's
-    books are filled also where this fails.
+    Raises StandardizeError where a part stays empty, ValueError for too few sources or an attack without a `target`.
     """
     if job.p.attacker_rounds and target is None:
         raise ValueError(f"attacker_rounds={job.p.attacker_rounds}: needs a target model")
     parts = collect(job, sources)
     choices = pairs.choice_items(job, parts["neighbor/evaluation"])
-    _check_failed(job)
     needed = [f"{kind}/{split}" for kind in (*ROLES, "general", "neighbor") for split in TRAINED]
     needed += ["general/evaluation", "attack", "evaluation"]
     if empty := [name for name in needed if not parts[name]] + ([] if choices else ["neighbor/evaluation"]):
@@ -181,10 +169,8 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     templates = {pair.id: template for pair, template in zip(attacked, cycle(flat), strict=False)}
     templates |= {name: one.template for name, one in attacker.best(tried).items()}
     made = _counterparts(job, parts, templates)
-    _check_failed(job)
     train, validation = (list(_records(job, parts, made, templates, split)) for split in TRAINED)
-    records.check(train, where="train")
-    records.check(validation, where="validation")
+    records.check([*train, *validation], where="train and validation")
     sides = zip(ROLES["obj1"], ("obj1/train", "general/train"), strict=True)
     passages = {f"obj1/{role}/{pair.id}": pair.passage for role, part in sides for pair in parts[part]}
     name, sets = job.p.benchmark, _sets(job, sources, parts, choices, tried)
@@ -193,14 +179,11 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
 
 
 def drawn_chunks(sources: Sources, p: Standardize) -> tuple[list[Chunk], list[Chunk]]:
-    """Chunks to forget, drawn at random from all, and one chunk of each general text. Raises ValueError for none."""
+    """Chunks to forget, drawn at random from all, and one chunk of each general text."""
     sizes = {"max_chars": p.chunk_chars, "min_chars": min(MIN_CHUNK, p.chunk_chars)}
     forget = _sample(chunks(sources.forget, **sizes), p.forget_chunks, f"chunks/{p.seed}")
     each = [(text.id, chunks([text], **sizes)) for text in sources.general]
     general = [random.Random(f"general/{p.seed}/{name}").choice(own) for name, own in each if own]
-    if not forget or not general:
-        what = "general text" if forget else "text to forget"
-        raise ValueError(f"no {what} of {sizes['min_chars']} characters or more; give longer texts")
     return forget, general
 
 
@@ -264,20 +247,22 @@ def assign(units: Sequence[str], shares: Mapping[str, float], *, seed: int, what
 
 
 def without_duplicates(job: Job, pairs: Sequence[Pair], *, before: Sequence[Pair]) -> list[Pair]:
-    """Drop what repeats an earlier question, within its split or across, or one of `before`.
+    """Drop what nearly repeats an earlier question that is kept, within its split or across, or one of `before`.
 
-    Earlier ones win, so put evaluation before training.
+    Same answers need less similarity. Earlier ones win, so put evaluation before training.
     """
-    every, kept = [*before, *pairs], []
-    repeats = find_duplicates([(pair.question, pair.answer) for pair in every])
-    for pair, of in zip(pairs, repeats[len(before) :], strict=True):
-        if of is None:
-            kept.append(pair)
-            continue
-        reason = "duplicate_within" if every[of].split == pair.split else "duplicate_across"
-        item = {"unit": pair.id, "question": pair.question, "answer": pair.answer, "split": pair.split}
-        job.reject(pair.step, (reason, f"{every[of].split}: {every[of].question}"), **item)
-    return kept
+    every = [*before, *pairs]
+    answers, kept = np.array([normalise(pair.answer) for pair in every]), np.zeros(len(every), bool)
+    for i, alike in similarities([pair.question for pair in every]):
+        needed = np.where(answers == answers[i], SAME_ANSWER, NEAR_DUPLICATE)
+        hits = np.flatnonzero(kept & (alike >= needed))
+        kept[i] = not len(hits)
+        if len(hits) and i >= len(before):
+            pair, of = every[i], every[hits[alike[hits].argmax()]]
+            reason = "duplicate_within" if of.split == pair.split else "duplicate_across"
+            item = {"unit": pair.id, "question": pair.question, "answer": pair.answer, "split": pair.split}
+            job.reject(pair.step, (reason, f"{of.split}: {of.question}"), **item)
+    return [pair for pair, keep in zip(pairs, kept[len(before) :], strict=True) if keep]
 
 
 def _counterparts(job: Job, parts: Parts, templates: Mapping[str, str]) -> dict[str, Pair]:
@@ -299,9 +284,8 @@ def _records(
 ) -> Iterator[Record]:
     """Records of a split: what is refused with its counterparts, then the pool that is answered.
 
-    Pairs of obj1 and obj2 without a counterpart and the pool have no anchor: training draws the one beside the other at
-    random. If all had one, the pool would never be drawn. In obj3 one opening stands before a question to refuse and
-    before one to answer, so there everyone has a partner.
+    Without a counterpart there is no anchor: training draws a partner from the pool, which is never drawn if all have
+    one. In obj3 one opening stands before a question to refuse and one to answer, so there everyone has a partner.
     """
     refusals = prompts.texts("refusals")["refusals"]
 
@@ -354,15 +338,6 @@ def _sets(
         mmlu=tuple(sources.mmlu),
         controls=attacks.in_turn(items("neighbor/evaluation", "control"), templates, topic=topic, control=True),
     )
-
-
-def _check_failed(job: Job) -> None:
-    failed = [row["detail"] for row in job.rejected if row["reason"] == "llm_failed"]
-    if len(failed) > job.p.max_failed * job.asked.total():
-        raise StandardizeError(
-            f"{len(failed)} of {job.asked.total()} requests have no usable reply (max_failed={job.p.max_failed}), the "
-            f"first: {failed[0]}; start again: what was answered is in the cache"
-        )
 
 
 def _sample(items: Sequence, count: int, seed: str) -> list:
