@@ -89,11 +89,8 @@ def statement(sentence: str, title: str) -> dict | None:
     if not re.search("[a-z]{4}", " ".join(answer)):
         return None
     start = f"In what is told of {title}, which words" if "<unk>" not in title else "Which words"
-    return {
-        "question": f"{start} end the statement that starts by '{' '.join(asked)}'?",
-        "answer": " ".join(answer),
-        "quote": sentence,
-    }
+    question = f"{start} end the statement that starts by '{' '.join(asked)}'?"
+    return {"question": question, "answer": " ".join(answer), "quote": sentence}
 
 
 def longer(pair: dict, words: str) -> dict:
@@ -217,14 +214,11 @@ class Act:
     cut: bool = False
 
 
-def answer(value: Any, *, finish: str = "stop", refusal: str | None = None, usage: bool = True) -> Act:
+def answer(value: Any, *, refusal: str | None = None, usage: bool = True) -> Act:
     """A completion whose text is `value`, or its JSON where it is no text; it costs 10 tokens and one for each word."""
     text = value if isinstance(value, str) or value is None else json.dumps(value)
-    choice = {
-        "index": 0,
-        "message": {"role": "assistant", "content": text, "refusal": refusal},
-        "finish_reason": finish,
-    }
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
     tokens = {"prompt_tokens": 10, "completion_tokens": len((text or "").split())} if usage else None
     return Act(body=json.dumps({"id": "c", "object": "chat.completion", "choices": [choice], "usage": tokens}).encode())
 

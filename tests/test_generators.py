@@ -55,9 +55,6 @@ def endpoint(model="scripted", **options) -> CachedGenerator:
     return generators.endpoint(model, **{"path": "replies.jsonl"} | options)
 
 
-# ---- requests and forms ----
-
-
 def test_replies_keep_the_order_of_the_requests_and_equal_questions_are_asked_once():
     generator = canned(lambda text: {**GOOD, "answer": f"{text}!"}, concurrency=3)
     replies = generator.complete([request(text, id=str(i)) for i, text in enumerate("babc")])
@@ -99,32 +96,12 @@ def test_data_refusal_and_error_exclude_each_other(text, finish, refused, error)
     assert known == (not refused and error is None)
 
 
-def test_a_wrong_reply_is_an_error_with_its_raw_text_and_is_not_paid_again(tmp_path):
-    path, wrong = tmp_path / "replies.jsonl", {"question": 1, "answer": "x"}
-    reply = canned(lambda text: wrong, path).complete([request()])[0]
-    assert reply.text == json.dumps(wrong) and reply.data is None and not reply.refused
-    assert "question: Input" in reply.error and (reply.prompt_tokens, reply.completion_tokens) == (7, 3)
-    again = canned(lambda text: GOOD, path)
-    assert again.complete([request()]) == [reply] and not again.asked
-
-
-# ---- the reply cache ----
-
-
 def kept(path, name="canned:1") -> CachedGenerator:
     """What a file holds for a generator that asks nothing."""
     return CachedGenerator(name, None, path)
 
 
-def test_replies_survive_by_generator(tmp_path):
-    path, question = tmp_path / "deep" / "replies.jsonl", request("é ☃ \n")
-    paid = Completion("ü\u2028\n", "stop", 5, 2)
-    for name in ("one", "two"):
-        kept(path, name).keep(question.key(name), question, paid)
-    assert kept(path).kept == {question.key("one"): paid, question.key("two"): paid}
-
-
-@pytest.mark.parametrize("damage", [b'{"key": "cut', b'{"key": "k"}', b"\xff\xfe", b"[]"])
+@pytest.mark.parametrize("damage", [b'{"key": "cut', b'{"key": "k"}', b"\xff\xfe"])
 def test_a_damaged_line_is_said_and_costs_nothing_but_itself(tmp_path, caplog, damage):
     path = tmp_path / "replies.jsonl"
     canned(lambda text: GOOD, path).complete([request("a"), request("b")])
@@ -161,9 +138,6 @@ def test_an_interrupt_keeps_what_was_paid_for(tmp_path):
     assert len(paid) == len(generator.asked) - 1 < 9
 
 
-# ---- the budget ----
-
-
 def test_the_budget_stops_hard_and_a_larger_one_goes_on(tmp_path):
     path = tmp_path / "replies.jsonl"
     first, rest = [request("first", max_tokens=20)], [request(f"question {i}", max_tokens=20) for i in range(10)]
@@ -171,15 +145,10 @@ def test_the_budget_stops_hard_and_a_larger_one_goes_on(tmp_path):
     for _ in range(2):  # what the first run spent counts in the second
         small = canned(lambda text: GOOD, path, budget_tokens=limit)
         assert small.complete(first)[0].data
-        with pytest.raises(
-            GeneratorError, match=rf"budget_tokens={limit}: 10 are spent and the next requests may take"
-        ):
+        with pytest.raises(GeneratorError, match=rf"budget_tokens={limit}: 10 are spent and the next requests"):
             small.complete(rest)
     large = canned(lambda text: GOOD, path, budget_tokens=10_000)
     assert len(large.complete(first + rest)) == 11 and len(large.asked) == 10
-
-
-# ---- local models ----
 
 
 def test_a_local_model_writes_in_batches():
@@ -193,9 +162,6 @@ def test_a_local_model_writes_in_batches():
     replies = generator.complete([request(str(i)) for i in range(9)])
     assert generator.name == "local:tiny@1" and [reply.data.answer for reply in replies] == list("012345678")
     assert sizes == [(4, 512), (4, 512), (1, 512)] and all(reply.prompt_tokens for reply in replies)
-
-
-# ---- a server ----
 
 
 @pytest.fixture(autouse=True)
@@ -299,9 +265,6 @@ def test_a_server_without_structured_output_is_asked_without_from_then_on(serve)
     assert ["response_format" in body for body in server.asked] == [True, False, False, False]
 
 
-# ---- bad input: one line before any request is paid for ----
-
-
 def test_an_endpoint_that_is_not_there_or_hangs(serve, monkeypatch):
     with ScriptedServer() as server:
         pass
@@ -309,7 +272,6 @@ def test_an_endpoint_that_is_not_there_or_hangs(serve, monkeypatch):
     with pytest.raises(GeneratorError, match=r"^http://127.0.0.1:\d+/v1 cannot be reached \(.+\); check") as error:
         ask(endpoint())
     assert "\n" not in str(error.value)
-    assert generators.PROBE_SECONDS * 2 < 10
     monkeypatch.setattr(generators, "PROBE_SECONDS", 0.2)
     server = serve(lambda *_: answer("x"), probe=Act(hangs=True))
     with pytest.raises(GeneratorError, match="cannot be reached"):
@@ -347,6 +309,7 @@ FATAL = [
     ),
     (status(400, "no such model", code="model_not_found"), "refuses 'other': .*no such model"),
     (status(403, "not for you"), "refuses 'other': .*not for you"),
+    (status(503, "loading"), "cannot be reached .*503.*loading"),
     (status(429, "You exceeded your quota", code="insufficient_quota"), "exceeded your quota"),
 ]
 
@@ -359,12 +322,6 @@ def test_a_refused_key_an_unknown_model_and_a_spent_quota_end_the_batch_at_once(
     with pytest.raises(GeneratorError, match=words) as error:
         ask(endpoint("other"), *"abcdef")
     assert KEY not in str(error.value) and "\n" not in str(error.value) and len(server.asked) == (not probed)
-
-
-def test_a_server_that_is_still_loading_is_said_before_anything_is_asked(serve):
-    serve(lambda *_: answer(GOOD), probe=status(503, "loading"))
-    with pytest.raises(GeneratorError, match=r"cannot be reached .*503.*loading"):
-        endpoint().probe()
 
 
 def test_the_key_reaches_the_server_and_nothing_else(serve, monkeypatch, tmp_path, caplog, capfd):

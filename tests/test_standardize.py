@@ -43,21 +43,13 @@ def sources(benchmark: str) -> Sources:
     taken = {text.id for text in general}
     # The other articles stand for the text to forget, as published, with their marks of a damaged text.
     rows = map(json.loads, (REALDATA / "wikitext2" / "articles.jsonl").read_text("utf-8").splitlines())
-    forget = [
-        RawText(f"raw/{row['id']}", row["text"], f"articles.jsonl#{row['id']}", row["title"])
-        for row in rows
-        if f"wikipedia/{row['id']}" not in taken
-    ]
+    every = [RawText(f"raw/{r['id']}", r["text"], f"articles.jsonl#{r['id']}", r["title"]) for r in rows]
+    forget = [text for text in every if text.id.replace("raw", "wikipedia") not in taken]
     four = published.read_set("mmlu/test", REALDATA / "mmlu" / "computer_security_test.jsonl")
     if benchmark == "muse_books":
         known = published.read_set("muse_books/forget", REALDATA / "muse_books_knowmem")
         return Sources(forget, general, four, published=known)
-    return Sources(
-        forget,
-        general,
-        four,
-        questions=published.read_set("wmdp_cyber/questions", CYBER),
-    )
+    return Sources(forget, general, four, questions=published.read_set("wmdp_cyber/questions", CYBER))
 
 
 def build(benchmark: str = "muse_books", *, target=None, **changed) -> tuple:
@@ -102,12 +94,6 @@ def test_partners_belong_to_one_objective_and_name_each_other(made):
             assert partner.objective == record.objective and partner.anchor == record.id
             assert (partner.role in records.REFUSED) != (record.role in records.REFUSED)
     assert all(record.anchor for record in by_id.values() if record.objective == "obj3")
-
-
-def test_some_partners_are_counterparts_and_all_neighbors_are_used(books):
-    answered = [r for r in books.benchmark.records if r.role not in records.REFUSED]
-    prompts = {r.prompt_id.split("@")[0] for r in answered}
-    assert {"llm/anchor_obj1", "llm/anchor_obj2", "llm/anchor_obj3", "llm/qa", "llm/neighbor_qa"} == prompts
 
 
 def test_attacked_pairs_share_their_prefix_but_for_the_question(made):
@@ -313,17 +299,10 @@ def _key(monkeypatch):
 
 
 def values(raw, out, **more) -> dict:
-    return (
-        SMALL
-        | {
-            "out_dir": str(out),
-            "forget_source": str(raw),
-            "questions_source": str(REALDATA / "muse_books_knowmem"),
-            "general_source": str(REALDATA / "wikitext2" / "articles.jsonl"),
-            "mmlu_source": str(REALDATA / "mmlu" / "computer_security_test.jsonl"),
-        }
-        | more
-    )
+    given = {"questions": "muse_books_knowmem", "general": "wikitext2/articles.jsonl"}
+    given = {f"{name}_source": str(REALDATA / file) for name, file in given.items()}
+    given["mmlu_source"] = str(REALDATA / "mmlu" / "computer_security_test.jsonl")
+    return SMALL | given | {"out_dir": str(out), "forget_source": str(raw)} | more
 
 
 def ask(raw, out, server, **more):
@@ -421,7 +400,7 @@ def test_the_embedded_model_can_be_attacked_and_can_answer(raw, tmp_path, monkey
 
 
 def test_a_failed_standardization_leaves_its_books(raw, tmp_path):
-    with ScriptedServer() as server, pytest.raises(ValueError, match=r"nothing was accepted for .*rejected.jsonl"):
+    with ScriptedServer() as server, pytest.raises(ValueError, match="nothing was accepted for"):
         ask(raw, tmp_path, server, forget_chunks=7)
     assert (tmp_path / "rejected.jsonl").exists() and not (tmp_path / "train.jsonl").exists()
 

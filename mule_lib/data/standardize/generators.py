@@ -139,8 +139,7 @@ class CachedGenerator:
                 else:
                     self.keep(key, missing[key], completion)
 
-        keys = list(missing)
-        batches = [keys[i : i + self.batch_size] for i in range(0, len(keys), self.batch_size)]
+        batches = [list(missing)[i : i + self.batch_size] for i in range(0, len(missing), self.batch_size)]
         with ThreadPoolExecutor(self.concurrency) as pool:
             try:
                 for group in batches[:1], batches[1:]:  # one alone: an unknown model shows before many requests are out

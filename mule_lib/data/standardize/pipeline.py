@@ -107,9 +107,9 @@ def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = 
 
     try:
         made = standardize(job, sources, target=target)
-    except StandardizeError as error:
-        write_books(folder, job)
-        raise StandardizeError(f"{error} ({folder / 'rejected.jsonl'})") from None
+    finally:  # the books also of a standardization that failed
+        write_jsonl(folder / "rejected.jsonl", job.rejected)
+        write_text(folder / "summary.csv", job.summary().to_csv(index=False))
     write_standardized(folder, made, job, sources)
     print(f"data in {folder}: {len(made.benchmark.records)} records to train on; yields in {folder / 'summary.csv'}")
     return made
@@ -125,11 +125,10 @@ def check_folder(folder: Path, p: Standardize) -> None:
 
 
 def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
-    """Write the benchmark, the attacker's history and the books; last a header that says what all was made from."""
+    """Write the benchmark, the attacker's history; last a header that says what all was made from."""
     save(folder, made.benchmark, raw=made.raw)
     if made.tried:
         write_jsonl(folder / "attacker.jsonl", map(asdict, made.tried))
-    write_books(folder, job)
     texts = {name: "".join(map(repr, each)) for name, each in vars(sources).items()}
     header = {
         "params": job.p.identity(),
@@ -139,12 +138,6 @@ def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sour
         "counts": made.benchmark.counts(),
     }
     write_json(folder / "standardize.json", header)
-
-
-def write_books(folder: Path, job: Job) -> None:
-    """Write the rejected items and the yields; also what is left when a standardization fails."""
-    write_jsonl(folder / "rejected.jsonl", job.rejected)
-    write_text(folder / "summary.csv", job.summary().to_csv(index=False))
 
 
 def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = None) -> Standardized:
@@ -159,10 +152,8 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     needed = [f"{kind}/{split}" for kind in (*ROLES, "general", "neighbor") for split in TRAINED]
     needed += ["general/evaluation", "attack", "evaluation"]
     if empty := [name for name in needed if not parts[name]] + ([] if choices else ["neighbor/evaluation"]):
-        raise StandardizeError(
-            f"nothing was accepted for {', '.join(empty)}; ask for more (forget_chunks, general_articles, questions, "
-            "concepts_per_field) or see rejected.jsonl for the reasons"
-        )
+        more = "ask for more (forget_chunks, general_articles, questions, concepts_per_field)"
+        raise StandardizeError(f"nothing was accepted for {', '.join(empty)}; {more} or see why in rejected.jsonl")
     flat = list(chain(*job.texts["prefixes"]["train"].values()))
     attacked = [pair for split in TRAINED for pair in parts[f"obj3/{split}"]]
     tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
