@@ -286,10 +286,7 @@ def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def answer_targets(labels: Tensor) -> Tensor:
-    """Take the supervised token ids in the order of `answer_logits`; labels [B, T], returns [N].
-
-    Raises ValueError if there is none.
-    """
+    """Take the supervised token ids in the order of `answer_logits`; raises ValueError if there is none."""
     targets = labels[:, 1:][labels[:, 1:] != IGNORED]
     if len(targets) == 0:
         raise ValueError(f"labels: no supervised token; one label after the first column must not be {IGNORED}")

@@ -82,10 +82,9 @@ def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -
         raise ValueError(f"kind={kind!r}: steerings are {', '.join(STEERINGS)}")
     if kind == "none" and cot:
         raise ValueError("cot=True needs an intention: kind='oracle' or kind='ensemble'")
-    everything = ensemble(topic, cot=cot, name=name) if kind == "ensemble" else None
-    oracle = kind == "oracle"
-    systems = {each: intention(each, topic, cot=cot, name=name) if oracle else everything for each in OBJECTIVES}
-    return Steering(systems, cot)
+    if kind == "oracle":
+        return Steering({each: intention(each, topic, cot=cot, name=name) for each in OBJECTIVES}, cot)
+    return Steering(dict.fromkeys(OBJECTIVES, ensemble(topic, cot=cot, name=name) if kind == "ensemble" else None), cot)
 
 
 def encode_text(tokenizer, text: str) -> list[int]:

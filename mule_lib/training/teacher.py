@@ -162,7 +162,6 @@ def shared(
     model: str,
     load: Callable[[], tuple[Any, Any]] | None = None,
     max_thought_tokens: int = 48,
-    batch_size: int = 64,
     overwrite: bool = False,
 ) -> tuple[list[TeacherAnswer], bool]:
     """The answers of a method's teacher to all records of a benchmark, and whether they were asked for just now.
@@ -196,8 +195,7 @@ def shared(
         problem = f"{file} was made with other {', '.join(differing)}; {again}"
     if load is None or (file.exists() and not overwrite):
         raise TeacherFileError(f"teacher_file: {problem}")
-    sizes = {"max_thought_tokens": max_thought_tokens, "batch_size": batch_size}
-    answers = teacher_answers(*load(), benchmark, method, **sizes)
+    answers = teacher_answers(*load(), benchmark, method, max_thought_tokens=max_thought_tokens)
     beside.unlink(missing_ok=True)  # it is written last: without it the answers are not taken
     write_jsonl(file, map(asdict, answers))
     write_json(beside, {**identity, "answers": len(answers), "obedience": obedience(answers)})
