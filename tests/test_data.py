@@ -64,12 +64,6 @@ def test_counts_and_samples(books):
     assert len(shown) == 6 and (shown["raw"] != shown["standardized"]).all()
 
 
-def test_lengths_by_format(fable_tokenizer):
-    _, formats = by_format("books")
-    table = checks.lengths(formats, fable_tokenizer)
-    assert (table["raw"] > table["standardized"]).all()
-
-
 def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
     """A folder without raw.jsonl has one format; with it both, unless a record is missing there."""
     save(tmp_path, replace(books, sets=replace(books.sets, benchmark="muse_books")))

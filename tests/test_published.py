@@ -302,14 +302,14 @@ def dataset(tmp_path, monkeypatch):
     return str(tmp_path)
 
 
-def test_rows_by_config_and_either_split_name(dataset):
-    """The first split name that exists is read through `datasets`; one that does not exist is listed."""
-    rows = list(published.hub_rows(hub_set(dataset, splits=("retain_qa", "retain2_qa"))))
+def test_rows_by_config_and_split(dataset):
+    """They are read through `datasets`; a split or configuration that does not exist is named."""
+    rows = list(published.hub_rows(hub_set(dataset, splits=("retain2_qa",))))
     assert [values for _, values in rows] == [{"answer": "b", "question": "r?"}]
     assert rows[0][0].where.endswith("/knowmem/retain2_qa")
-    with pytest.raises(DataAccessError, match=r"no such split; it has .*forget_qa"):
+    with pytest.raises(DataAccessError, match=r"\(knowmem/verbmem\): .*forget_qa"):
         published.hub_rows(hub_set(dataset, splits=("verbmem",)))
-    with pytest.raises(DataAccessError, match=r"\(privleak\)"):
+    with pytest.raises(DataAccessError, match=r"\(privleak/forget_qa\)"):
         published.hub_rows(hub_set(dataset, "privleak"))
 
 

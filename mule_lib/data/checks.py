@@ -33,17 +33,6 @@ def record_counts(splits: Mapping[str, Sequence[Record]]) -> pd.DataFrame:
     return groups.agg(records="size", facts="nunique").unstack("split", sort=False)
 
 
-def lengths(formats: Mapping[str, Sequence[Record]], tokenizer) -> pd.DataFrame:
-    """Median number of tokens of the questions, by objective (rows) and format (columns)."""
-    lines = [
-        (record.objective, form, len(tokenizer(record.question, add_special_tokens=False)["input_ids"]))
-        for form, records in formats.items()
-        for record in records
-    ]
-    table = pd.DataFrame(lines, columns=["objective", "format", "tokens"])
-    return table.pivot_table("tokens", "objective", "format", "median", sort=False).astype(int)
-
-
 def checks(data: Benchmark, *, near_duplicate: float = 0.8) -> pd.DataFrame:
     """How many records break each rule of the unified form, what is allowed, and whether the rule holds.
 

@@ -179,35 +179,30 @@ def check_access(data: Published) -> bool:
 
 
 def hub_rows(data: Published, *, shuffled: int | None = None) -> Rows:
-    """Each row of the first of the set's splits that the dataset has, with its place.
+    """Each row of the set, with its place; the commit is pinned, so the first of its splits is there.
 
     With a seed `shuffled`, rows are streamed without a download, shards shuffled, rows within a buffer of 10,000.
     Raises DataAccessError before anything is downloaded where the dataset is gated or missing, or neither reachable
-    nor in the cache, or has none of the splits.
+    nor in the cache, or lacks the split.
     """
     import datasets
 
-    reachable, reason = check_access(data), ""
-    for split in data.splits:
-        try:
-            with warnings.catch_warnings(action="ignore"):
-                found = datasets.load_dataset(
-                    data.repo, data.config, split=split, revision=data.revision, streaming=shuffled is not None
-                )
-        except (ValueError, OSError) as error:
-            reason = " ".join(str(error).split())
-            if isinstance(error, ValueError) and "split" in reason.lower() and "config" not in reason.lower():
-                continue
-            why = reason[:160] if reachable else "the Hub cannot be reached and the cache lacks it"
-            raise DataAccessError(
-                f"{data.repo} ({data.config}): {why}; see {data.page}; where there is a network: `{data.command}`, "
-                "then give that folder here"
-            ) from None
-        if shuffled is not None:
-            found = found.shuffle(seed=shuffled, buffer_size=10_000)
-        where = f"{data.repo}@{data.revision[:7]}/{data.config}/{split}"
-        return ((Row(where, number), values) for number, values in enumerate(found, 1))
-    raise DataAccessError(f"{data.repo} ({data.config}): no such split; it has {reason}; see {data.page}")
+    reachable, split = check_access(data), data.splits[0]
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            found = datasets.load_dataset(
+                data.repo, data.config, split=split, revision=data.revision, streaming=shuffled is not None
+            )
+    except (ValueError, OSError) as error:
+        why = " ".join(str(error).split())[:160] if reachable else "the Hub cannot be reached and the cache lacks it"
+        raise DataAccessError(
+            f"{data.repo} ({data.config}/{split}): {why}; see {data.page}; where there is a network: `{data.command}`, "
+            "then give that folder here"
+        ) from None
+    if shuffled is not None:
+        found = found.shuffle(seed=shuffled, buffer_size=10_000)
+    where = f"{data.repo}@{data.revision[:7]}/{data.config}/{split}"
+    return ((Row(where, number), values) for number, values in enumerate(found, 1))
 
 
 # Wikipedia, the source of general knowledge (Section 3.2: "uniformly sampling")
