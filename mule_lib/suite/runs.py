@@ -48,14 +48,15 @@ def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
     values = {name: value for name, value in p.model_dump(mode="json").items() if name not in PLACES}
     values |= {"seed": seed, "beyond": p.beyond and seed == p.seeds[0]}
     values["options"] = method_options(p.method, p.options).model_dump(mode="json")
-    data = folder_hashes(p.data_dir and repository_path(p.data_dir), only=DATA_FILES)
+    data = folder_hashes(repository_path(p.data_dir), only=DATA_FILES) if p.data_dir else {}
+    data |= folder_hashes(repository_path(p.teacher_file)) if p.teacher_file else {}
     texts = (LIBRARY / "prompt_texts" / f"{name}.yaml" for name in (p.benchmark, "fable"))  # its own, else Fable's
     return {
         "notebook": notebook.stem,
         "params": values,
         "code": {f"notebooks/{notebook.name}": _code(notebook)[""][0], **code_hashes(p.method)},
         "prompts": folder_hashes(next(file for file in texts if file.exists())),
-        "data": data | folder_hashes(p.teacher_file and repository_path(p.teacher_file)),
+        "data": data,
         "model": model_hash(p.model, p.revision),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
