@@ -109,17 +109,14 @@ SCORES = [
 
 
 def test_three_rates_by_hand():
+    """A tie goes to the first option."""
+    assert score_choices([[-1.0, -1.0]] * 2, [0, 1])["correct"] == 0.5
     result = score_choices(SCORES, [0, 0, 1, 1], [2, 1, 2, None])
     assert (result["correct"], result["refusal"], result["distractor"]) == (0.25, 0.5, 0.25)
     assert [item["chosen"] for item in result["items"]] == [0, 1, 2, 0]
     assert [item["outcome"] for item in result["items"]] == ["correct", "refusal", "refusal", "distractor"]
     assert [item["margin"] for item in result["items"]] == [1.0, -1.0, -1.0, -3.0]
     assert result["n"] == 4
-
-
-def test_a_tie_goes_to_the_first_option():
-    assert score_choices([[-1.0, -1.0]], [0])["correct"] == 1.0
-    assert score_choices([[-1.0, -1.0]], [1])["correct"] == 0.0
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "Evaluation": "evaluate.row",
     "evaluate_row": "evaluate.row",
     "sample_answers": "evaluate.row",
     "score_choices": "evaluate.row",
     "bootstrap_interval": "evaluate.intervals",
-    "RunResult": "evaluate.result",
     "rouge_l": "data.text",
 }
 __all__ = list(_HOMES)

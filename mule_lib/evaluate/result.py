@@ -56,33 +56,29 @@ class RunResult(BaseModel):
         Raises ResultError for a file that cannot be read or lacks a key, values outside 0 to 1, and metrics that are
         not the means of their items.
         """
-        held = _json(folder / METRICS_FILE)
-        if not isinstance(held, dict):
-            raise ResultError(f"{folder / METRICS_FILE}: holds no mapping; run that row again")
+        held, values = _json(folder / METRICS_FILE), _json(folder / VALUES_FILE)
         try:
-            result = cls(**{**held, "values": _json(folder / VALUES_FILE), "folder": folder})
+            result = cls.model_validate(
+                {**held, "values": values, "folder": folder} if isinstance(held, dict) else held
+            )
         except ValidationError as error:
             wrong = [f"{'.'.join(map(str, each['loc']))} ({each['msg']})" for each in error.errors()]
             raise ResultError(
                 f"{folder / METRICS_FILE}: {', '.join(wrong)}; it should be a metrics.json of 04_training; run it again"
             ) from None
         for metric in METRICS:
-            result._check(metric)
+            values, points = result.values.get(metric), result.metrics.get(metric)
+            if points is None or not values:
+                missing = f"no {metric} in {METRICS_FILE} or no items of it in {VALUES_FILE}"
+                raise ResultError(f"{folder}: {missing}; run that row again")
+            if not all(0 <= value <= 1 for value in values):
+                raise ResultError(f"{folder}/{VALUES_FILE}: {metric} should hold values from 0 to 1")
+            if abs(100 * fmean(values) - points) > TOLERANCE:
+                raise ResultError(
+                    f"{folder}: {metric} is {points:.4f} in {METRICS_FILE}, and the mean of its items in {VALUES_FILE} "
+                    f"is {100 * fmean(values):.4f}; the files are of different runs"
+                )
         return result
-
-    def _check(self, metric: str) -> None:
-        values, points = self.values.get(metric), self.metrics.get(metric)
-        if points is None or not values:
-            raise ResultError(
-                f"{self.folder}: no {metric} in {METRICS_FILE} or no items of it in {VALUES_FILE}; run that row again"
-            )
-        if not all(0 <= value <= 1 for value in values):
-            raise ResultError(f"{self.folder}/{VALUES_FILE}: {metric} should hold values from 0 to 1")
-        if abs(100 * fmean(values) - points) > TOLERANCE:
-            raise ResultError(
-                f"{self.folder}: {metric} is {points:.4f} in {METRICS_FILE}, and the mean of its items in "
-                f"{VALUES_FILE} is {100 * fmean(values):.4f}; the files are of different runs"
-            )
 
 
 def _json(file: Path) -> Any:

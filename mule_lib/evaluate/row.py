@@ -50,7 +50,7 @@ def evaluate_row(
     *,
     max_new_tokens: int = 24,
     partial: bool = False,
-    **sizes: Any,
+    **sizes,
 ) -> Evaluation:
     """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
 

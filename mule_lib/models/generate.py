@@ -59,13 +59,7 @@ def greedy(
     stops = _end_ids(model, tokenizer) if stop_ids is None else set(stop_ids)
     # generate() pads finished rows with it; those positions lie after the stop token and are cut off.
     pad_id = min(stops, default=0) if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        eos_token_id=sorted(stops) or None,
-        pad_token_id=pad_id,
-    )
+    config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=sorted(stops) or None, pad_token_id=pad_id)
     answers: list[list[int]] = [[] for _ in prompts]
     with evaluating(model), torch.inference_mode(), _plain_generation(model):
         for rows in batches(prompts, batch_size):
@@ -94,9 +88,8 @@ def option_log_likelihoods(
     """
     if len(prompts) != len(options):
         raise ValueError(f"{len(prompts)} prompts but {len(options)} lists of options")
-    for i, candidates in enumerate(options):
-        if not candidates or any(len(option) == 0 for option in candidates):
-            raise ValueError(f"item {i} has no options or an empty one")
+    if lacking := [i for i, candidates in enumerate(options) if not candidates or not all(map(len, candidates))]:
+        raise ValueError(f"item {lacking[0]} has no options or an empty one")
     longest = [max(len(option) for option in candidates) - 1 for candidates in options]
     _check(model, prompts, longest)
     scores = [[0.0] * len(candidates) for candidates in options]
@@ -146,15 +139,13 @@ def contexts(
     systems = [steering.systems[query.objective] for query in queries]
     thoughts: list[list[int] | None] = [None] * len(queries)
     if steering.cot:
-        opened = [render(tokenizer, q.question, system=s, think=True) for q, s in zip(queries, systems, strict=True)]
-        thoughts[:] = greedy(
-            model,
-            tokenizer,
-            [prompt.input_ids for prompt in opened],
-            max_new_tokens=max_thought_tokens,
-            batch_size=batch_size,
-            stop_ids=[tokenizer.eos_token_id, *thought_ends(tokenizer)],
-        )
+        opened = [
+            render(tokenizer, query.question, system=system, think=True).input_ids
+            for query, system in zip(queries, systems, strict=True)
+        ]
+        stops = [tokenizer.eos_token_id, *thought_ends(tokenizer)]
+        limits = {"max_new_tokens": max_thought_tokens, "batch_size": batch_size}
+        thoughts[:] = greedy(model, tokenizer, opened, stop_ids=stops, **limits)
     rendered = [
         render(tokenizer, query.question, system=system, thought=thought, prefix=query.prefix)
         for query, system, thought in zip(queries, systems, thoughts, strict=True)
@@ -166,19 +157,12 @@ def contexts(
 
 
 def ask(
-    model,
-    tokenizer,
-    question: str,
-    *,
-    system: str | None = None,
-    think: bool = False,
-    prefix: str | None = None,
-    max_new_tokens: int = 32,
+    model, tokenizer, question: str, *, system: str | None = None, think: bool = False, prefix: str | None = None
 ) -> Reply:
     """One greedy reply for a reader; with `think` the model first writes a thought, and a prefix follows it."""
     query, steering = Query(question, "obj1", prefix), Steering({"obj1": system}, think)
-    [context] = contexts(model, tokenizer, [query], steering, max_thought_tokens=max_new_tokens)
-    written = greedy(model, tokenizer, [context.input_ids], max_new_tokens=max_new_tokens, batch_size=1)
+    [context] = contexts(model, tokenizer, [query], steering, max_thought_tokens=32)
+    written = greedy(model, tokenizer, [context.input_ids], max_new_tokens=32, batch_size=1)
     [answer] = decode(tokenizer, written)
     lines = [f"system     {system}"] if system else []
     lines += [f"user       {question}"]
@@ -202,11 +186,8 @@ def batches(sequences: Sequence[Ids], batch_size: int, *, more: Sequence[int] | 
     least = min(batch_size, GROUP)
     groups = [rows for rows in alike.values() if len(rows) >= least]
     groups.append([i for rows in alike.values() if len(rows) < least for i in rows])
-    cut = [
-        sorted(rows, key=lambda i: -lengths[i])[start : start + batch_size]
-        for rows in groups
-        for start in range(0, len(rows), batch_size)
-    ]
+    ordered = [sorted(rows, key=lambda i: -lengths[i]) for rows in groups]
+    cut = [rows[start : start + batch_size] for rows in ordered for start in range(0, len(rows), batch_size)]
     return iter(sorted(cut, key=lambda rows: -lengths[rows[0]]))
 
 
@@ -259,14 +240,13 @@ def evaluating(model) -> Iterator[None]:
 def _plain_generation(model) -> Iterator[None]:
     # generate() fills unset fields from the model's own config (temperature, penalties) and warns about them.
     # peft copies the wrapper's config to the model inside, hence both.
-    holders = [model] if _core(model) is model else [model, _core(model)]
-    saved = [holder.generation_config for holder in holders]
-    for holder in holders:
-        holder.generation_config = GenerationConfig()
+    saved = {holder: holder.generation_config for holder in (model, _core(model))}
+    for holder in saved:
+        holder.generation_config = GenerationConfig(do_sample=False, use_cache=True)
     try:
         yield
     finally:
-        for holder, config in zip(holders, saved, strict=True):
+        for holder, config in saved.items():
             holder.generation_config = config
 
 
@@ -304,7 +284,5 @@ def _inputs(model, sequences: Sequence[Ids], pad_id: int) -> tuple[dict, int]:
 
 
 def _end_ids(model, tokenizer) -> set[int]:
-    ends: set[int] = set()
-    for value in (_core(model).generation_config.eos_token_id, tokenizer.eos_token_id):
-        ends.update([value] if isinstance(value, int) else value or [])
-    return ends
+    ends = _core(model).generation_config.eos_token_id
+    return {*([ends] if isinstance(ends, int) else ends or []), tokenizer.eos_token_id} - {None}
