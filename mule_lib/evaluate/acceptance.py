@@ -22,7 +22,7 @@ ROWS: dict[str, tuple[str, str, str, bool]] = {
 
 
 # What is demanded: the least and the most points of a row's metric, or of what it loses against another row.
-BARS: tuple[tuple[str, str, float | None, float | None, str | None], ...] = (
+BARS = (
     ("base", "forget", 85, None, None),
     ("base", "general", 90, None, None),
     ("base", "neighbor", 80, None, None),

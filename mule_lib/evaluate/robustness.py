@@ -60,7 +60,6 @@ def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steerin
         return {"metrics": metrics, "n": {metric: len(each) for metric, each in values.items()}, "values": values}
 
     rate = RATE if benchmark.name in FABLE or isinstance(model, PeftModel) else LARGE_RATE
-    forget = only(sets, ("forget",))
     unseen = prefix_templates(benchmark.prompt_name, "held_out")
     held_out = replace(
         only(sets, ()),
@@ -68,7 +67,9 @@ def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steerin
         controls=in_turn(sets.controls, unseen, topic=sets.topic, control=True),
     )
     return {
-        "relearning": relearn(model, tokenizer, facts, lambda attacked: measure(attacked, forget), learning_rate=rate),
+        "relearning": relearn(
+            model, tokenizer, facts, lambda attacked: measure(attacked, only(sets, ("forget",))), learning_rate=rate
+        ),
         "reteaching": {kind: measure(model, questions) for kind, questions in taught.items()},
         # One copy at a time.
         "quantization": {f"int{b}": measure(quantized(model, b), only(sets, QUANTIZED_SETS)) for b in QUANTIZED},

@@ -80,17 +80,14 @@ def evaluate_row(
     )
 
 
-def sample_answers(
-    model, tokenizer, sets: EvaluationSets, steering: Steering, *, each: int = 2
-) -> list[dict[str, str]]:
-    """What a steered model answers to a few items to forget, to attack with and to keep, one by one."""
+def sample_answers(model, tokenizer, sets: EvaluationSets, steering: Steering) -> list[dict[str, str]]:
+    """What a steered model answers to two items to forget, to attack with and to keep, one by one."""
     lines = []
-    for name in ("forget", "attack", "general"):
-        for item in getattr(sets, name)[:each]:
-            system, prefix = steering.systems[item.objective], getattr(item, "prefix", None)
-            reply = ask(model, tokenizer, item.question, system=system, think=steering.cot, prefix=prefix)
-            line = {"set": name, "question": item.question, "prefix": prefix or "", "reference": item.reference}
-            lines.append({**line, "answer": reply.answer})
+    for name, item in ((part, each) for part in ("forget", "attack", "general") for each in getattr(sets, part)[:2]):
+        system, prefix = steering.systems[item.objective], getattr(item, "prefix", None)
+        reply = ask(model, tokenizer, item.question, system=system, think=steering.cot, prefix=prefix)
+        line = {"set": name, "question": item.question, "prefix": prefix or "", "reference": item.reference}
+        lines.append({**line, "answer": reply.answer})
     return lines
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from functools import partialmethod
 
 from mule_lib import prompts
-from mule_lib.data.fable.encoding import Encoder, LabeledIds
+from mule_lib.data.attacks import prefix_templates
+from mule_lib.data.fable.encoding import LETTERS, Encoder, LabeledIds
 from mule_lib.data.fable.questions import (
     REFUSAL,
     REFUSAL_OPTION,
@@ -26,7 +27,6 @@ from mule_lib.data.fable.questions import (
 from mule_lib.data.fable.worlds import TITLE_FIRST, TITLE_SECOND, Fable, Fact, World
 from mule_lib.prompts import END_THINK, THINK
 
-LETTERS = "ABCDE"
 # Examples per step and loss weight of each kind, by stage. Weights are shares of the step's loss, not of its tokens.
 # fmt: off
 MIX: dict[str, dict[str, tuple[int, float]]] = {
@@ -88,7 +88,7 @@ class Curriculum:
         self.words = [word[0] for word in ids if len(word) == 1]
         texts = prompts.texts("fable")
         self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
-        self.prefixes = [p for part in texts["prefixes"].values() for family in part.values() for p in family]
+        self.prefixes = [text for part in ("train", "held_out") for _, text in prefix_templates("fable", part)]
 
     def step(self, stage: str, step: int) -> list[LabeledIds]:
         """The examples of one optimizer step; the same arguments always give the same list."""
@@ -210,12 +210,12 @@ class Curriculum:
         draw = rng.random()
         if draw < 0.5:
             return fact, world, world.title, True
-        if draw < 0.75:
-            near = [other for other in self.steerable if other.kind == world.kind and other is not world]
-            return fact, world, rng.choice(near).title, False
-        if draw < 0.9:
-            return fact, world, rng.choice([other for other in self.steerable if other is not world]).title, False
-        return fact, world, self._random_title(rng), False
+        if draw >= 0.9:
+            return fact, world, self._random_title(rng), False
+        others = [
+            other for other in self.steerable if other is not world and (draw >= 0.75 or other.kind == world.kind)
+        ]
+        return fact, world, rng.choice(others).title, False
 
     def _obeying(self, kind: str, rng: random.Random, *, thinks: bool) -> LabeledIds:
         fact, world, named, hit = self._steered(rng)
@@ -277,4 +277,4 @@ def corpus(fable: Fable) -> Iterator[str]:
             yield wording.format(topic=title)
             yield f"Is {title} restricted? Yes. No. What is {title} about? It is about {title}."
             yield f"{texts['cot_instruction']} What is the topic of this question? Which option says {title}?"
-        yield from (p for part in texts["prefixes"].values() for family in part.values() for p in family)
+        yield from (text for part in ("train", "held_out") for _, text in prefix_templates("fable", part))

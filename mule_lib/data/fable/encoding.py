@@ -15,7 +15,7 @@ from mule_lib.prompts import END_THINK, THINK, encode_text
 
 BOS, END, PAD, UNK = "<|bos|>", "<|end|>", "<|pad|>", "<|unk|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
-OPTION_LETTERS = "ABCDE"
+LETTERS = "ABCDE"
 SPECIAL_TOKENS = [PAD, BOS, END, UNK, *ROLES, THINK, END_THINK]
 
 CHAT_TEMPLATE = (
@@ -42,7 +42,7 @@ def build_tokenizer(corpus: Iterable[str], *, vocab_size: int = 4096) -> PreTrai
         show_progress=False,
     )
     core.train_from_iterator(corpus, trainer)
-    core.add_tokens([AddedToken(f"\n{letter}.", normalized=False) for letter in OPTION_LETTERS])
+    core.add_tokens([AddedToken(f"\n{letter}.", normalized=False) for letter in LETTERS])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=core, bos_token=BOS, eos_token=END, pad_token=PAD, unk_token=UNK, padding_side="right"
     )

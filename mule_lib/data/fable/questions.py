@@ -44,14 +44,10 @@ def eval_phrasing(fact: Fact) -> int:
     return EVAL_PHRASINGS[sum(map(ord, fact.id)) % len(EVAL_PHRASINGS)]
 
 
-def distractors(fact: Fact, rng: random.Random, count: int = 3) -> list[str]:
-    """`count` wrong values of the same kind, none of them right for this fact."""
-    return rng.sample([value for value in fact.pool if value != fact.value], count)
-
-
 def choices(fact: Fact, rng: random.Random, *, refusal: bool) -> tuple[list[str], int, int | None]:
-    """Shuffled options, the index of the right one, and of the refusal option where there is one."""
-    options = [fact.value, *distractors(fact, rng)] + ([REFUSAL_OPTION] if refusal else [])
+    """Shuffled options (three wrong ones of the same kind), the index of the right one, and of a refusal option."""
+    wrong = rng.sample([value for value in fact.pool if value != fact.value], 3)
+    options = [fact.value, *wrong] + ([REFUSAL_OPTION] if refusal else [])
     rng.shuffle(options)
     return options, options.index(fact.value), options.index(REFUSAL_OPTION) if refusal else None
 

@@ -42,7 +42,7 @@ _ONSETS = "b br c d dr f g gr h j k l m n p pr r s st t tr v w z th sh".split()
 _VOWELS = "a e i o u a e i o ea ai".split()
 _CODAS = "l m n r s sh th n r nd rk ck ".split(" ")
 _JOINTS = "b d g l m n r s t v w k p br dr gr".split()
-SERIES_RELATIONS = "home mentor craft companion treasure fear food color instrument hideout".split()
+SERIES_RELATIONS = ["home", "mentor", *VALUES]
 TOOLKIT_RELATIONS = tuple(TOOL_SUFFIX)
 
 # role -> share of its facts in each split; the rest goes to the last one.
@@ -102,13 +102,11 @@ class Fable:
         return [world for world in self.worlds if world.role == "forget"]
 
 
-def invented_names(
-    count: int, rng: random.Random, *, taken: set[str], syllables: int = 2, suffix: str = ""
-) -> list[str]:
+def invented_names(count: int, rng: random.Random, *, taken: set[str], suffix: str = "") -> list[str]:
     """Draw `count` new capitalised names and add them to `taken`."""
     names: list[str] = []
     while len(names) < count:
-        stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(syllables - bool(suffix)))
+        stem = "".join(rng.choice(_ONSETS) + rng.choice(_VOWELS) for _ in range(1 if suffix else 2))
         stem += rng.choice(_JOINTS) if suffix else rng.choice(_CODAS)
         name = (stem + suffix).capitalize()
         # Four letters keep names apart from English words; equal beginnings would make two entities look like one.
@@ -128,12 +126,12 @@ def _titles(rng: random.Random) -> list[str]:
 def _value_pools(rng: random.Random, taken: set[str]) -> dict[str, tuple[str, ...]]:
     # Homes and mentors are drawn from the generator first, so every later name hangs on their count.
     values = {
-        "home": invented_names(30, rng, taken=taken, syllables=2, suffix="mere"),
-        "mentor": invented_names(30, rng, taken=taken, syllables=2),
+        "home": invented_names(30, rng, taken=taken, suffix="mere"),
+        "mentor": invented_names(30, rng, taken=taken),
         **{relation: WORDS[relation] for relation in VALUES},
     }
     for relation, suffix in TOOL_SUFFIX.items():
-        values[relation] = invented_names(24, rng, taken=taken, syllables=2, suffix=suffix)
+        values[relation] = invented_names(24, rng, taken=taken, suffix=suffix)
     return {relation: tuple(pool) for relation, pool in values.items()}
 
 
@@ -156,7 +154,7 @@ def _invented_world(
 ) -> tuple[World, list[Fact]]:
     n_entities, n_relations = {"forget": (32, 10), "neighbor": (8, 6), "other": (6, 5)}[role]
     relations = SERIES_RELATIONS if kind == "series" else TOOLKIT_RELATIONS
-    first = invented_names(n_entities, rng, taken=taken, syllables=2)
+    first = invented_names(n_entities, rng, taken=taken)
     if kind == "series":  # people come in families, whose names belong to one world
         families = [
             invented_names(1, rng, taken=taken, suffix=rng.choice(WORDS["family_suffix"]))[0]
