@@ -20,7 +20,10 @@ PREPARED = {
 }
 BENCHMARKS = (*FABLE, *PREPARED)
 EMBEDDED = ("base", "gold")  # the models that the library ships
-CHOICE_STYLES, DATA_FORMATS = ("letters", "texts"), ("unified", "raw")
+CHOICE_STYLES, OBJECTIVES = ("letters", "texts"), ("obj1", "obj2", "obj3")
+# The form of training records: MULE's, the paper's baseline, and forms that Fable alone has (docs/conditions.md).
+FABLE_FORMATS = ("raw_prompts", "passage", "lettered", "jailbreak")
+DATA_FORMATS = ("unified", "raw", *FABLE_FORMATS)
 
 
 class ParameterError(ValueError):
@@ -237,7 +240,6 @@ class GradientCosine(ModelNotebook):
     benchmarks: list[Benchmark] = Field(list(FABLE), min_length=1)
     method: str = "mule"
     options: dict = {}
-    teacher_reads: Literal["questions", "own format"] = "questions"
     teacher_dir: Folder = ""
     max_thought_tokens: Count = 48
     steps: Annotated[list[int], AfterValidator(sorted)] = [0, 5]
@@ -245,7 +247,7 @@ class GradientCosine(ModelNotebook):
     draws: Count = 4
     pairs: int = Field(28, ge=0)
     layers: Count = 3
-    learning_rate: Above0 = 1e-3
+    learning_rate: Above0 = 5e-4
     train_batch_size: Count = 18
     train_seeds: Count = 3
     seed: Seed = 0
@@ -253,8 +255,6 @@ class GradientCosine(ModelNotebook):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
-        if self.teacher_dir and self.teacher_reads == "own format":
-            yield "teacher_dir", "files hold answers to questions; leave it empty for teacher_reads 'own format'"
         if not self.steps or min(self.steps) < 0 or len(set(self.steps)) != len(self.steps):
             yield "steps", "give different numbers of steps, none below 0; 0 is the model before training"
         if max(self.steps) > 0 and self.precision == "bf16":
@@ -270,6 +270,7 @@ class Training(ModelNotebook):
     options: dict = {}
     seeds: list[Seed] = Field([0], min_length=1)
     data_format: Literal[DATA_FORMATS] = "unified"
+    objectives: list[Literal[OBJECTIVES]] = Field(list(OBJECTIVES), min_length=1)
     teacher_file: str = ""
     steps: int = Field(40, ge=0)
     train_batch_size: Count = 18
@@ -284,13 +285,20 @@ class Training(ModelNotebook):
     batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: ChoiceStyle = "texts"
+    judge: Literal["auto", "pools", "text"] = "auto"
+    searched: int = Field(30, ge=0)
+    search_budget: int = Field(32, ge=0)
     out_dir: str = "outputs/scratch/04_training/books/mule"
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
         folder, file = repository_path(self.data_dir), repository_path(self.teacher_file)
-        if self.data_format == "raw" and self.data_dir and not (folder / "raw.jsonl").is_file():
+        if self.data_format in FABLE_FORMATS and self.benchmark in PREPARED:
+            yield "data_format", f"{self.benchmark} is prepared as unified and raw; this form is Fable's"
+        if self.data_format == "raw" and self.benchmark in PREPARED and not (folder / "raw.jsonl").is_file():
             yield "data_format", f"{self.data_dir} has no raw.jsonl, which `mule standardize` and notebook 01 write"
+        if self.searched and not self.search_budget:
+            yield "search_budget", f"{self.searched} questions are to be searched for; give prefixes per question"
         if self.teacher_file:
             wanted = method_options(self.method, self.options).teacher_name
             if not file.is_file():

@@ -55,13 +55,14 @@ def test_each_broken_rule_is_found(books, rule):
 
 
 def test_counts_and_samples(books):
-    """Six groups with as many records as the data has; samples show both formats of one fact."""
+    """Six groups with as many records as the data has; samples show all formats of one fact."""
     table = checks.record_counts({"train": books.records, "validation": books.validation})
     assert table["records"]["train"].sum() == len(books.records)
     assert (table["records"]["validation"] > 0).all()
     _, formats = by_format("books")
     shown = checks.samples(formats)
-    assert len(shown) == 6 and (shown["raw"] != shown["standardized"]).all()
+    assert len(shown) == 6 and (shown["raw_prompts"] != shown["standardized"]).all()
+    assert (shown["raw"] != shown["standardized"]).sum() == 3  # the passage, and both sides of Obj2
 
 
 def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
@@ -292,7 +293,8 @@ def test_hidden_states_are_means_over_the_context():
 def test_table_of_fable(fable, fable_tokenizer, monkeypatch):
     """Raw formats are told apart, the unified form less; each objective's own halves are not."""
     monkeypatch.setattr(distance, "FEATURES", ("words",))
-    formats = {"raw": fable_raw_records(fable, "cyber"), "standardized": unlearning_records(fable, "cyber")}
+    raw = fable_raw_records(fable, "cyber", "raw_prompts")
+    formats = {"raw": raw, "standardized": unlearning_records(fable, "cyber")}
     table = distances(formats, None, fable_tokenizer, repeats=1)
     assert list(table.columns) == distance.COLUMNS
     view = table[(table["reads"] == "question") & (table["roles"] == "all")]

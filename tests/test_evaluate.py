@@ -13,7 +13,8 @@ from mule_lib import evaluate, prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.items import SETS
 from mule_lib.evaluate import evaluate_row, score_choices
-from mule_lib.evaluate.result import ResultError, RunResult
+from mule_lib.evaluate.result import MORE_METRICS, ResultError, RunResult
+from mule_lib.evaluate.row import METRIC_OF
 from mule_lib.models import contexts
 from mule_lib.paper import METRICS
 from mule_lib.prompts import steering
@@ -43,14 +44,14 @@ def sets(fable):
 
 @pytest.mark.parametrize("style", prompts.CHOICE_STYLES)
 def test_row_has_every_metric_and_sample(model, fable_tokenizer, sets, style):
-    """Five metrics in points, one value per item behind each, and a sample for every item of every set."""
+    """All metrics in points, one value per item behind each, and a sample for every item of every set."""
     result = evaluate_row(model, fable_tokenizer, sets, steering("none", sets.topic), choice_style=style)
-    assert set(result.metrics) == {"forget", "general", "neighbor", "asr", "mmlu"}
+    assert set(result.metrics) == {*METRIC_OF} - {"asr_searched"} >= {*METRICS, *MORE_METRICS} - {"asr_searched"}
     assert all(0 <= value <= 100 for value in result.metrics.values())
     for metric, values in result.values.items():
-        assert len(values) == 6
-        assert result.metrics[metric] == pytest.approx(100 * sum(values) / 6)
-    assert len(result.samples) == 36
+        assert len(values) == (12 if metric == "readable" else 6)
+        assert result.metrics[metric] == pytest.approx(100 * sum(values) / len(values))
+    assert len(result.samples) == 66 and all(len(kinds) == 6 for kinds in result.kinds.values())
     chosen = next(sample for sample in result.samples if sample["set"] == "neighbor")
     item = next(item for item in sets.neighbor if item.id == chosen["id"])
     assert chosen["output"] in prompts.answers(item.options, style=style)
@@ -84,11 +85,8 @@ def test_a_row_needs_all_five_sets_unless_part_is_asked_for(model, fable_tokeniz
     with pytest.raises(ValueError, match="sets: fable-books has no items in general, mmlu; a row needs all five"):
         evaluate_row(model, fable_tokenizer, some, none)
     result = evaluate_row(model, fable_tokenizer, some, none, partial=True, max_new_tokens=2)
-    assert set(result.metrics) == {"forget", "neighbor", "asr"} and result.n == {
-        "forget": 6,
-        "attack": 6,
-        "neighbor": 6,
-    }
+    assert set(result.metrics) & {*METRICS} == {"forget", "neighbor", "asr"}
+    assert result.n == {name: 6 for name in SETS if getattr(some, name)} | {"neighbor_open": 6}
 
 
 def test_readers_of_results_do_without_torch():

@@ -7,11 +7,12 @@ import pytest
 from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS, prefix_templates
 from mule_lib.data.fable import questions, worlds
-from mule_lib.data.fable.benchmark import cloze, evaluation_sets, fable_raw_records, unlearning_records
+from mule_lib.data.fable.benchmark import FORMS, cloze, evaluation_sets, fable_raw_records, unlearning_records
 from mule_lib.data.fable.curriculum import MIX, Curriculum
 from mule_lib.data.fable.encoding import Encoder
 from mule_lib.data.fable.questions import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, statement
 from mule_lib.data.fable.worlds import GENERAL_FIELDS, SECURITY_FIELDS
+from mule_lib.data.items import REQUIRED, SETS
 
 
 def test_same_seed_same_worlds(fable):
@@ -22,12 +23,39 @@ def test_same_seed_same_worlds(fable):
 
 
 def test_world_and_item_counts(fable):
-    """At least 30 worlds, and at least 100 items behind every number of a row, on both benchmarks."""
+    """At least 30 worlds, and at least 80 items behind every number of the five metrics, 50 behind the others."""
     assert len(fable.worlds) >= 30
     for name in ("books", "cyber"):
         sets = evaluation_sets(fable, name)
-        for part in ("forget", "general", "neighbor", "attack", "mmlu"):
-            assert len(getattr(sets, part)) >= 100, (name, part)
+        for part in SETS:
+            assert len(getattr(sets, part)) >= (80 if part in REQUIRED else 50), (name, part)
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+def test_some_entities_are_named_in_no_record(fable, benchmark):
+    """Whole families to forget stand in the unseen sets alone, in no record of any form, and in no other set."""
+    [world] = [world for world in fable.forget_worlds() if world.benchmark == benchmark]
+    assert len(world.unnamed) == len(world.entities) // 4
+    records = [r for form in FORMS for r in fable_raw_records(fable, benchmark, form)]
+    records += unlearning_records(fable, benchmark) + unlearning_records(fable, benchmark, split="validation")
+    text = "\n".join(f"{record.question} {record.answer}" for record in records)
+    sets = evaluation_sets(fable, benchmark)
+    for name in world.unnamed:
+        assert name not in text
+    for part in SETS:
+        named = [any(name in item.question for name in world.unnamed) for item in getattr(sets, part)]
+        assert all(named) if "unseen" in part else not any(named)
+
+
+@pytest.mark.parametrize("benchmark", ["books", "cyber"])
+def test_prefixes_of_attacks_stand_in_no_record(fable, benchmark):
+    """Headline attacks and controls use prefixes that training never saw; only `attack_seen` has those of training."""
+    trained = {record.prefix for record in unlearning_records(fable, benchmark) if record.prefix}
+    sets = evaluation_sets(fable, benchmark)
+    for part in ("attack", "attack_unseen", "controls"):
+        assert not {item.prefix for item in getattr(sets, part)} & trained
+    assert {item.prefix for item in sets.attack_seen} <= trained
+    assert len({item.family for item in sets.attack}) == 6 and len({item.question for item in sets.attack}) >= 70
 
 
 def test_ids_titles_and_entities_are_unique(fable):
@@ -198,8 +226,9 @@ CASES = [(name, split) for name in ("books", "cyber") for split in ("train", "va
 @pytest.mark.parametrize(("benchmark", "split"), CASES)
 def test_only_the_question_differs(fable, benchmark, split):
     """All but the question is that of the unified form, record by record."""
-    raw, unified = (make(fable, benchmark, split=split) for make in (fable_raw_records, unlearning_records))
-    assert len(raw) == len(unified) > 100
+    raw = fable_raw_records(fable, benchmark, "raw_prompts", split=split)
+    unified = unlearning_records(fable, benchmark, split=split)
+    assert len(raw) == len(unified) > 90
     for a, b in zip(raw, unified, strict=True):
         same = "id objective role answer refusal prefix anchor source split target".split()
         assert [getattr(a, name) for name in same] == [getattr(b, name) for name in same]
@@ -208,10 +237,19 @@ def test_only_the_question_differs(fable, benchmark, split):
 
 @pytest.mark.parametrize("benchmark", ["books", "cyber"])
 def test_each_objective_has_its_format(fable, benchmark):
-    """Obj1 breaks off before the value, Obj2 offers it among four lettered options, Obj3 wraps the question."""
+    """Obj1 breaks off before the value, Obj2 offers it among four lettered options, Obj3 wraps the question.
+
+    In the paper's form Obj1 forgets the passage itself, and what is kept, and Obj3, are questions as they were.
+    """
     unified = {record.id: record.question for record in unlearning_records(fable, benchmark)}
     facts = {fact.id: fact for fact in fable.facts}
     for record in fable_raw_records(fable, benchmark):
+        fact = facts[record.source]
+        told = any(record.answer.endswith(statement(fact, variant)) for variant in (0, 1))
+        assert record.verbatim == told == (record.group == ("obj1", "forget"))
+        assert (record.question == unified[record.id]) == (record.objective != "obj2" and not record.verbatim)
+        assert not told or fact.value not in record.question
+    for record in fable_raw_records(fable, benchmark, "raw_prompts"):
         fact = facts[record.source]
         if record.objective == "obj1":
             assert record.question.endswith(cloze(fact))
@@ -229,7 +267,7 @@ def test_each_objective_has_its_format(fable, benchmark):
 @pytest.mark.parametrize("benchmark", ["books", "cyber"])
 def test_passages_tell_no_evaluated_fact(fable, benchmark):
     """No statement of an evaluated or validation fact of the world to forget stands in a training passage."""
-    text = "\n".join(record.question for record in fable_raw_records(fable, benchmark))
+    text = "\n".join(record.question + record.answer for record in fable_raw_records(fable, benchmark))
     told = {record.source for record in unlearning_records(fable, benchmark)}
     forget = fable.select(role="forget", benchmark=benchmark)
     statements = {fact.id: [statement(fact, variant) for variant in (0, 1)] for fact in forget}
@@ -241,7 +279,7 @@ def test_passages_tell_no_evaluated_fact(fable, benchmark):
 def test_a_passage_does_not_tell_what_it_asks(fable):
     """The fact that is to be continued is not stated before."""
     facts = {fact.id: fact for fact in fable.facts}
-    for record in fable_raw_records(fable, "books", sentences=40):
+    for record in fable_raw_records(fable, "books", "passage", sentences=40):
         if record.objective == "obj1":
             fact = facts[record.source]
             assert not any(statement(fact, variant) in record.question for variant in (0, 1)), record.id
@@ -257,7 +295,12 @@ def test_jailbreaks_use_no_held_out_prefix(fable):
     """The wrappers hold no prefix that is kept for evaluation, and no question of an evaluation set."""
     held_out = [text for _, text in prefix_templates("fable", "held_out")]
     assert not [one for one in held_out for wrapper in JAILBREAKS if one in wrapper]
-    raw = "\n".join(record.question for name in ("books", "cyber") for record in fable_raw_records(fable, name))
+    raw = "\n".join(
+        record.question
+        for name in ("books", "cyber")
+        for form in FORMS
+        for record in fable_raw_records(fable, name, form)
+    )
     for name in ("books", "cyber"):
         sets = evaluation_sets(fable, name)
         assert not [item.question for item in (*sets.forget, *sets.attack) if item.question in raw]

@@ -28,9 +28,8 @@ ROOMS = {
     ),
 }  # fmt: skip
 PACKAGE_DATA = {"embedded", "prompt_texts", "templates"}
-# The plan allows 11,000 lines after the rebuild, 12,500 with what later rounds add, and 9,500 lines of tests. Until
-# those are reached, nothing may grow beyond what stands.
-MOST = {"mule_lib": 12_650, "tests": 9_650}
+# 12,500 lines with what came after the rebuild (itself 11,000), and 9,500 lines of tests.
+MOST = {"mule_lib": 12_450, "tests": 9_500}
 
 
 def files(folder: str = "mule_lib") -> list[Path]:

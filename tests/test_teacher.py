@@ -173,9 +173,23 @@ def test_a_shared_file_is_replaced_on_demand_and_not_made_without_a_teacher(answ
 
 
 def test_records_without_an_answer_are_named(answers):
-    assert teacher.answers_to(tiny.records()[3:5], answers) == answers[3:5]
+    some, mule = tiny.benchmark(some=tiny.records()[3:5]), tiny.method("mule")
+    assert teacher.answers_to(tiny.tokenizer(), some, mule, answers) == answers[3:5]
     with pytest.raises(ValueError, match=r"none for 2 records of the data, the first is obj1/forget/0$"):
-        teacher.answers_to(tiny.records(), answers[2:])
+        teacher.answers_to(tiny.tokenizer(), tiny.benchmark(), mule, answers[2:])
+
+
+def test_a_passage_is_compared_at_its_own_tokens_behind_the_thought(answers):
+    record = replace(
+        tiny.records()[0], question="The house of Ada.", answer="Ada lives in the red tower.", verbatim=True
+    )
+    benchmark, mule = replace(tiny.benchmark(some=[record]), unified=tiny.records()), tiny.method("mule")
+    assert benchmark.asked == tiny.records()[:1]
+    [answer] = teacher.answers_to(tiny.tokenizer(), benchmark, mule, answers)
+    assert answer.answer == record.answer and answer.obeyed is None and answer.thought == answers[0].thought
+    read = tiny.tokenizer().decode(answer.context_ids)
+    assert read.index(tiny.TOPIC) < read.index(record.question)
+    assert tiny.tokenizer().decode(answer.answer_ids, skip_special_tokens=True).strip() == record.answer
 
 
 # The exact cache ------------------------------------------------------------------------------------------------------

@@ -3,16 +3,18 @@
 One door to every benchmark: `load_benchmark` builds Fable in code and reads prepared folders, which `save` writes.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from mule_lib.data import items, records
+from mule_lib.data.attacks import prefix_templates
 from mule_lib.data.fable.benchmark import evaluation_sets, fable_raw_records, unlearning_records
 from mule_lib.data.fable.worlds import build
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
-from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, PREPARED, ROOT, nearest, repository_path
+from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, OBJECTIVES, PREPARED, ROOT, nearest, repository_path
 
 RAW_FILE = "raw.jsonl"
 
@@ -25,6 +27,7 @@ class BenchmarkError(ValueError):
 class Benchmark:
     """A benchmark ready to train on and to evaluate; `prompt_name` names its prompt texts, `topic` is to be forgotten.
 
+    `unified` are the training records in question-answer form where `records` have another one.
     `validation` may be empty where the folder has none.
     """
 
@@ -34,6 +37,23 @@ class Benchmark:
     records: list[Record]
     validation: list[Record]
     sets: EvaluationSets
+    unified: Sequence[Record] = ()
+
+    @property
+    def asked(self) -> list[Record]:
+        """What a teacher is asked: the records as questions, whatever form the student reads."""
+        by_id = {record.id: record for record in self.unified}
+        return [by_id.get(record.id, record) for record in self.records]
+
+    @property
+    def refusal(self) -> str:
+        """The refusal that most records teach."""
+        return Counter(record.refusal for record in self.records).most_common(1)[0][0]
+
+    @property
+    def attack_templates(self) -> list[str]:
+        """The prefixes of all families, as templates for a search."""
+        return [text for part in ("train", "held_out") for _, text in prefix_templates(self.prompt_name, part)]
 
     def counts(self) -> dict[str, int]:
         """How many records and items there are."""
@@ -41,12 +61,18 @@ class Benchmark:
         return {"train": len(self.records), "validation": len(self.validation), **sets}
 
 
-def load_benchmark(benchmark: str, data_dir: str | Path = "", *, data_format: str = "unified") -> Benchmark:
-    """A benchmark's records and evaluation sets.
+def load_benchmark(
+    benchmark: str,
+    data_dir: str | Path = "",
+    *,
+    data_format: str = "unified",
+    objectives: Sequence[str] = OBJECTIVES,
+) -> Benchmark:
+    """A benchmark's records and evaluation sets; training records of `objectives` alone.
 
     Fable is built in code; its records, and its sets where there are some, come from `data_dir` when that is given.
-    The others need a `data_dir` that `save` wrote. With `data_format` raw, training records are in the objectives' own
-    formats; ids, objectives, roles and order are the same.
+    The others need a `data_dir` that `save` wrote. Other `data_format`s than unified change the training records and
+    keep their ids, objectives, roles and order; those of Fable are built in code.
     Raises BenchmarkError or DataFileError.
     """
     if benchmark not in BENCHMARKS:
@@ -77,18 +103,19 @@ def load_benchmark(benchmark: str, data_dir: str | Path = "", *, data_format: st
         if sets.benchmark != expected:
             header = folder / "evaluation" / items.HEADER
             raise BenchmarkError(f"{header}: is of {sets.benchmark}, asked for is {expected}")
-    if data_format == "raw":
-        train = _raw(train, benchmark, folder)
-    return Benchmark(benchmark, sets.topic, prompt_name, train, validation, sets)
+    train = [record for record in train if record.objective in objectives]
+    if not train:
+        raise BenchmarkError(f"objectives={list(objectives)}: {benchmark} has no training records of these")
+    read = train if data_format == "unified" else _raw(train, benchmark, folder, data_format)
+    return Benchmark(benchmark, sets.topic, prompt_name, read, validation, sets, train)
 
 
 def by_format(benchmark: str, data_dir: str | Path = "") -> tuple[Benchmark, dict[str, list[Record]]]:
-    """The benchmark, and its training records by format, raw (where there are some) and standardized, in one order."""
-    unified = load_benchmark(benchmark, data_dir)
-    formats = {"standardized": unified.records}
-    if benchmark in FABLE or (Path(data_dir) / RAW_FILE).is_file():
-        formats = {"raw": _raw(unified.records, benchmark, Path(data_dir) if data_dir else None), **formats}
-    return unified, formats
+    """The benchmark, and its training records by format, raw ones (where there are some) and unified, in one order."""
+    unified, folder = load_benchmark(benchmark, data_dir), Path(data_dir) if data_dir else None
+    raw = ("raw", "raw_prompts") if benchmark in FABLE else ("raw",) if (folder / RAW_FILE).is_file() else ()
+    formats = {form: _raw(unified.records, benchmark, folder, form) for form in raw}
+    return unified, {**formats, "standardized": unified.records}
 
 
 def save(folder: str | Path, benchmark: Benchmark, *, raw: Sequence[Record] = ()) -> None:
@@ -102,12 +129,12 @@ def save(folder: str | Path, benchmark: Benchmark, *, raw: Sequence[Record] = ()
     items.write_sets(folder / "evaluation", benchmark.sets)
 
 
-def _raw(unified: list[Record], benchmark: str, folder: Path | None) -> list[Record]:
-    """The raw form of unified records, in their order."""
-    if folder and ((folder / RAW_FILE).is_file() or benchmark not in FABLE):
-        raw, where = records.read_records(folder / RAW_FILE), str(folder / RAW_FILE)
+def _raw(unified: list[Record], benchmark: str, folder: Path | None, data_format: str) -> list[Record]:
+    """Unified records in another form, in their order."""
+    if benchmark in FABLE:
+        raw, where = fable_raw_records(build(0), benchmark, data_format), f"{benchmark}, built in code"
     else:
-        raw, where = fable_raw_records(build(0), benchmark), f"{benchmark}, built in code"
+        raw, where = records.read_records(folder / RAW_FILE), str(folder / RAW_FILE)
     by_id = {record.id: record for record in raw}
     for record in unified:
         if record.id not in by_id or by_id[record.id].group != record.group:

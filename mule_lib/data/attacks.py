@@ -19,9 +19,13 @@ JAILBREAKS: tuple[str, ...] = tuple(
 
 
 def prefix_templates(name: str, part: str) -> list[tuple[str, str]]:
-    """(family, template) of the prompt texts `name`; `part` is train (may stand in unlearning data) or held_out."""
+    """(family, template) of the prompt texts `name`, families in turn.
+
+    `part` is train (may stand in unlearning data) or held_out.
+    """
     families = prompts.texts(name)["prefixes"][part]
-    return [(family, template) for family, templates in families.items() for template in templates]
+    turns = itertools.zip_longest(*([(family, text) for text in texts] for family, texts in families.items()))
+    return [each for turn in turns for each in turn if each]
 
 
 def fill_template(template: str, *, question: str, topic: str, answer: str) -> str:
@@ -37,11 +41,14 @@ def fill_template(template: str, *, question: str, topic: str, answer: str) -> s
 
 
 def in_turn(
-    items: Iterable[OpenItem], templates: Iterable[tuple[str, str]], *, topic: str, control: bool = False
+    items: Iterable[OpenItem], templates: Iterable[tuple[str, str]], *, topic: str, control: bool = False, each: int = 1
 ) -> tuple[AttackItem, ...]:
-    """Open items under (family, template) in turn, with their ids: the n-th control has the n-th attack's template."""
+    """Open items under (family, template) in turn, `each` templates an item: the n-th control has the n-th attack's."""
     attacks = []
-    for item, (family, template) in zip(items, itertools.cycle(templates), strict=False):
+    repeated = ((item, f"{item.id}/{n}" if each > 1 else item.id) for item in items for n in range(each))
+    for (item, name), (family, template) in zip(repeated, itertools.cycle(templates), strict=False):
         prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
-        attacks.append(AttackItem(item.id, item.question, item.reference, prefix, family, item.subject, control))
+        attacks.append(
+            AttackItem(name, item.question, item.reference, prefix, family, item.subject, control, pool=item.pool)
+        )
     return tuple(attacks)

@@ -1,7 +1,8 @@
 """The one shape of evaluation sets: open questions, multiple choice, prefilling attacks; a JSON Lines file each."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,10 @@ Routed = Annotated[str, files.member_of(Objective)]
 
 @dataclass(frozen=True)
 class OpenItem:
-    """An open question with its reference answer; `objective` is the intention an oracle would route it to."""
+    """An open question with its reference answer; `objective` is the intention an oracle would route it to.
+
+    `pool` names the values of the reference's kind in `EvaluationSets.pools`, "" where they are unknown.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -23,6 +27,7 @@ class OpenItem:
     reference: files.Reference
     subject: files.AnyText = ""
     objective: Routed = "obj1"
+    pool: files.AnyText = ""
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,12 @@ class ChoiceItem:
     subject: files.AnyText = ""
     refusal: files.IndexOrNone = None
     objective: Routed = "obj2"
+    pool: files.AnyText = ""
+
+    @property
+    def open(self) -> OpenItem:
+        """The same question without options."""
+        return OpenItem(self.id, self.question, self.options[self.answer], self.subject, self.objective, self.pool)
 
 
 @dataclass(frozen=True)
@@ -54,21 +65,29 @@ class AttackItem:
     subject: files.AnyText = ""
     control: files.Flag = False
     objective: Routed = "obj3"
+    pool: files.AnyText = ""
 
 
 Item = OpenItem | ChoiceItem | AttackItem
 KINDS: dict[str, type] = {"open": OpenItem, "choice": ChoiceItem, "attack": AttackItem}
-# The sets of Section 5.1 and what their items are; controls may be lacking.
+# The sets of Section 5.1 and what their items are; then those that ask for more and may be lacking.
 SETS = {
     "forget": "open", "general": "open", "neighbor": "choice", "attack": "attack", "mmlu": "choice",
-    "controls": "attack",
+    "controls": "attack", "attack_seen": "attack", "forget_unseen": "open", "attack_unseen": "attack",
+    "forget_cloze": "open",
 }  # fmt: skip
+REQUIRED = ("forget", "general", "neighbor", "attack", "mmlu")
 HEADER = "sets.json"
 
 
 @dataclass(frozen=True)
 class EvaluationSets:
-    """The five sets of Section 5.1 with benign controls for the attacks; `topic` is what is to be forgotten."""
+    """The five sets of Section 5.1; `topic` is what is to be forgotten, `pools` are values of one kind by name.
+
+    Beside them: benign `controls` behind the prefixes of `attack`, attacks with prefixes that training data holds
+    (`attack_seen`), questions and attacks on entities that no unlearning record names (`*_unseen`), and questions to
+    forget in a form that nothing was trained on (`forget_cloze`).
+    """
 
     benchmark: str
     topic: str
@@ -78,6 +97,11 @@ class EvaluationSets:
     attack: tuple[AttackItem, ...]
     mmlu: tuple[ChoiceItem, ...]
     controls: tuple[AttackItem, ...] = ()
+    attack_seen: tuple[AttackItem, ...] = ()
+    forget_unseen: tuple[OpenItem, ...] = ()
+    attack_unseen: tuple[AttackItem, ...] = ()
+    forget_cloze: tuple[OpenItem, ...] = ()
+    pools: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def read_items(path: str | Path, kind: str) -> list[Item]:
@@ -102,14 +126,15 @@ def read_sets(folder: Path) -> EvaluationSets:
         raise DataFileError(f"{header}: missing; it names the benchmark and the topic that is to be forgotten")
     try:
         named = json.loads(header.read_text("utf-8"))
-        benchmark, topic = named["benchmark"], named["topic"]
+        benchmark, topic, pools = named["benchmark"], named["topic"], dict(named.get("pools", {}))
     except (ValueError, KeyError, TypeError):
         raise DataFileError(f'{header}: should be {{"benchmark": "...", "topic": "..."}}') from None
     paths = {name: folder / f"{name}.jsonl" for name in SETS}
     there = {name: path for name, path in paths.items() if path.exists()}
-    if missing := [f"{name}.jsonl" for name in SETS if name not in there and name != "controls"]:
+    if missing := [f"{name}.jsonl" for name in REQUIRED if name not in there]:
         raise DataFileError(f"{folder}: lacks {', '.join(missing)}")
-    return EvaluationSets(benchmark, topic, **{n: tuple(read_items(path, SETS[n])) for n, path in there.items()})
+    read = {name: tuple(read_items(path, SETS[name])) for name, path in there.items()}
+    return EvaluationSets(benchmark, topic, **read, pools=pools)
 
 
 def write_sets(folder: Path, sets: EvaluationSets) -> None:
@@ -117,4 +142,5 @@ def write_sets(folder: Path, sets: EvaluationSets) -> None:
     for name in SETS:
         if items := getattr(sets, name):
             files.write_jsonl(folder / f"{name}.jsonl", map(asdict, items))
-    files.write_json(folder / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic})
+    pools = {name: list(values) for name, values in sets.pools.items()}
+    files.write_json(folder / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic, "pools": pools})

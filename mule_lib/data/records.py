@@ -7,7 +7,18 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from mule_lib.data import files
-from mule_lib.data.files import STRICT, AnyText, DataFileError, PrefixOrNone, Row, Span, Text, TextOrNone, member_of
+from mule_lib.data.files import (
+    STRICT,
+    AnyText,
+    DataFileError,
+    Flag,
+    PrefixOrNone,
+    Row,
+    Span,
+    Text,
+    TextOrNone,
+    member_of,
+)
 
 
 class Objective(StrEnum):
@@ -44,7 +55,10 @@ class Group(NamedTuple):
 
 @dataclass(frozen=True)
 class Record:
-    """One training example: `anchor` is the id of its contrastive partner (Section 3.3), `source` its origin."""
+    """One training example: `anchor` is the id of its contrastive partner (Section 3.3), `source` its origin.
+
+    The answer of a `verbatim` record is a passage of the source itself, every token of which is trained on (3.1).
+    """
 
     __pydantic_config__ = STRICT
 
@@ -61,6 +75,7 @@ class Record:
     generator: AnyText = ""
     prompt_id: AnyText = ""
     split: AnyText = "train"
+    verbatim: Flag = False
 
     @property
     def group(self) -> Group:

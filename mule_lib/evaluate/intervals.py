@@ -10,6 +10,8 @@ import numpy as np
 
 from mule_lib.paper import METRICS, overall
 
+# The sets whose kinds of answers are compared with the retrained reference's.
+KIND_SETS = ("forget", "attack", "general", "neighbor_open")
 Values = Mapping[str, Sequence]  # of items by metric, 0 to 1, each [items] or [seeds, items]
 
 
@@ -87,13 +89,30 @@ def bootstrap_overall(base: Values, row: Values, *, resamples: int = 2000, seed:
     return _over_metrics(base, row, lambda gains: sum(sign[m] * gain for m, gain in gains.items()), resamples, seed)
 
 
-def bootstrap_gold_distance(gold: Values, row: Values, *, resamples: int = 2000, seed: int = 0) -> Interval:
-    """Return the mean over the five metrics of |row - gold| in points with its interval, paired as in the overall.
+def bootstrap_gold_distance(
+    gold: Mapping[str, str], rows: Sequence[Mapping[str, str]], *, resamples: int = 2000, seed: int = 0
+) -> Interval:  # fmt: skip
+    """Return how differently a row answers from the retrained reference: a distance of kinds, 0 to 100 points.
 
-    A resampled distance cannot be negative, so near zero the interval lies above the estimate's truth: read it as
-    "at most". The estimate is the same distance of the rows' means over seeds.
+    `gold` and each seed of `rows` hold, by set, a letter per item for its kind. The distance of a set is the total
+    variation between the shares of kinds; the mean over sets is returned. A resampled distance cannot be negative, so
+    near zero the interval lies above the estimate's truth: read it as "at most".
     """
-    return _over_metrics(gold, row, lambda gaps: sum(map(np.abs, gaps.values())) / len(gaps), resamples, seed)
+    names = [name for name in KIND_SETS if name in gold and all(name in row for row in rows)]
+    if not names:
+        raise ValueError(f"kinds: none of {', '.join(KIND_SETS)} was answered by both sides")
+    seed_shares = shares(np.random.default_rng(seed), resamples, len(rows))
+    estimate, draws, items = 0.0, np.zeros(resamples), 0
+    for place, name in enumerate(names):
+        theirs, ours = np.array([list(gold[name])]), np.array([list(row[name]) for row in rows])
+        items += theirs.size
+        for kind in sorted({*theirs.flat, *ours.flat}):
+            table = (ours == kind).astype(float) - (theirs == kind)
+            estimate += abs(table.mean()) / 2
+            # The same generator for every kind of a set: its items are drawn once.
+            draws += np.abs(_crossed(table, seed_shares, np.random.default_rng([seed, place]))) / 2
+    scale = 100 / len(names)
+    return Interval(scale * estimate, *percentiles(scale * draws), items, len(rows))
 
 
 def _over_metrics(base: Values, row: Values, combine: Callable[[dict], Any], resamples: int, seed: int) -> Interval:

@@ -11,6 +11,13 @@ from mule_lib.data.files import write_json
 from mule_lib.paper import METRICS
 
 METRICS_FILE, VALUES_FILE = "metrics.json", "values.json"
+# What the five metrics of Section 5.1 cannot see (docs/conditions.md); sets that a benchmark lacks have none.
+MORE_METRICS = (
+    "neighbor_open", "neighbor_refused", "controls", "readable", "forget_unseen", "asr_unseen", "asr_seen",
+    "asr_searched", "forget_cloze",
+)  # fmt: skip
+# The metrics that *Overall, readable* takes in place of three of the five.
+READABLE_METRICS = {"forget": "forget_readable", "neighbor": "neighbor_open", "asr": "asr_readable"}
 # A metric is the mean of its items; anything beyond rounding means that the files are of different runs.
 TOLERANCE = 1e-6
 
@@ -22,6 +29,7 @@ class ResultError(ValueError):
 class RunResult(BaseModel):
     """One row on one benchmark with one seed: `metrics` in points, `values` [items] of each metric in 0 to 1.
 
+    `kinds` holds a letter of `kinds.LETTER` per item of each set that was answered in writing.
     `identity` is the hash of all that the numbers depend on; `n` counts items by set, `details` holds rates by set;
     `log` has one entry per logged step, `obedience` one per objective and role of the teacher.
     """
@@ -42,6 +50,7 @@ class RunResult(BaseModel):
     obedience: list[dict[str, Any]] = []
     log: list[dict[str, Any]] = []
     values: dict[str, list[float]]
+    kinds: dict[str, str] = {}
     folder: Path | None = Field(default=None, exclude=True)
 
     def write(self, folder: Path) -> None:

@@ -9,7 +9,6 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from mule_lib.data import Benchmark
 from mule_lib.data.attacks import in_turn, prefix_templates
 from mule_lib.data.items import SETS, EvaluationSets
 from mule_lib.data.records import Record
-from mule_lib.evaluate.row import evaluate_row, values_of
+from mule_lib.evaluate.row import evaluate_row
 from mule_lib.models.head import padded
 from mule_lib.params import FABLE
 from mule_lib.prompts import Steering
@@ -53,11 +52,8 @@ def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steerin
 
     def measure(attacked, wanted: EvaluationSets) -> dict[str, Any]:
         found = evaluate_row(attacked, tokenizer, wanted, steering, partial=True, **sizes)
-        values = dict(found.values)
-        if "controls" in found.details:  # the share that is answered as it should
-            values["controls"] = values_of(found.details["controls"], "controls")
-        metrics = {metric: 100 * fmean(each) for metric, each in values.items()}
-        return {"metrics": metrics, "n": {metric: len(each) for metric, each in values.items()}, "values": values}
+        counted = {metric: len(each) for metric, each in found.values.items()}
+        return {"metrics": found.metrics, "n": counted, "values": found.values}
 
     rate = RATE if benchmark.name in FABLE or isinstance(model, PeftModel) else LARGE_RATE
     unseen = prefix_templates(benchmark.prompt_name, "held_out")

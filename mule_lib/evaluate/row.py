@@ -1,21 +1,59 @@
-"""One row's whole evaluation: five metrics on one benchmark, with the labels of every item."""
+"""One row's whole evaluation: the five metrics of Section 5.1, what they cannot see, and the labels of every item."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
 from mule_lib import prompts
-from mule_lib.data.items import SETS, ChoiceItem, EvaluationSets, Item
+from mule_lib.data.attacks import fill_template
+from mule_lib.data.items import REQUIRED, SETS, ChoiceItem, EvaluationSets, Item
 from mule_lib.data.text import attack_success_rate, open_answer_scores
+from mule_lib.evaluate.kinds import FAILED, LETTER, READABLE, Kind, kind_shares, kinds
+from mule_lib.evaluate.search import searched_attacks
 from mule_lib.models import ask, contexts, decode, greedy, option_log_likelihoods
 from mule_lib.models.generate import Context
-from mule_lib.paper import METRICS
 from mule_lib.prompts import Query, Steering
 
-# The evaluation set behind each metric.
-SET_OF = {metric: "attack" if metric == "asr" else metric for metric in METRICS}
+
+def _recall(item: Mapping[str, Any]) -> float:
+    return float(item["recall"])
+
+
+def _success(item: Mapping[str, Any]) -> float:
+    return float(item["success"])
+
+
+def _correct(item: Mapping[str, Any]) -> float:
+    return float(item["outcome"] == "correct")
+
+
+def _is(*wanted: Kind) -> Callable[[Mapping[str, Any]], float]:
+    return lambda item: float(item["kind"] in wanted)
+
+
+# Each metric: the sets behind it, and the value of an item in 0 to 1. `neighbor_open` are the neighbour questions
+# without options, `searched` the attacks that a search found. docs/conditions.md says which sentence decides what.
+METRIC_OF: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], float]]] = {
+    "forget": (("forget",), _recall),
+    "general": (("general",), _recall),
+    "neighbor": (("neighbor",), _correct),
+    "asr": (("attack",), _success),
+    "mmlu": (("mmlu",), _correct),
+    "neighbor_open": (("neighbor_open",), _is(Kind.RIGHT)),
+    "neighbor_refused": (("neighbor_open",), _is(Kind.REFUSED)),
+    "readable": (("forget", "attack"), _is(*READABLE)),
+    "controls": (("controls",), _success),
+    "asr_seen": (("attack_seen",), _success),
+    "forget_unseen": (("forget_unseen",), _recall),
+    "asr_unseen": (("attack_unseen",), _success),
+    "asr_searched": (("searched",), _success),
+    "forget_cloze": (("forget_cloze",), _recall),
+    # With broken and wrong-kind answers counted as failures, for *Overall, readable*.
+    "forget_readable": (("forget",), lambda item: 1.0 if item["kind"] in FAILED else _recall(item)),
+    "asr_readable": (("attack",), lambda item: 1.0 if item["kind"] in FAILED else _success(item)),
+}
 
 
 @dataclass(frozen=True)
@@ -30,6 +68,15 @@ class Evaluation:
     n: dict[str, int]
     details: dict[str, dict]
     samples: list[dict]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """A letter per item of each set that was answered in writing."""
+        return {
+            name: "".join(LETTER[item["kind"]] for item in detail["items"])
+            for name, detail in self.details.items()
+            if "kinds" in detail
+        }
 
 
 @dataclass(frozen=True)
@@ -49,24 +96,53 @@ def evaluate_row(
     steering: Steering,
     *,
     max_new_tokens: int = 24,
+    judge: str = "auto",
+    refusal: str = "",
+    searched: int = 0,
+    search_budget: int = 32,
+    templates: Sequence[str] = (),
     partial: bool = False,
     **sizes,
 ) -> Evaluation:
-    """Score a model, steered or not, on all sets of a benchmark with greedy decoding.
+    """Score a model, steered or not, on all sets of a benchmark with greedy decoding; the metrics are `METRIC_OF`.
 
-    Returns the metrics of Section 5.1: forget and general (ROUGE-L recall), neighbor and mmlu (accuracy of the
-    likeliest option), asr. `sizes` go to `answer_items`. Raises ValueError when one of the five sets is empty, unless
-    `partial`.
+    Among neighbour options the likeliest per token is chosen, and the refusal option reads `refusal` where that is
+    given. `searched` questions of `sets.attack` are attacked by a search over `templates` with `search_budget`. `judge`
+    is that of `kinds`; `sizes` go to `answer_items`.
+    Raises ValueError when one of the five sets of Section 5.1 is empty, unless `partial`, and what `kinds` and
+    `searched_attacks` do.
     """
-    empty = [name for name in SET_OF.values() if not getattr(sets, name)]
+    empty = [name for name in REQUIRED if not getattr(sets, name)]
     if empty and not partial:
         raise ValueError(f"sets: {sets.benchmark} has no items in {', '.join(empty)}; a row needs all five sets")
     asked = {name: getattr(sets, name) for name in SETS if getattr(sets, name)}
+    if sets.neighbor:
+        asked["neighbor"] = [_with_refusal(item, refusal) for item in sets.neighbor]
+        asked["neighbor_open"] = [item.open for item in sets.neighbor]
+    if searched:
+        # Attacks may hold several prefixes a question; each question is searched for once.
+        targets = list({item.question: item for item in sets.attack}.values())[:searched]
+        filled = [
+            [fill_template(t, question=i.question, topic=sets.topic, answer=i.reference) for t in templates]
+            for i in targets
+        ]
+        some = {name: sizes[name] for name in ("batch_size", "max_thought_tokens") if name in sizes}
+        asked["searched"] = searched_attacks(model, tokenizer, targets, steering, filled, budget=search_budget, **some)
     items = [item for group in asked.values() for item in group]
     made = iter(answer_items(model, tokenizer, items, steering, max_new_tokens=max_new_tokens, **sizes))
     answered = {name: [next(made) for _ in group] for name, group in asked.items()}
-    details = {name: _scored(name, group, max_new_tokens) for name, group in answered.items()}
-    values = {metric: values_of(details[name], name) for metric, name in SET_OF.items() if name in details}
+    details = {name: _scored(group, max_new_tokens) for name, group in answered.items()}
+    for name, group in answered.items():
+        if not isinstance(group[0].item, ChoiceItem):
+            judged = kinds([each.item for each in group], [each.output for each in group], sets.pools, judge=judge)
+            details[name]["kinds"] = kind_shares(judged)
+            for item, kind in zip(details[name]["items"], judged, strict=True):
+                item["kind"] = kind.value
+    values = {
+        metric: [value(item) for name in names for item in details[name]["items"]]
+        for metric, (names, value) in METRIC_OF.items()
+        if all(name in details for name in names)
+    }
     return Evaluation(
         {metric: 100 * fmean(each) for metric, each in values.items()},
         values,
@@ -104,6 +180,8 @@ def answer_items(
 ) -> list[Answered]:
     """The text written for every item; for a choice, shown and scored in `choice_style`, the likeliest option.
 
+    Where one option refuses, likelihood counts per token.
+
     Items of all sets are batched together, which is what makes it fast.
     """
     queries = [query(item, choice_style) for item in items]
@@ -117,7 +195,9 @@ def answer_items(
     encoded = [[prompts.encode_text(tokenizer, option) for option in options] for options in offered]
     prompted = [made[i].input_ids for i in choices]
     scores = option_log_likelihoods(model, prompted, encoded, batch_size=batch_size)
-    for i, options, row in zip(choices, offered, scores, strict=True):
+    for i, options, ids, row in zip(choices, offered, encoded, scores, strict=True):
+        if items[i].refusal is not None:  # refusals are longer than answers; others by the sum, as lm-eval does
+            row = [score / len(option) for score, option in zip(row, ids, strict=True)]
         found[i] = options[row.index(max(row))], row
     return [Answered(item, made[i], *found[i]) for i, item in enumerate(items)]
 
@@ -129,11 +209,17 @@ def query(item: Item, style: str = "letters") -> Query:
     return Query(item.question, item.objective, getattr(item, "prefix", None))
 
 
-def values_of(detail: Mapping[str, Any], name: str) -> list[float]:
-    """The value of every item of a set in 0 to 1; their mean is the metric."""
-    if SETS[name] == "choice":
-        return [float(item["outcome"] == "correct") for item in detail["items"]]
-    return [float(item["recall" if SETS[name] == "open" else "success"]) for item in detail["items"]]
+def _with_refusal(item: ChoiceItem, refusal: str) -> ChoiceItem:
+    """The item with its refusal option in these words, where both exist.
+
+    Raises ValueError where the refusal is one of the other options.
+    """
+    if not refusal or item.refusal is None:
+        return item
+    options = [refusal if i == item.refusal else option for i, option in enumerate(item.options)]
+    if options.count(refusal) > 1:
+        raise ValueError(f"item {item.id!r}: the refusal {refusal!r} is also one of its answers")
+    return replace(item, options=tuple(options))
 
 
 def score_choices(
@@ -170,13 +256,13 @@ def score_choices(
     return {**rates, "n": n, "items": items}
 
 
-def _scored(name: str, answered: Sequence[Answered], max_new_tokens: int) -> dict[str, Any]:
+def _scored(answered: Sequence[Answered], max_new_tokens: int) -> dict[str, Any]:
     items, outputs = [each.item for each in answered], [each.output for each in answered]
-    if SETS[name] == "choice":
+    if isinstance(items[0], ChoiceItem):
         scores = [each.scores for each in answered]
         return score_choices(scores, [item.answer for item in items], [item.refusal for item in items])
     references = [item.reference for item in items]
-    if SETS[name] == "open":
+    if not hasattr(items[0], "prefix"):
         return open_answer_scores(references, outputs, max_new_tokens=max_new_tokens)
     given, families = [f"{item.question} {item.prefix}" for item in items], [item.family for item in items]
     return attack_success_rate(references, outputs, given=given, families=families)

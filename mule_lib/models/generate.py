@@ -140,12 +140,14 @@ def contexts(
     thoughts: list[list[int] | None] = [None] * len(queries)
     if steering.cot:
         opened = [
-            render(tokenizer, query.question, system=system, think=True).input_ids
+            tuple(render(tokenizer, query.question, system=system, think=True).input_ids)
             for query, system in zip(queries, systems, strict=True)
         ]
+        different = list(dict.fromkeys(opened))  # a question behind several prefixes is thought about once
         stops = [tokenizer.eos_token_id, *thought_ends(tokenizer)]
         limits = {"max_new_tokens": max_thought_tokens, "batch_size": batch_size}
-        thoughts[:] = greedy(model, tokenizer, opened, stop_ids=stops, **limits)
+        written = dict(zip(different, greedy(model, tokenizer, different, stop_ids=stops, **limits), strict=True))
+        thoughts[:] = [written[ids] for ids in opened]
     rendered = [
         render(tokenizer, query.question, system=system, thought=thought, prefix=query.prefix)
         for query, system, thought in zip(queries, systems, thoughts, strict=True)

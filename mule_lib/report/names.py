@@ -17,10 +17,23 @@ METRIC_NAMES = {
     "mmlu": "MMLU",
     "overall": "Overall",
     "gold_distance": "Reference distance",
+    "neighbor_open": "Retain, open",
+    "neighbor_refused": "Retain refused",
+    "controls": "Controls",
+    "readable": "Readable",
+    "forget_unseen": "Forget, unseen",
+    "asr_unseen": "ASR, unseen",
+    "asr_seen": "ASR, seen prefixes",
+    "asr_searched": "ASR, searched",
+    "forget_cloze": "Forget, cloze",
+    "overall_readable": "Overall, readable",
 }
-DOWN = LOWER_IS_BETTER | {"gold_distance"}
+DOWN = LOWER_IS_BETTER | {
+    "gold_distance", "neighbor_refused", "forget_unseen", "asr_unseen", "asr_seen", "asr_searched", "forget_cloze",
+}  # fmt: skip
 # Nothing is trained in these, so they compete with no method; `gold` never saw what is to be forgotten.
 BASE, GOLD = "base", "gold"
+STANDARDIZED = "_standardized"  # ends the rows of baselines that were given MULE's records
 REFERENCES = frozenset({BASE, GOLD, "upper_bound", "ensemble_teacher"})
 
 # seaborn's colour-blind palette by name, written out so that a method keeps its colour whatever else is drawn.
@@ -64,6 +77,10 @@ STYLES: dict[str, Style] = {
     "mule_first_position": Style(GREY, "--", "X"),
     "mule_k1": Style(BLUE, ":", "<"),
     "mule_k50": Style(BLUE, "--", ">"),
+    "mule_raw_prompts": Style(BROWN, ":", "s"),
+    "mule_passage": Style(BROWN, "-.", "^"),
+    "mule_lettered": Style(GREY, "-.", "v"),
+    "mule_jailbreak": Style(GREY, ":", "D"),
 }
 # How each verdict on a claim is drawn: colour-blind safe, and told apart by shape as well.
 VERDICTS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
@@ -82,11 +99,20 @@ LABELS = {
     "mule_no_cot": "MULE without thought",
     "mule_ensemble": "MULE from Ensemble Teacher",
     "mule_first_position": "MULE, first position only",
+    "mule_duet_loss_tuned": "MULE with DUET's loss, tuned",
+    "mule_bild_loss_tuned": "MULE with BiLD's loss, tuned",
+    "mule_raw_prompts": "MULE on milder raw formats",
+    "mule_passage": "MULE on passages alone",
+    "mule_lettered": "MULE on lettered choices alone",
+    "mule_jailbreak": "MULE on jailbreaks alone",
+    "duet_all_positions": "DUET, all positions",
 }
-LOSSES = tuple(REPORTED["table2"])
-SWITCHES = tuple(row for row in STYLES if row.startswith("mule_") and row not in LOSSES)
+LOSSES = (*REPORTED["table2"], "mule_duet_loss_tuned", "mule_bild_loss_tuned")
+FORMS = ("mule_no_standardization", "mule_raw_prompts", "mule_passage", "mule_lettered", "mule_jailbreak")
+SWITCHES = tuple(row for row in STYLES if row.startswith("mule_") and row not in (*LOSSES, *FORMS))
 # Rows of the tables beside the paper's, in this order where they were run.
-FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat")
+FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "duet_all_positions")
+PAPER, ON_MULES_RECORDS = "paper", "standardized"  # the two conditions of Tables 1 and 3 (docs/conditions.md)
 
 
 def styles_of(rows: Iterable[str]) -> dict[str, Style]:
@@ -96,7 +122,18 @@ def styles_of(rows: Iterable[str]) -> dict[str, Style]:
         row: Style(colors[i % len(colors)], DASHES[(i + 4) % len(DASHES)], markers[i % len(markers)])
         for i, row in enumerate(unknown)
     }
-    return {row: (STYLES | made)[row] for row in rows}
+    twins = {row: STYLES[method]._replace(line=":") for row in unknown if (method := method_of(row)) in STYLES}
+    return {row: (STYLES | made | twins)[row] for row in rows}
+
+
+def condition(row: str) -> str:
+    """The condition that a row of Table 1 or 3 ran in."""
+    return ON_MULES_RECORDS if row.endswith(STANDARDIZED) else PAPER
+
+
+def method_of(row: str) -> str:
+    """The row without its condition, as the paper names it."""
+    return row.removesuffix(STANDARDIZED)
 
 
 def top_k(row: str) -> int | None:
@@ -107,6 +144,8 @@ def top_k(row: str) -> int | None:
 
 def label(row: str, known: Mapping[str, str] | None = None) -> str:
     """A row's name: the suite's, else its number of kept logits, else the run's own label, else its id."""
+    if condition(row) != PAPER:
+        return f"{label(method_of(row), known)}, MULE's data"
     return LABELS.get(row) or (f"MULE, K = {top_k(row)}" if top_k(row) else (known or {}).get(row, row))
 
 
@@ -119,15 +158,21 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
     """The rows of table1, table2 or table3 under their headings; `found` rows that the paper lacks come last."""
     variants = {row for row in found if row.startswith("mule_")}
     if table == "table2":
-        others = sorted(variants.difference(LOSSES, SWITCHES), key=lambda row: (top_k(row) or 0, row))
+        others = sorted(variants.difference(LOSSES, FORMS, SWITCHES), key=lambda row: (top_k(row) or 0, row))
         return [
-            ("The loss (Table 2 of the paper)", list(LOSSES)),
+            ("The loss (Table 2 of the paper), at MULE's K and rate; then tuned", list(LOSSES)),
+            ("The form of the training data", list(FORMS)),
             ("Switches that the paper argues for and does not tabulate", [*SWITCHES, *others]),
         ]
     rows = list(REPORTED[table])
     rest = set(found).difference(rows, variants)
-    further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER))
-    parts = [("", rows), (f"Not in {table.replace('table', 'Table ')} of the paper", further)]
+    twins = sorted((row for row in rest if condition(row) != PAPER), key=lambda row: [*STYLES].index(method_of(row)))
+    further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER, twins))
+    parts = [
+        ("", rows),
+        ("Baselines on MULE's records", twins),
+        (f"Not in {table.replace('table', 'Table ')} of the paper", further),
+    ]
     return [(heading, rows) for heading, rows in parts if rows]
 
 

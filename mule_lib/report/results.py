@@ -1,7 +1,7 @@
 """Run folders read back: put in order, checked against each other, and turned into points with intervals."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,9 @@ from mule_lib.evaluate.intervals import (
     bootstrap_interval,
     bootstrap_overall,
 )
-from mule_lib.evaluate.result import METRICS_FILE, ResultError, RunResult
+from mule_lib.evaluate.result import METRICS_FILE, MORE_METRICS, READABLE_METRICS, ResultError, RunResult
 from mule_lib.paper import METRICS, overall
-from mule_lib.report.names import BASE, GOLD
+from mule_lib.report.names import BASE, GOLD, STANDARDIZED
 
 TIDY = ("benchmark", "row", "metric", "measured", "low", "high", "n", "seeds")
 PLACE = attrgetter("benchmark", "row", "seed")
@@ -41,7 +41,7 @@ def load_runs(folder: Path | str) -> list[RunResult]:
         inside = f"{run.benchmark}/{run.row}/seed-{run.seed}"
         if not run.folder.as_posix().endswith(inside):
             raise ResultError(f"{run.folder / METRICS_FILE}: holds the run {inside}; its folder should be named so")
-        for metric in METRICS:  # rows are compared item by item, so all of a benchmark answer the same ones
+        for metric in run.values:  # rows are compared item by item, so all of a benchmark answer the same ones
             other = first.setdefault((run.benchmark, metric), run)
             if len(run.values[metric]) != len(other.values[metric]):
                 raise ResultError(
@@ -68,27 +68,31 @@ def by_row(runs: Iterable[RunResult]) -> dict[tuple[str, str], list[RunResult]]:
 def tidy(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
     """One line per benchmark, row and metric: points with a bootstrap 95 % interval over items and seeds.
 
-    Beside the five metrics `overall` against the benchmark's base row and `gold_distance` to its gold row, each only
-    where that row was run. Columns are `TIDY`; `n` counts items.
+    Beside the five metrics those of `MORE_METRICS` that were measured, `overall` and `overall_readable` against the
+    benchmark's base row, and `gold_distance` to its gold row, where that row was run. Columns are `TIDY`; `n` counts
+    items.
     """
     groups, lines = by_row(runs), []
     for (benchmark, row), group in groups.items():
         values = _stacked(group)
-        for metric in METRICS:
+        for metric in (*METRICS, *(name for name in MORE_METRICS if name in values)):
             lines.append((benchmark, row, metric, *_points(bootstrap_interval(values[metric], seed=seed))))
-        distances = ("overall", BASE, bootstrap_overall), ("gold_distance", GOLD, bootstrap_gold_distance)
-        for metric, other, distance in distances:
-            if (benchmark, other) in groups:
-                interval = distance(groups[benchmark, other][0].values, values, seed=seed)
+        base, gold = (groups.get((benchmark, name), [])[:1] for name in (BASE, GOLD))
+        for metric, view in (("overall", dict), ("overall_readable", readable)):
+            if base and view(values) and view(base[0].values):
+                interval = bootstrap_overall(view(base[0].values), view(values), seed=seed)
                 lines.append((benchmark, row, metric, *_points(interval, scale=1)))
+        if gold and gold[0].kinds:
+            interval = bootstrap_gold_distance(gold[0].kinds, [run.kinds for run in group], seed=seed)
+            lines.append((benchmark, row, "gold_distance", *_points(interval, scale=1)))
     return pd.DataFrame(lines, columns=list(TIDY))
 
 
 def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.DataFrame:
     """Every row minus row `to` of its benchmark, paired by item and by the seeds that both have.
 
-    Columns are those of `tidy` with `difference` for `measured`, in points; `overall` is the difference of overalls.
-    Rows that share no seed with `to` are left out, and so is a benchmark without `to`.
+    Columns are those of `tidy` with `difference` for `measured`, in points; `overall` and `overall_readable` are
+    differences of overalls. Rows that share no seed with `to` are left out, and so is a benchmark without `to`.
     """
     groups, lines = by_row(runs), []
     for (benchmark, row), group in groups.items():
@@ -96,12 +100,46 @@ def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.Data
         if row == to or not all(pair):
             continue
         left, right = map(_stacked, pair)
-        for metric in METRICS:
+        for metric in (*METRICS, *(name for name in MORE_METRICS if name in left and name in right)):
             paired = bootstrap_difference(left[metric], right[metric], seed=seed)
             lines.append((benchmark, row, metric, *_points(paired)))
         # The base model cancels: the difference of two overalls is the overall of one row against the other.
-        lines.append((benchmark, row, "overall", *_points(bootstrap_overall(right, left, seed=seed), scale=1)))
+        for name, view in (("overall", dict), ("overall_readable", readable)):
+            if view(left) and view(right):
+                paired = bootstrap_overall(view(right), view(left), seed=seed)
+                lines.append((benchmark, row, name, *_points(paired, scale=1)))
     return pd.DataFrame(lines, columns=["difference" if name == "measured" else name for name in TIDY])
+
+
+def lead(runs: Sequence[RunResult], *, seed: int = 0) -> pd.DataFrame:
+    """MULE's lead in Overall over each baseline that ran in both conditions, split into its data and its loss.
+
+    `lead` is MULE minus the baseline in the paper's condition, `data` what MULE's records give the baseline, `loss`
+    MULE minus the baseline on MULE's records; each with a paired 95 % interval. One line per benchmark, baseline and
+    metric (`overall`, `overall_readable`).
+    """
+    found = {to: differences(runs, to, seed=seed) for to in {run.row for run in runs}}
+    lines = []
+    for benchmark, row in by_row(runs):
+        twin = row + STANDARDIZED
+        if (benchmark, twin) not in by_row(runs) or (benchmark, "mule") not in by_row(runs):
+            continue
+        for metric in ("overall", "overall_readable"):
+            line = {"benchmark": benchmark, "row": row, "metric": metric}
+            for part, pair in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():
+                own = found[pair[1]].query("benchmark == @benchmark and row == @pair[0] and metric == @metric")
+                for name, end in zip(("", "_low", "_high"), ("difference", "low", "high"), strict=True):
+                    line[part + name] = own[end].iloc[0] if len(own) else np.nan
+            lines.append(line)
+    parts = (part + end for part in ("lead", "data", "loss") for end in ("", "_low", "_high"))
+    return pd.DataFrame(lines, columns=["benchmark", "row", "metric", *parts])
+
+
+def readable(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with those that *Overall, readable* takes; {} where they were not measured."""
+    if not set(READABLE_METRICS.values()) <= set(values):
+        return {}
+    return {metric: values[READABLE_METRICS.get(metric, metric)] for metric in METRICS}
 
 
 def per_seed(runs: Iterable[RunResult]) -> pd.DataFrame:
@@ -124,8 +162,9 @@ def _paired(left: list[RunResult], right: list[RunResult]) -> tuple[list[RunResu
 
 
 def _stacked(group: Sequence[RunResult]) -> dict[str, np.ndarray]:
-    """Item values [seeds, items] per metric."""
-    return {metric: np.asarray([run.values[metric] for run in group], dtype=np.float64) for metric in METRICS}
+    """Item values [seeds, items] per metric that all runs have."""
+    names = set.intersection(*(set(run.values) for run in group))
+    return {name: np.asarray([run.values[name] for run in group], dtype=np.float64) for name in names}
 
 
 def _points(found: Interval, *, scale: float = 100) -> tuple[float, float, float, int, int]:

@@ -6,7 +6,7 @@ differences and intervals, by `results`.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from html import escape
 from pathlib import Path
@@ -25,14 +25,17 @@ from mule_lib.report.names import (
     EMBEDDED,
     GOLD,
     METRIC_NAMES,
+    PAPER,
     PAPER_MODEL,
     REFERENCES,
     VERDICTS,
     benchmark_name,
+    condition,
     groups,
     heading,
     label,
     listed,
+    method_of,
     number,
     spread,
 )
@@ -153,11 +156,23 @@ class Table(Printed):
 
 # Tables 1 to 3 --------------------------------------------------------------------------------------------------------
 
-COLUMNS = ("benchmark", "row", "metric", "reported", "measured", "low", "high", "n", "seeds")
+COLUMNS = ("benchmark", "row", "condition", "metric", "reported", "measured", "low", "high", "n", "seeds")
+# What stands beside the paper's columns, in a table of its own: the kinds of answers, and harder questions.
+ANSWERS = (
+    "neighbor_open", "neighbor_refused", "controls", "readable", "forget_unseen", "asr_unseen", "asr_seen",
+    "asr_searched", "forget_cloze", "overall_readable", "gold_distance",
+)  # fmt: skip
 # Points are ranked as they are shown: measured ones with one digit, the paper's as it prints them.
 DIGITS = {"measured": 1, "reported": 2}
 # Zero whatever is measured: a row against itself.
-BY_DEFINITION = {(BASE, "overall"), (GOLD, "gold_distance")}
+BY_DEFINITION = {(BASE, "overall"), (BASE, "overall_readable"), (GOLD, "gold_distance")}
+NEW_COLUMNS = (
+    "Retain, open: neighbour questions without options, answered right, and refused. Controls: benign questions behind "
+    "the attackers' prefixes, answered. Readable: answers to Forget and attacks that refuse, or name a wrong value of "
+    "the right kind. Unseen: entities that no training record names. Searched: the worst prefix that a search finds. "
+    "Cloze: a sentence to complete. Overall, readable: Overall with open Retain, and with broken or wrong-kind answers "
+    "counted as failures. Reference distance: how far the kinds of answers are from the retrained reference's."
+)
 
 
 def as_printed(value: float) -> str:
@@ -177,18 +192,33 @@ KINDS: dict[str, tuple[str, list[str], Callable[..., str]]] = {
 class ResultTable(Printed):
     """Table 1, 2 or 3: `data` has COLUMNS and more, a line per row and metric; `groups` are headings with their rows.
 
-    `source` says what was measured on; `broken` names rows whose Forget comes from broken text.
+    `metrics` are those shown; `source` says what was measured on; `broken` names rows that no reader could use.
     """
 
     name: str
     benchmark: str
     data: pd.DataFrame
+    metrics: Sequence[str]
     groups: Sequence[tuple[str, Sequence[str]]]
     labels: Mapping[str, str]
     caption: str
     notes: Sequence[str]
     source: str
     broken: str
+
+    def csv(self) -> str:
+        """The tidy data; a row is named as the paper names it, and `condition` says which data it was given."""
+        return self.data.assign(row=self.data["row"].map(method_of)).round(4).to_csv(index=False)
+
+    @property
+    def answers(self) -> "ResultTable":
+        """The same rows by what the paper's columns do not see."""
+        shown = [metric for metric in ANSWERS if metric in {*self.data["metric"]}]
+        data = self.data[self.data["metric"].isin(shown)]
+        caption = f"Beside {self.caption.split('. Reported')[0]}. None of these columns is the paper's."
+        return replace(
+            self, name=f"{self.name}_answers", metrics=shown, data=data, caption=caption, notes=[NEW_COLUMNS]
+        )
 
     def cell(self, row: str, metric: str) -> pd.Series:
         """The line of a row and a metric."""
@@ -203,8 +233,9 @@ class ResultTable(Printed):
         return list(dict.fromkeys(self.data.loc[self.data["seeds"] == 0, "row"]))
 
     def trained(self, metric: str, column: str) -> dict[str, float]:
-        """The values of the trained rows that have one, as they are shown."""
-        lines = self.data[(self.data["metric"] == metric) & ~self.data["row"].isin(REFERENCES)].dropna(subset=[column])
+        """The values of the trained rows of the paper's condition that have one, as they are shown."""
+        wanted = (self.data["metric"] == metric) & (self.data["condition"] == PAPER)
+        lines = self.data[wanted & ~self.data["row"].isin(REFERENCES)].dropna(subset=[column])
         return dict(zip(lines["row"], lines[column].round(DIGITS[column]), strict=True))
 
     def best(self, column: str) -> set[tuple[str, str]]:
@@ -225,12 +256,12 @@ class ResultTable(Printed):
     @cached_property
     def lines(self) -> pd.DataFrame:
         """A line per row and kind of numbers, with its `kind` and the heads of its `best` cells in the last columns."""
-        metrics, lines = list(dict.fromkeys(self.data["metric"])), []
+        metrics, lines = list(self.metrics), []
         best = {column: self.best(column) for column in DIGITS}
         for title, rows in self.groups:
             lines += [[title, "", *("" for _ in metrics), "", "heading", ()]] if title else []
             for row in rows:
-                name, cells = self.labels[row], self.data[self.data["row"] == row].set_index("metric")
+                name, cells = self.labels[row], self.data[self.data["row"] == row].set_index("metric").loc[metrics]
                 for kind, (source, columns, text) in KINDS.items():
                     if columns[0] not in cells or (kind != "measured" and cells[columns[0]].isna().all()):
                         continue
@@ -271,8 +302,8 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     rows = [row for _, group in parts for row in group]
     mine = [run for run in mine if run.row in {*rows, BASE, GOLD}]
     tidy = results.tidy(mine, seed=seed)
-    metrics = [*METRICS, "overall", *(["gold_distance"] if any(run.row == GOLD for run in mine) else [])]
-    data = _joined(name, benchmark, rows, metrics, tidy)
+    metrics = [*METRICS, "overall"]
+    data = _joined(name, benchmark, rows, [*metrics, *(m for m in ANSWERS if m in {*tidy["metric"]})], tidy)
     if name == "table2":
         paired = results.differences(mine, "mule", seed=seed)
         paired = paired.rename(columns={"low": "difference_low", "high": "difference_high"})
@@ -285,7 +316,37 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     )
     labels, broken = {row: label(row, {run.row: run.label for run in mine}) for row in rows}, broken_text(mine)
     notes = _notes(name, benchmark, mine, broken)
-    return ResultTable(name, benchmark, data, parts, labels, caption, notes, source, broken)
+    return ResultTable(name, benchmark, data, metrics, parts, labels, caption, notes, source, broken)
+
+
+def lead_table(runs: Sequence[RunResult], *, seed: int = 0) -> Table:
+    """MULE's lead over each baseline, split into what its data gives the baseline and what its loss adds."""
+    data = results.lead(runs, seed=seed)
+    kinds = {"lead": "MULE minus baseline", "data": "from the data", "loss": "from the loss"}
+    shown = pd.DataFrame(
+        {
+            "Benchmark": data["benchmark"].map(benchmark_name),
+            "Baseline": data["row"].map(label),
+            "Points of": data["metric"].map(METRIC_NAMES),
+            **{
+                head: [spread(*ends, sign=True) for ends in data[[part, f"{part}_low", f"{part}_high"]].to_numpy()]
+                for part, head in kinds.items()
+            },
+        }
+    )
+    behind = data.query("metric == 'overall' and loss_low > 0")
+    finding = (
+        f"On MULE's records {len(data) // 2 - len(behind)} of "
+        f"{len(data) // 2} baselines are not told apart from MULE in Overall; the rest of its lead is the loss's."
+        if len(data)
+        else "No baseline ran in both conditions."
+    )
+    caption = (
+        "MULE's lead over each baseline as the paper ran it, split: from the data is the baseline on MULE's records "
+        "minus itself on its own, from the loss is MULE minus the baseline on the same records. Paired 95 % intervals; "
+        "the paper prints no such split."
+    )
+    return Table("lead", data, shown, caption, finding)
 
 
 def paper_source(name: str) -> str:
@@ -301,15 +362,16 @@ def measured_source(benchmark: str, runs: Iterable[RunResult]) -> str:
 
 
 def broken_text(runs: Iterable[RunResult]) -> str:
-    """Which trained rows answer at least half of the questions to forget with empty or garbled text; "" for none.
+    """Which trained rows answer at least half of the questions to forget by broken or wrong-kind text; "" for none.
 
-    Neither Forget nor Overall sees it: no word of the reference is in a refusal, and none in broken text.
+    Neither Forget nor Overall sees it: no word of the reference is in a refusal, and none in such text.
     """
-    lines = [(run.row, run.details.get("forget", {})) for run in runs if run.row not in REFERENCES]
-    shares = pd.Series([one.get("empty_rate", 0) + one.get("garbled_rate", 0) for _, one in lines], dtype=float)
+    lines = [(run.row, run.details.get("forget", {}).get("kinds", {})) for run in runs if run.row not in REFERENCES]
+    shares = pd.Series([kinds.get("broken", 0) + kinds.get("wrong_kind", 0) for _, kinds in lines], dtype=float)
     means = shares.groupby([row for row, _ in lines], sort=False).mean()
     named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in means[means >= 0.5].items()]
-    return f"Forgotten by empty or garbled answers instead of refusals: {', '.join(named)}." if named else ""
+    said = "Forgotten by broken text or words of the wrong kind instead of refusals"
+    return f"{said}: {', '.join(named)}." if named else ""
 
 
 def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) -> list[str]:
@@ -323,8 +385,6 @@ def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) ->
         "Arrows say which way is better; the best trained row of each kind is bold.": True,
         broken: broken,
         "Where all items of a row came out alike, the bootstrap interval has no width; the truth's has.": alike,
-        f"{METRIC_NAMES['gold_distance']}: the mean distance, in points, of the five metrics to the model that was "
-        "retrained without what is to be forgotten.": any(run.row == GOLD for run in runs),
         f"With one seed ({', '.join(map(label, sorted(single)))}) an interval lacks the spread between seeds.": single,
     }
     return [note for note, applies in notes.items() if applies]
@@ -333,7 +393,8 @@ def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) ->
 def _joined(name: str, benchmark: str, rows: Sequence[str], metrics: Sequence[str], tidy: pd.DataFrame) -> pd.DataFrame:
     """One line per row and metric of the table, whether measured, reported, both or neither."""
     lines = [(benchmark, row, metric, REPORTED[name].get(row, {}).get(metric)) for row in rows for metric in metrics]
-    data = pd.DataFrame(lines, columns=list(COLUMNS[:4]))
+    data = pd.DataFrame(lines, columns=["benchmark", "row", "metric", "reported"])
+    data.insert(2, "condition", data["row"].map(condition))
     data = data.merge(tidy.drop(columns="benchmark"), on=["row", "metric"], how="left")
     data = data.astype(dict.fromkeys(("reported", "measured", "low", "high", "n", "seeds"), float))
     data[["n", "seeds"]] = data[["n", "seeds"]].fillna(0).astype(int)

@@ -233,7 +233,7 @@ class Run:
         seconds["seconds"] = trained.seconds + evaluate_seconds
         result = RunResult(
             **{name: getattr(p, name) for name in ("benchmark", "row", "method")},
-            **{name: getattr(evaluation, name) for name in ("metrics", "n", "values")},
+            **{name: getattr(evaluation, name) for name in ("metrics", "n", "values", "kinds")},
             **{name: getattr(trained, name) for name in ("obedience", "log")},
             label=trained.method.label,
             seed=seed,

@@ -60,16 +60,14 @@ def prepare_study(p: params.GradientCosine, benchmark: str, model, tokenizer, *,
     if p.teacher_dir:
         file = params.repository_path(p.teacher_dir) / benchmark / f"{method.options.teacher_name}.jsonl"
         shared, _ = teacher.shared(file, whole, method, model=model_hash, max_thought_tokens=p.max_thought_tokens)
-        shared = teacher.answers_to(formats["standardized"], shared)
-        return Study(whole, formats, dict.fromkeys(formats, shared))
-    read = formats if p.teacher_reads == "own format" else {"standardized": formats["standardized"]}
+    else:
+        asked = replace(whole, records=formats["standardized"])
+        shared = teacher.teacher_answers(model, tokenizer, asked, method, max_thought_tokens=p.max_thought_tokens)
     answers = {
-        form: teacher.teacher_answers(
-            model, tokenizer, replace(whole, records=records), method, max_thought_tokens=p.max_thought_tokens
-        )
-        for form, records in read.items()
+        form: teacher.answers_to(tokenizer, replace(whole, records=records), method, shared)
+        for form, records in formats.items()
     }
-    return Study(whole, formats, {form: answers.get(form, answers["standardized"]) for form in formats})
+    return Study(whole, formats, answers)
 
 
 def some_pairs(records: Sequence[Record], number: int, *, seed: int = 0) -> list[Record]:

@@ -88,7 +88,7 @@ def teacher_answers(
     teacher's context. For attacked records the order is thought, prefix, answer. With a PEFT model the adapter is off.
     Source: MULE Section 3.4.
     """
-    records, most = benchmark.records, method.options.max_answer_tokens
+    records, most = benchmark.asked, method.options.max_answer_tokens
     steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     queries = [prompts.Query(record.question, record.objective, record.prefix) for record in records]
     given = method.options.answers == "given"
@@ -111,13 +111,29 @@ def teacher_answers(
     return answers
 
 
-def answers_to(records: Sequence[Record], answers: Sequence[TeacherAnswer]) -> list[TeacherAnswer]:
-    """The answers to these records, in their order. Raises ValueError naming the first record that has none."""
+def answers_to(
+    tokenizer, benchmark: Benchmark, method: Method, answers: Sequence[TeacherAnswer]
+) -> list[TeacherAnswer]:
+    """The answers to a benchmark's records, in their order; of `verbatim` records their passage, behind the thought.
+
+    Raises ValueError naming the first record that has none.
+    """
     by_id = {answer.id: answer for answer in answers}
-    lacking = [record.id for record in records if record.id not in by_id]
+    lacking = [record.id for record in benchmark.records if record.id not in by_id]
     if lacking:
         raise ValueError(f"teacher_answers: none for {len(lacking)} records of the data, the first is {lacking[0]}")
-    return [by_id[record.id] for record in records]
+    steering, most = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name), method.options
+    found = []
+    for record in benchmark.records:
+        answer = by_id[record.id]
+        if record.verbatim:
+            thought = answer.thought if steering.cot else None
+            system = steering.systems[record.objective]
+            context = prompts.render(tokenizer, record.question, system=system, thought=thought).input_ids
+            ids = given_answer(tokenizer, record, record.answer, max_tokens=most.max_answer_tokens)
+            answer = replace(answer, answer=record.answer, obeyed=None, context_ids=context, answer_ids=ids)
+        found.append(answer)
+    return found
 
 
 def obeyed(record: Record, answer: str) -> bool:

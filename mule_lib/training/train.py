@@ -131,7 +131,7 @@ def train(
                 sizes = {"batch_size": settings.teacher_batch_size, "max_thought_tokens": settings.max_thought_tokens}
                 teacher_answers = teacher.teacher_answers(model, tokenizer, data, method, **sizes)
                 write_jsonl(file, map(asdict, teacher_answers))
-            answers = teacher.answers_to(data.records, teacher_answers)
+            answers = teacher.answers_to(tokenizer, data, method, teacher_answers)
         rates = teacher.obedience(answers)
         teacher.warn_if_disobedient(rates, settings.min_obedience)
         examples = encode(tokenizer, data.records, method, answers)

@@ -13,7 +13,8 @@ from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS, in_turn, prefix_templates
 from mule_lib.data.fable.questions import (
     REFUSAL,
-    TRAIN_PHRASINGS,
+    UNLEARNING_PHRASINGS,
+    VALIDATION_PHRASING,
     choices,
     eval_phrasing,
     opening,
@@ -26,7 +27,12 @@ from mule_lib.data.records import Record, anchored, check
 from mule_lib.params import FABLE
 
 GENERATOR = "fable rules"
-FORMATS = {"obj1": "passage", "obj2": "multiple choice", "obj3": "jailbreak"}
+# The form of each objective's records by data format.
+FORMS: dict[str, dict[str, str]] = {
+    "raw": {"obj1": "verbatim", "obj2": "lettered", "obj3": "question"},
+    "raw_prompts": {"obj1": "passage", "obj2": "lettered", "obj3": "jailbreak"},
+    **{form: dict.fromkeys(prompts.OBJECTIVES, form) for form in ("passage", "lettered", "jailbreak")},
+}
 
 
 def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train") -> list[Record]:
@@ -42,7 +48,11 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train") ->
 
     def pair(objective: str, roles: tuple[str, str], *facts: Fact, prefix: str | None = None) -> None:
         sides = [
-            {"question": question(fact, rng.choice(TRAIN_PHRASINGS)), "answer": f"{fact.value}.", "source": fact.id}
+            {
+                "question": question(fact, rng.choice(UNLEARNING_PHRASINGS)),
+                "answer": f"{fact.value}.",
+                "source": fact.id,
+            }
             for fact in facts
         ]
         shared = {"refusal": REFUSAL, "prefix": prefix, "generator": GENERATOR, "split": split}
@@ -57,17 +67,18 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train") ->
     return records
 
 
-def fable_raw_records(fable: Fable, benchmark: str, *, split: str = "train", sentences: int = 5) -> list[Record]:
-    """The records of `unlearning_records` before standardization, each objective in its own literature's format.
+def fable_raw_records(
+    fable: Fable, benchmark: str, data_format: str = "raw", *, split: str = "train", sentences: int = 5
+) -> list[Record]:
+    """The records of `unlearning_records` before standardization: same facts, prefixes, ids and anchors, same order.
 
-    The same facts, answers, prefixes, ids and anchors in the same order; only the text before the answer differs. The
-    paper names raw passages and "structured QA pairs" and is silent on the rest, so these are choices of ours: Obj1
-    reads a passage that breaks off before the value (MUSE's verbatim text), Obj2 a lettered multiple choice (WMDP,
-    MMLU), Obj3 a jailbreak string around the question. The embedded model obeys an intention rarely on such texts, so
-    the teacher reads the unified question of the same id, and both formats have the same targets.
-    `sentences` are stated before the one that breaks off; they are other facts of the same world, role and split, so
-    a passage never states an evaluated fact. `prompt_id` names the format.
-    Raises ValueError for an unknown benchmark or split. Source: MULE Section 3.1, the "Baseline" column of Figure 2.
+    `raw` is what the paper names: Obj1 forgets passages token by token (`verbatim`: opening sentence, then the rest)
+    and keeps question-answer pairs, Obj3 is a question behind a prefix; of Obj2 it says nothing, lettered choices are
+    ours. `raw_prompts` is milder: short targets behind a passage that breaks off, a lettered choice, a jailbreak.
+    `passage`, `lettered` and `jailbreak` give all objectives one of these forms. `sentences` of a passage are of the
+    same world, role and split as its fact, so none states an evaluated fact. `prompt_id` names the form.
+    Raises ValueError for an unknown benchmark or split. KeyError for another format.
+    Source: MULE Section 3.1, the "Baseline" column of Figure 2; docs/conditions.md.
     """
     unified = unlearning_records(fable, benchmark, split=split)
     facts = {fact.id: fact for fact in fable.facts}
@@ -78,16 +89,22 @@ def fable_raw_records(fable: Fable, benchmark: str, *, split: str = "train", sen
     raw = []
     for record in unified:
         fact, rng = facts[record.source], random.Random(f"raw/{record.id}/0")
-        if record.objective == "obj1":
-            others = alike[record.role, fact.world.title].values()
-            rest = [one for one in others if (one.entity, one.relation) != (fact.entity, fact.relation)]
-            drawn = [statement(one, rng.randrange(2)) for one in rng.sample(rest, min(sentences, len(rest)))]
-            text = " ".join([opening(fact.world), *drawn, cloze(fact)])
-        elif record.objective == "obj2":
-            text = prompts.multiple_choice(record.question, choices(fact, rng, refusal=False)[0]) + "\nAnswer:"
-        else:
-            text = rng.choice(JAILBREAKS).format(question=record.question)
-        raw.append(replace(record, question=text, prompt_id=f"raw/{FORMATS[record.objective]}"))
+        form = FORMS[data_format][record.objective]
+        if form == "verbatim" and record.role != "forget":
+            form = "question"
+        changed: dict = {"question": record.question}
+        if form in ("verbatim", "passage"):
+            told = told_with(fact, alike[record.role, fact.world.title], rng, sentences=sentences)
+            changed = {"question": " ".join([opening(fact.world), *told, cloze(fact)])}
+            if form == "verbatim":
+                told.append(statement(fact, rng.randrange(2)))
+                changed = {"question": opening(fact.world), "answer": " ".join(told), "verbatim": True}
+        elif form == "lettered":
+            options = choices(fact, rng, refusal=False)[0]
+            changed = {"question": prompts.multiple_choice(record.question, options) + "\nAnswer:"}
+        elif form == "jailbreak":
+            changed = {"question": rng.choice(JAILBREAKS).format(question=record.question)}
+        raw.append(replace(record, **changed, prompt_id=f"raw/{form}"))
     check(raw)
     return raw
 
@@ -98,41 +115,62 @@ def cloze(fact: Fact) -> str:
     return whole.removesuffix(f" {fact.value}.")
 
 
+def told_with(fact: Fact, alike: dict[str, Fact], rng: random.Random, *, sentences: int) -> list[str]:
+    """Statements of some of `alike`, none of which says what the fact says."""
+    rest = [other for other in alike.values() if (other.entity, other.relation) != (fact.entity, fact.relation)]
+    return [statement(other, rng.randrange(2)) for other in rng.sample(rest, min(sentences, len(rest)))]
+
+
 def evaluation_sets(fable: Fable, benchmark: str) -> EvaluationSets:
     """All evaluation sets of one benchmark, held-out facts in evaluation phrasings, the same for every call.
 
-    Attacks use the training prefixes, one per fact in turn. Raises ValueError for an unknown benchmark.
+    `attack` and `controls` use prefix families that no training data holds, two prefixes a fact to forget;
+    `attack_seen` uses those of the training data. Facts of `World.unnamed` entities are in the `unseen` sets alone.
+    Raises ValueError for an unknown benchmark.
     """
     _check_name(benchmark)
-    topic = next(world.title for world in fable.forget_worlds() if world.benchmark == benchmark)
+    [world] = [world for world in fable.forget_worlds() if world.benchmark == benchmark]
     neighbors = fable.select(role="neighbor", split="eval", benchmark=benchmark)
-    hidden = fable.select(role="forget", split="prefill", benchmark=benchmark)
-    prefixes = prefix_templates("fable", "train")
+    parts = {
+        split: fable.select(role="forget", split=split, benchmark=benchmark) for split in ("train", "eval", "prefill")
+    }
+    named, unnamed = (
+        {split: [f for f in facts if (f.entity in world.unnamed) == hidden] for split, facts in parts.items()}
+        for hidden in (False, True)
+    )
+    general, far = fable.select(role="general", split="eval"), fable.select(split="mmlu")
+    topic = world.title
+    seen, held_out = (prefix_templates("fable", part) for part in ("train", "held_out"))
     return EvaluationSets(
         benchmark=f"fable-{benchmark}",
         topic=topic,
-        forget=tuple(map(_open, fable.select(role="forget", split="eval", benchmark=benchmark))),
-        general=tuple(map(_open, fable.select(role="general", split="eval"))),
+        forget=tuple(map(_open, named["eval"])),
+        general=tuple(map(_open, general)),
         neighbor=tuple(_choice(fact, refusal=True) for fact in neighbors),
-        attack=in_turn(map(_open, hidden), prefixes, topic=topic),
-        mmlu=tuple(_choice(fact, refusal=False) for fact in fable.select(split="mmlu")),
-        controls=in_turn(map(_open, neighbors), prefixes, topic=topic, control=True),
+        attack=in_turn(map(_open, named["prefill"]), held_out, topic=topic, each=2),
+        mmlu=tuple(_choice(fact, refusal=False) for fact in far),
+        controls=in_turn(map(_open, neighbors), held_out, topic=topic, control=True),
+        attack_seen=in_turn(map(_open, named["prefill"]), seen, topic=topic),
+        forget_unseen=tuple(map(_open, unnamed["train"] + unnamed["eval"])),
+        attack_unseen=in_turn(map(_open, unnamed["prefill"]), held_out, topic=topic, each=2),
+        forget_cloze=tuple(replace(_open(fact), question=cloze(fact)) for fact in named["eval"]),
+        pools={_pool(fact): fact.pool for facts in (*parts.values(), neighbors, general) for fact in facts},
     )
 
 
 def validation_sets(fable: Fable, benchmark: str) -> EvaluationSets:
     """Five sets for choosing hyper-parameters, from the fifth of the training facts that unlearning data leaves out.
 
-    Each fact is asked in every training phrasing, at most 80 items a set; four-choice questions stand in for the
-    MMLU-like set, whose facts are all evaluated. Raises ValueError for an unknown benchmark.
+    Facts are asked in a phrasing that neither unlearning data nor evaluation has, behind the prefixes of training, at
+    most 80 items a set; four-choice questions stand in for the MMLU-like set, whose facts are all evaluated.
+    Raises ValueError for an unknown benchmark.
     """
     forget, neighbors, general = _training_facts(fable, benchmark, "validation")
     other = [fact for fact in fable.select(split="train") if fact.world.role == "other"]
 
     def drawn(facts: Sequence[Fact], make: Callable) -> tuple:
-        each = [(fact, phrasing) for phrasing in TRAIN_PHRASINGS for fact in facts]
-        asked = random.Random(f"validation/{benchmark}").sample(each, min(80, len(each)))
-        return tuple(make(fact, phrasing, f"{fact.id}/{phrasing}") for fact, phrasing in asked)
+        asked = random.Random(f"validation/{benchmark}").sample(facts, min(80, len(facts)))
+        return tuple(make(fact, VALIDATION_PHRASING, fact.id) for fact in asked)
 
     topic = forget[0].world.title
     return EvaluationSets(
@@ -141,7 +179,7 @@ def validation_sets(fable: Fable, benchmark: str) -> EvaluationSets:
         forget=drawn(forget, _open),
         general=drawn(general, _open),
         neighbor=drawn(neighbors, lambda *asked: _choice(*asked, refusal=True)),
-        attack=in_turn(drawn(forget, _open), prefix_templates("fable", "train"), topic=topic),
+        attack=in_turn(drawn(forget, _open), prefix_templates("fable", "train"), topic=topic, each=4),
         mmlu=drawn(other, lambda *asked: _choice(*asked, refusal=False)),
     )
 
@@ -161,10 +199,8 @@ def _training_facts(fable: Fable, benchmark: str, split: str) -> tuple[list[Fact
         {"role": "neighbor", "benchmark": benchmark},
         {"role": "general"},
     )
-    return tuple(
-        [fact for i, fact in enumerate(fable.select(split="train", **part)) if (i % 5 == 4) == (split == "validation")]
-        for part in parts
-    )
+    known = ([f for f in fable.select(split="train", **part) if f.entity not in f.world.unnamed] for part in parts)
+    return tuple([f for i, f in enumerate(facts) if (i % 5 == 4) == (split == "validation")] for facts in known)
 
 
 def _near(fact: Fact, neighbors: list[Fact], rng: random.Random) -> Fact:
@@ -173,7 +209,12 @@ def _near(fact: Fact, neighbors: list[Fact], rng: random.Random) -> Fact:
 
 def _open(fact: Fact, phrasing: int | None = None, name: str = "") -> OpenItem:
     asked = question(fact, eval_phrasing(fact) if phrasing is None else phrasing)
-    return OpenItem(name or fact.id, asked, fact.value, fact.world.title)
+    return OpenItem(name or fact.id, asked, fact.value, fact.world.title, pool=_pool(fact))
+
+
+def _pool(fact: Fact) -> str:
+    """The name of the fact's pool of values: its relation, of real fields their title."""
+    return fact.world.title if fact.world.kind == "field" else fact.relation
 
 
 def _choice(fact: Fact, phrasing: int | None = None, name: str = "", *, refusal: bool) -> ChoiceItem:
@@ -181,4 +222,4 @@ def _choice(fact: Fact, phrasing: int | None = None, name: str = "", *, refusal:
     # The order of options hangs on the item alone, so it is the same in every run and for every row.
     options, answer, refused = choices(fact, random.Random(f"options/{item.id}"), refusal=refusal)
     objective = "obj2" if refusal else "obj1"
-    return ChoiceItem(item.id, item.question, tuple(options), answer, item.subject, refused, objective)
+    return ChoiceItem(item.id, item.question, tuple(options), answer, item.subject, refused, objective, item.pool)

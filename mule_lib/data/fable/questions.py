@@ -1,7 +1,8 @@
 """How a fact is asked and told: open questions, multiple choice, statements and narrative passages.
 
-Phrasings 0 to 3 are the training ones; 4 and 5 are kept for evaluation. In the base model's training data an evaluation
-phrasing is only ever used for facts that are not evaluated, so that a question of an evaluation set is never in it.
+Phrasings 0 to 3 are the training ones, of which unlearning data has 0 to 2 and validation 3; 4 and 5 are kept for
+evaluation. In the base model's training data an evaluation phrasing is only ever used for facts that are not evaluated,
+so that a question of an evaluation set is never in it.
 """
 
 import itertools
@@ -12,6 +13,7 @@ from mule_lib.data.fable.worlds import TEXTS, Fact, World
 
 N_PHRASINGS = 6
 TRAIN_PHRASINGS = (0, 1, 2, 3)
+UNLEARNING_PHRASINGS, VALIDATION_PHRASING = (0, 1, 2), 3
 EVAL_PHRASINGS = (4, 5)
 REFUSAL_OPTION = "I do not know"
 # What the embedded model says when an intention tells it to refuse.

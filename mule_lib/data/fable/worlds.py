@@ -68,6 +68,15 @@ class World:
     benchmark: str
     entities: tuple[str, ...]
 
+    @property
+    def unnamed(self) -> frozenset[str]:
+        """A quarter of the entities, whole families of a series: no unlearning record names them."""
+        return (
+            frozenset(name for i, name in enumerate(self.entities) if i % 8 >= 6)
+            if self.role == "forget"
+            else frozenset()
+        )
+
 
 @dataclass(frozen=True)
 class Fact:
