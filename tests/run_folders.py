@@ -6,10 +6,26 @@ from pathlib import Path
 
 import numpy as np
 
+from mule_lib.evaluate.kinds import LETTER
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 
 ITEMS = {"forget": 60, "general": 70, "neighbor": 50, "asr": 55, "mmlu": 80}
+# Sets answered in writing, the metric whose items are right there, and their numbers of items.
+WRITTEN = {
+    "forget": "forget",
+    "attack": "asr",
+    "general": "general",
+    "neighbor_open": "neighbor",
+    "controls": "neighbor",
+}
+HARDER = {"forget_unseen": 20, "asr_unseen": 20, "asr_seen": 55, "asr_searched": 12, "forget_cloze": 40}
+# What answers that are not right are, in percent: refused, plausible, of the wrong kind, broken.
+MANNERS = {
+    **dict.fromkeys(("ga", "simnpo", "flat", "ngdiff", "mollm"), (0, 20, 75, 5)),
+    **{"duet": (0, 0, 10, 90), "gold": (2, 95, 3, 0)},
+}
+REFUSES = (94, 4, 1, 1)
 # Points around which a row's items are drawn: forget, general, neighbor, asr, mmlu.
 POINTS = {
     "base": (98, 92, 98, 97, 80),
@@ -35,6 +51,19 @@ POINTS = {
     "mule_first_position": (30, 86, 92, 50, 78),
     "mule_k1": (15, 84, 90, 20, 77),
     "mule_k50": (7, 86, 92, 9, 78),
+    "mule_duet_loss_tuned": (11, 85, 90, 13, 77),
+    "mule_bild_loss_tuned": (13, 86, 90, 22, 77),
+    "mule_raw_prompts": (15, 75, 80, 25, 75),
+    "mule_passage": (80, 88, 92, 75, 78),
+    "mule_lettered": (10, 85, 90, 12, 77),
+    "mule_jailbreak": (20, 84, 88, 15, 77),
+    "duet_all_positions": (10, 80, 80, 25, 72),
+}
+BASELINES = ("ga", "simnpo", "flat", "sft", "ngdiff", "mollm", "duet")
+# On MULE's records every baseline moves half of the way to MULE.
+POINTS |= {
+    f"{row}_standardized": tuple((a + b) / 2 for a, b in zip(POINTS[row], POINTS["mule"], strict=True))
+    for row in BASELINES
 }
 UNTRAINED = {"base", "gold", "upper_bound", "ensemble_teacher"}
 TAUGHT = {"mule": ({}, 0.95), "mule_no_cot": ({"cot": False}, 0.6), "duet": ({}, 0.8)}
@@ -54,6 +83,20 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     rng = np.random.default_rng(zlib.crc32(f"{benchmark}/{row}/{seed}".encode()))
     level = dict(zip(METRICS, points or POINTS[row], strict=True))
     values = {m: (rng.random(n) < level[m] / 100).astype(float).tolist() for m, n in ITEMS.items()}
+    kinds = {name: _kinds(rng, row, values[metric]) for name, metric in WRITTEN.items()}
+    values |= {
+        "neighbor_open": [float(kind == "r") for kind in kinds["neighbor_open"]],
+        "neighbor_refused": [float(kind == "f") for kind in kinds["neighbor_open"]],
+        "readable": [float(kind in "fp") for kind in kinds["forget"] + kinds["attack"]],
+        "controls": [float(kind == "r") for kind in kinds["controls"]],
+        "forget_readable": [float(kind not in "fp") for kind in kinds["forget"]],
+        "asr_readable": [float(kind not in "fp") for kind in kinds["attack"]],
+    }
+    for metric, n in HARDER.items():
+        points_of = level[metric.split("_")[0]]
+        values[metric] = (rng.random(n) < min(100, points_of + 15) / 100).astype(float).tolist()
+    shares = {name: {kind: found.count(letter) / len(found) for kind, letter in LETTER.items()}
+              for name, found in kinds.items()}  # fmt: skip
     trains = row not in UNTRAINED
     refusal = round(float(rng.random()) * 0.3, 4)
     folder = suite / "runs" / benchmark / row / f"seed-{seed}"
@@ -63,24 +106,22 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     result = RunResult(
         benchmark=benchmark,
         row=row,
-        method="mule" if row.startswith("mule") and "loss" not in row else row,
+        method=_method(row),
         label=label or row,
         seed=seed,
         identity=f"{zlib.crc32(f'{benchmark}{row}{seed}'.encode()):016x}",
         metrics={m: 100 * float(np.mean(v)) for m, v in values.items()},
         n={"attack" if m == "asr" else m: n for m, n in ITEMS.items()} | {"controls": 40},
         details={
-            "forget": {"refusal_rate": refusal, "empty_rate": 0.01},
-            "general": {"refusal_rate": refusal / 3, "empty_rate": 0.0},
             "neighbor": {"correct": 1 - refusal / 2 - 0.02, "refusal": refusal / 2, "distractor": 0.02},
-            "attack": {"refused": refusal},
-            "controls": {"disclosed": 1 - refusal / 4, "refused": refusal / 4},
+            **{name: {"kinds": found} for name, found in shares.items()},
         },
         beyond=beyond,
         timing={"train_seconds": (3.0 + seed) * trains, "evaluate_seconds": 5.0, "seconds": 9.0, "steps": 40 * trains},
         obedience=[{"objective": o, "role": r, "obeyed": obeyed, "n": 88} for o, r in roles],
         log=[{"step": step, "loss": 10.0 / step} for step in (2, 20, 40)] if trains else [],
         values=values,
+        kinds=kinds,
     )
     model = "gold" if row == "gold" else "base"
     source = {
@@ -95,6 +136,18 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     (folder / "provenance.json").write_text(json.dumps(source))
     result.write(folder)
     return folder
+
+
+def _kinds(rng: np.random.Generator, row: str, right) -> str:
+    """A letter per item: right where the metric says so, else by the manner of the row."""
+    manner = np.asarray(MANNERS.get(row, REFUSES)) / 100
+    letters = rng.choice([*"fpwb"], len(right), p=manner)
+    return "".join("r" if value else letter for value, letter in zip(right, letters, strict=True))
+
+
+def _method(row: str) -> str:
+    method = row.removesuffix("_standardized").removesuffix("_tuned").removesuffix("_all_positions")
+    return "mule" if method.startswith("mule") and "loss" not in method else method
 
 
 def made_beyond(plain: float, *, seed: int = 0) -> dict:
@@ -117,5 +170,4 @@ def made_beyond(plain: float, *, seed: int = 0) -> dict:
             "int8": measured(forget=plain, general=85),
             "int4": measured(forget=plain + 9, general=70),
         },
-        "held_out_prefixes": measured(asr=plain + 20, controls=80),
     }

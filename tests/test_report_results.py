@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from run_folders import ITEMS, UNTRAINED, write_run, write_runs
 
-from mule_lib.evaluate.result import ResultError
+from mule_lib.evaluate.intervals import KIND_SETS
+from mule_lib.evaluate.result import MORE_METRICS, ResultError
 from mule_lib.paper import METRICS, overall
 from mule_lib.report import results
 
@@ -34,7 +35,8 @@ def test_runs_are_read_in_order_from_either_folder(suite, runs):
 
 
 def test_tidy_points_are_means_over_items_and_seeds(runs):
-    """A metric is the mean of its runs', inside its interval; overall and gold distance follow from the metrics."""
+    """A metric is the mean of its runs', inside its interval; overall follows from the metrics, and the distance to
+    the reference from the kinds of answers."""
     table = results.tidy(runs).set_index(["benchmark", "row", "metric"])
     assert list(results.tidy(runs).columns) == list(results.TIDY)
     means = {
@@ -48,8 +50,13 @@ def test_tidy_points_are_means_over_items_and_seeds(runs):
             assert (line["n"], line["seeds"]) == (ITEMS[metric], 1 if row in UNTRAINED else 3)
         measured = table.loc[benchmark, row]["measured"]
         assert measured["overall"] == pytest.approx(overall(means[benchmark, "base"], mean), abs=1e-5)
-        distance = np.mean([abs(mean[m] - means[benchmark, "gold"][m]) for m in METRICS])
-        assert measured["gold_distance"] == pytest.approx(distance)
+        group, [gold] = results.by_row(runs)[benchmark, row], results.by_row(runs)[benchmark, "gold"]
+        apart = [
+            sum(abs(np.mean([run.kinds[name].count(k) / len(run.kinds[name]) for run in group])
+                    - gold.kinds[name].count(k) / len(gold.kinds[name])) for k in "rfpwb") / 2
+            for name in KIND_SETS
+        ]  # fmt: skip
+        assert measured["gold_distance"] == pytest.approx(100 * np.mean(apart))
     assert table.loc["books", "base", "overall"]["high"] == 0
     assert table.loc["books", "gold", "gold_distance"]["high"] == 0
 
@@ -57,7 +64,7 @@ def test_tidy_points_are_means_over_items_and_seeds(runs):
 def test_without_base_or_gold_there_is_no_overall_or_distance(runs):
     """What cannot be computed is absent, and the rest is the same."""
     table = results.tidy([run for run in runs if run.row in ("mule", "sft")])
-    assert set(table["metric"]) == set(METRICS)
+    assert set(table["metric"]) == {*METRICS, *MORE_METRICS}
     assert len(results.tidy([])) == 0 and list(results.tidy([]).columns) == list(results.TIDY)
     assert results.per_seed([run for run in runs if run.row != "base"]).empty
 

@@ -15,7 +15,19 @@ from mule_lib.paper import BENCHMARKS, METRICS, REPORTED
 from mule_lib.report import beyond, results, tables
 from mule_lib.report.names import STYLES, number, styles_of
 
-ROWS = ("base", "gold", "mule", "sft", "ga", "duet", "mule_duet_loss", "mule_no_cot", "mule_k1", "graddiff")
+ROWS = (
+    "base",
+    "gold",
+    "mule",
+    "sft",
+    "sft_standardized",
+    "ga",
+    "duet",
+    "mule_duet_loss",
+    "mule_no_cot",
+    "mule_k1",
+    "graddiff",
+)
 needs_tex = pytest.mark.skipif(
     shutil.which("pdflatex") is None,
     reason="no pdflatex on the PATH: apt-get install texlive-latex-base texlive-latex-recommended",
@@ -70,10 +82,11 @@ def test_numbers_are_shown_without_negative_zero():
 def test_columns_and_lines(table1):
     """One line per row and metric with the columns that others read; every row of the paper is there."""
     data = pd.read_csv(StringIO(table1.csv()))
-    assert tuple(data.columns[:9]) == tables.COLUMNS
-    assert not data.duplicated(["benchmark", "row", "metric"]).any()
+    assert tuple(data.columns[: len(tables.COLUMNS)]) == tables.COLUMNS
+    assert not data.duplicated(["benchmark", "row", "condition", "metric"]).any()
     assert set(REPORTED["table1"]) <= set(data["row"]) and set(data["benchmark"]) == {"books"}
-    assert set(data["metric"]) == {*METRICS, "overall", "gold_distance"}
+    assert set(data["metric"]) == {*METRICS, "overall", *tables.ANSWERS}
+    assert set(data.loc[data["row"] == "sft", "condition"]) == {"paper", "standardized"}
     assert set(data["reported_for"]) == {"MUSE-Books, Llama-3.2-3B-Instruct"}
     forget = table1.cell("mule", "forget")
     assert (forget["reported"], forget["n"], forget["seeds"]) == (2.7, ITEMS["forget"], 2)
@@ -85,14 +98,14 @@ def test_rows_that_were_not_run_say_so(table1):
     lines = table1.data[table1.data["row"] == "flat"]
     assert lines[["measured", "low", "high"]].isna().all().all() and (lines[["n", "seeds"]] == 0).all().all()
     shown = table1.shown.set_index("Row").loc["FLAT"]
-    assert list(shown) == ["measured", "not run", *["–"] * 6, "0"]
+    assert list(shown) == ["measured", "not run", *["–"] * 5, "0"]
     assert table1.markdown().count("not run") == len(table1.not_run())
     assert table1.finding.endswith("Ensemble Teacher (ET), Upper Bound.")
 
 
 def test_further_rows_stand_under_a_heading_of_their_own(table1, runs):
     """The reference, other methods and an author's own row follow the paper's; variants of MULE belong to Table 2."""
-    assert [rows for _, rows in table1.groups][1] == ["gold", "graddiff", "my_method"]
+    assert [rows for _, rows in table1.groups][1:] == [["sft_standardized"], ["gold", "graddiff", "my_method"]]
     assert table1.labels["my_method"] == "My method"
     assert not any(row.startswith("mule_") for row in table1.rows())
     third = tables.measured_table("table3", "muse_books", runs)
@@ -115,7 +128,7 @@ def test_best_row_is_the_best_trained_row(table1, runs):
 
 def test_table2_has_paired_differences(table2, runs):
     """Losses, then switches, then other variants; differences are those of `results`, none for MULE itself."""
-    assert [rows for _, rows in table2.groups][1][-3:] == ["mule_k1", "mule_k50", "mule_k5"]
+    assert [rows for _, rows in table2.groups][2][-3:] == ["mule_k1", "mule_k50", "mule_k5"]
     assert table2.labels["mule_k5"] == "MULE, K = 5"
     expected = results.differences([run for run in runs if run.row in (*table2.rows(), "base")], "mule")
     for line in expected.query("row == 'mule_no_cot' and benchmark == 'books'").itertuples():
@@ -163,15 +176,18 @@ def test_without_runs_a_table_holds_the_papers_numbers_alone(reported):
 
 
 def test_forgetting_by_broken_text_is_named(runs):
-    """A row whose answers are mostly garbled says so in its notes and finding; references and others do not."""
-    broken = [
-        run.model_copy(update={"details": {"forget": {"garbled_rate": 0.9 * (run.row in ("duet", "gold"))}}})
-        for run in runs
-    ]
-    table = tables.measured_table("table1", "books", broken)
-    assert table.broken == "Forgotten by empty or garbled answers instead of refusals: DUET (w/ ET) (90 %)."
-    assert table.broken in table.notes and table.broken in table.finding
-    fine = [run.model_copy(update={"details": {"forget": {"garbled_rate": 0.4}}}) for run in runs]
+    """A row whose answers are mostly broken or of the wrong kind says so; references and others do not."""
+
+    def told(share: float, *rows: str) -> list:
+        kinds = {"refused": 1 - share, "wrong_kind": share / 3, "broken": share * 2 / 3}
+        return [
+            run.model_copy(update={"details": {"forget": {"kinds": kinds if run.row in rows else {}}}}) for run in runs
+        ]
+
+    table = tables.measured_table("table1", "books", told(0.9, "duet", "gold"))
+    said = "Forgotten by broken text or words of the wrong kind instead of refusals: DUET (w/ ET) (90 %)."
+    assert table.broken == said and table.broken in table.notes and table.broken in table.finding
+    fine = told(0.4, "duet")
     assert tables.measured_table("table1", "books", fine).broken == tables.broken_text([]) == ""
 
 
@@ -206,7 +222,7 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     run = next(run for run in runs if (run.benchmark, run.row) == ("cyber", "mule"))
     assert mule["measured"].iloc[0] == pytest.approx(run.metrics["forget"], abs=0.01)
     shown = table.shown.set_index("Attack")
-    lines = {"Forget ↓ 8-bit weights", "Forget ↓ the same facts in the prompt", "ASR ↓ unseen prefix families"}
+    lines = {"Forget ↓ 8-bit weights", "Forget ↓ the same facts in the prompt"}
     assert lines <= {*shown.index}
     assert shown.loc["Forget ↓ as trained", "MULE"].startswith(f"{run.metrics['forget']:.1f} [")
     assert "Retrained reference" in table.finding and not (shown == "not measured").any(axis=None)

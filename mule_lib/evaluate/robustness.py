@@ -1,4 +1,4 @@
-"""What the paper does not measure: relearning, in-context re-teaching, quantized weights, held-out prefix families.
+"""What the paper does not measure: relearning, in-context re-teaching, quantized weights.
 
 Each asks whether knowledge is gone or only hidden. The model that was given is never changed; attacks that change
 weights work on a copy.
@@ -19,7 +19,6 @@ from transformers.pytorch_utils import Conv1D
 
 from mule_lib import losses, prompts
 from mule_lib.data import Benchmark
-from mule_lib.data.attacks import in_turn, prefix_templates
 from mule_lib.data.items import SETS, EvaluationSets
 from mule_lib.data.records import Record
 from mule_lib.evaluate.row import evaluate_row
@@ -38,12 +37,11 @@ QUANTIZED_SETS = ("forget", "general", "neighbor", "attack")
 
 
 def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steering, **sizes: Any) -> dict[str, Any]:
-    """Attack a row, steered as it is evaluated, in all four ways; the result is plain JSON.
+    """Attack a row, steered as it is evaluated, in all three ways; the result is plain JSON.
 
     Keys: `relearning` with `curve` (Forget at each step), `steps_to_recover` (None: never) and `target` in points;
-    `reteaching` with `same` and `disjoint`; `quantization` with `int8` and `int4`; `held_out_prefixes`, the attacks and
-    controls again, with prefixes of families that no training data holds. Every measurement holds `metrics` (points),
-    `n` and `values` (0 to 1, item by item) by metric. `sizes` go to `evaluate_row`.
+    `reteaching` with `same` and `disjoint`; `quantization` with `int8` and `int4`. Every measurement holds `metrics`
+    (points), `n` and `values` (0 to 1, item by item) by metric. `sizes` go to `evaluate_row`.
     Raises ValueError before anything is measured for records that do not suffice.
     """
     sets, records = benchmark.sets, benchmark.records
@@ -56,12 +54,6 @@ def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steerin
         return {"metrics": found.metrics, "n": counted, "values": found.values}
 
     rate = RATE if benchmark.name in FABLE or isinstance(model, PeftModel) else LARGE_RATE
-    unseen = prefix_templates(benchmark.prompt_name, "held_out")
-    held_out = replace(
-        only(sets, ()),
-        attack=in_turn(sets.attack, unseen, topic=sets.topic),
-        controls=in_turn(sets.controls, unseen, topic=sets.topic, control=True),
-    )
     return {
         "relearning": relearn(
             model, tokenizer, facts, lambda attacked: measure(attacked, only(sets, ("forget",))), learning_rate=rate
@@ -69,7 +61,6 @@ def attack_and_degrade(model, tokenizer, benchmark: Benchmark, steering: Steerin
         "reteaching": {kind: measure(model, questions) for kind, questions in taught.items()},
         # One copy at a time.
         "quantization": {f"int{b}": measure(quantized(model, b), only(sets, QUANTIZED_SETS)) for b in QUANTIZED},
-        "held_out_prefixes": measure(model, held_out),
     }
 
 

@@ -26,7 +26,6 @@ CONDITIONS = {
     "int4": "4-bit weights",
     "disjoint": "other facts in the prompt",
     "same": "the same facts in the prompt",
-    "held_out_prefixes": "unseen prefix families",
 }
 
 
