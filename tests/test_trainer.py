@@ -1,6 +1,7 @@
 """One trainer: the whole accumulated batch counts, draws are balanced, and divergence stops a run."""
 
 import math
+from collections import Counter
 
 import pytest
 import tiny
@@ -8,10 +9,10 @@ import torch
 
 from mule_lib import losses
 from mule_lib.data.records import Group, Objective, Role
-from mule_lib.methods import Method, Term
+from mule_lib.methods import ANCHOR_GROUPS, Method, Term
 from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError
-from mule_lib.training.batches import Example, draw_balanced
+from mule_lib.training.batches import Example, draw_balanced, places
 
 FORGET, RETAIN = Group(Objective.OBJ1, Role.FORGET), Group(Objective.OBJ1, Role.RETAIN)
 
@@ -96,6 +97,17 @@ def test_draws_are_balanced_and_every_record_comes_round():
         assert all(seen.count(one) == times for one in set(seen)) and len(set(seen)) * times == 6
     assert draws == draw_balanced(examples, 6, seed=1) != draw_balanced(examples, 6, seed=2)
     assert draws[:3] == draw_balanced(examples, 3, seed=1)
+
+
+def test_a_batch_without_anchors_keeps_its_size_and_its_balance():
+    """What remains of an objective takes the place of its anchors; with all groups, or one per objective, one each."""
+    groups = {record.group for record in tiny.records()}
+    assert set(places(groups).values()) == {1} == set(places(groups - {("obj1", "retain")} - ANCHOR_GROUPS).values())
+    assert sorted(places(groups - ANCHOR_GROUPS).values()) == [1, 1, 2, 2]
+    kept = [Example(r.id, r.group, (1,), {}) for r in tiny.records() if r.group not in ANCHOR_GROUPS]
+    [draw] = draw_balanced(kept, 1, anchors=False)
+    assert Counter(example.group.objective for example in draw) == dict.fromkeys(("obj1", "obj2", "obj3"), 2)
+    assert len({example.id for example in draw}) == 6
 
 
 def test_anchors_share_a_draw_unless_they_are_off():

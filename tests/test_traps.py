@@ -116,7 +116,7 @@ def test_8_prompts_are_plain_ids_with_one_bos_and_a_mask_that_needs_no_marks_in_
 
 
 # Batch sizes of four draws, two for each process; the rows use six, five and three groups.
-PARALLEL = {"mule": 24, "ngdiff": 20, "npo": 12}
+PARALLEL = {"mule": 24, "ngdiff": 24, "npo": 16}
 
 
 def train_for_parallel():
@@ -164,6 +164,6 @@ def test_10_several_visible_devices_in_one_process_are_refused(tmp_path, monkeyp
 
 
 def test_the_settings_of_a_run_say_so_themselves(tmp_path):
-    arguments, draws = training_arguments(tiny.settings(), tmp_path, groups=6, largest=4, rates=(1e-5, 1e-4))
+    arguments, draws = training_arguments(tiny.settings(), tmp_path, records=6, largest=4, rates=(1e-5, 1e-4))
     assert arguments.remove_unused_columns is False and arguments.logging_nan_inf_filter is False
     assert MultiObjectiveTrainer.loss_is_scaled_for_ga is True and draws == 8

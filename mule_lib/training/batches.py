@@ -5,7 +5,8 @@ role is to be refused, else the answer) or `taught` (what the steered teacher an
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from mule_lib.data.records import REFUSED, Group, Record
@@ -70,10 +71,20 @@ def frozen_cache(
     return build_cache(model, sequences, top_k=top_k, copy_head=copy_head, batch_size=batch_size)
 
 
+def places(groups: Collection[Group]) -> dict[Group, int]:
+    """How many records of each group a draw has: every objective as many as the others.
+
+    With all six groups that is one each. Where anchors are left out, what remains of their objective takes their place,
+    so the batch keeps its size and its balance.
+    """
+    of_objective = Counter(group.objective for group in groups)
+    return {group: max(of_objective.values()) // of_objective[group.objective] for group in groups}
+
+
 def draw_balanced(
     examples: Sequence[Example], draws: int, *, anchors: bool = True, seed: int = 0
 ) -> list[list[Example]]:
-    """`draws` lists with one example of every group each, every group shuffled anew on each pass through it.
+    """`draws` lists with examples of every group (`places`), every group shuffled anew on each pass through it.
 
     With `anchors` the example to answer is the contrastive partner of the one to refuse (Section 3.3), where the
     record names one; without, groups are drawn independently.
@@ -81,21 +92,21 @@ def draw_balanced(
     groups: dict[Group, list[Example]] = {}
     for example in examples:
         groups.setdefault(example.group, []).append(example)
-    by_id = {example.id: example for example in examples}
+    by_id, number = {example.id: example for example in examples}, places(groups)
     # The groups to refuse lead, and their anchors follow.
     order = sorted(groups, key=lambda group: (group.objective, group.role not in REFUSED, group))
     streams = {group: _forever(groups[group], random.Random(f"draws/{group}/{seed}")) for group in order}
     drawn = []
     for _ in range(draws):
-        chosen: dict[Group, Example] = {}
+        chosen: dict[Group, list[Example]] = {}
         for group in order:
             if group in chosen:
                 continue
-            chosen[group] = next(streams[group])
-            partner = by_id.get(chosen[group].anchor) if anchors and chosen[group].anchor else None
+            chosen[group] = [next(streams[group]) for _ in range(number[group])]
+            partner = by_id.get(chosen[group][0].anchor) if anchors and chosen[group][0].anchor else None
             if partner is not None and partner.group != group:
-                chosen.setdefault(partner.group, partner)
-        drawn.append([chosen[group] for group in order])
+                chosen.setdefault(partner.group, [partner])
+        drawn.append([example for group in order for example in chosen[group]])
     return drawn
 
 

@@ -26,7 +26,7 @@ from mule_lib.data.records import check
 from mule_lib.losses import check_top_k
 from mule_lib.methods import Method, MethodError
 from mule_lib.training import teacher
-from mule_lib.training.batches import draw_balanced, encode, frozen_cache
+from mule_lib.training.batches import draw_balanced, encode, frozen_cache, places
 from mule_lib.training.teacher import TeacherAnswer
 from mule_lib.training.trainer import MultiObjectiveTrainer, trained_parameters
 
@@ -35,7 +35,7 @@ class Settings(params.Checked):
     """How a run trains, whatever its method. Defaults are the house's where the paper is silent.
 
     `steps` 0 takes `epochs` passes over the largest group. `batch_size` counts records per optimizer step over all
-    groups, processes and micro-batches, and is rounded to whole draws of one record per group on each process;
+    groups, processes and micro-batches, and is rounded to whole draws (`batches.places`) on each process;
     `accumulation` is the least number of micro-batches it is worked off in, and changes memory, not results.
     `learning_rate` 0 takes the method's. `lora_rank` 0 is full tuning; `lora_alpha` None is twice the rank. `log_every`
     0 puts about twenty points on the curve.
@@ -116,7 +116,11 @@ def train(
     with nullcontext(str(folder)) if folder else tempfile.TemporaryDirectory() as name:
         place = Path(name)
         arguments, draws = training_arguments(
-            settings, place, groups=len(groups), largest=max(groups.values()), rates=method.learning_rate
+            settings,
+            place,
+            records=sum(places(groups).values()),
+            largest=max(groups.values()),
+            rates=method.learning_rate,
         )
         checkpoint = _checkpoint(place, data, method, settings) if folder else None
         set_seed(settings.seed)
@@ -159,7 +163,7 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
     if data is not None:
         available = {record.group for record in data.records}
         taken = {group for term in method.on_groups(available).terms for group in term.groups} or available
-        draws = max(1, round(p.train_batch_size / len(taken)))
+        draws = max(1, round(p.train_batch_size / sum(places(taken).values())))
         continuations = max((len(term.continuations) for term in method.terms), default=1)
         line = models.check_memory(
             p.model,
@@ -186,12 +190,12 @@ def micro_batches(draws: int, least: int) -> int:
 
 
 def training_arguments(
-    settings: Settings, folder: Path, *, groups: int, largest: int, rates: tuple[float, float]
+    settings: Settings, folder: Path, *, records: int, largest: int, rates: tuple[float, float]
 ) -> tuple[TrainingArguments, int]:
     """Arguments of transformers' Trainer for these settings, and the number of draws that the run consumes.
 
-    `groups`: how many groups a draw has one record of; `largest`: records in the largest; `rates`: the method's
-    learning rates for full tuning and for LoRA. Raises ValueError when the device lacks the precision.
+    `records`: how many a draw has; `largest`: how many the largest group has; `rates`: the method's learning rates for
+    full tuning and for LoRA. Raises ValueError when the device lacks the precision.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     check_precision(settings.precision, accelerator or torch.device("cpu"))
@@ -216,7 +220,7 @@ def training_arguments(
         report_to="none",
         use_cpu=accelerator is None,
     )
-    each = max(1, round(settings.batch_size / groups / arguments.world_size))  # draws of a step on one process
+    each = max(1, round(settings.batch_size / records / arguments.world_size))  # draws of a step on one process
     micro = micro_batches(each, settings.accumulation)
     arguments.gradient_accumulation_steps = micro
     arguments.per_device_train_batch_size = each // micro
