@@ -12,7 +12,7 @@ from mule_lib.training import Settings, train
 from mule_lib.training.train import check_precision, training_arguments
 from mule_lib.training.trainer import MultiObjectiveTrainer
 
-COUNTS = {"groups": 5, "largest": 4, "rates": (1e-5, 1e-4)}
+COUNTS = {"records": 5, "largest": 4, "rates": (1e-5, 1e-4)}
 
 
 def test_micro_batches_have_one_size_and_leave_the_batch_as_it_is(tmp_path):
