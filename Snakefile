@@ -96,7 +96,7 @@ rule data:
         gpu=SUITE.gpus_per_run,
     shell:
         "{MULE} run {input[0]} {params.file} -p benchmark={wildcards.benchmark} {params.prepared}"
-        " -p out_dir={OUT}/01_data/{wildcards.benchmark} --threads {threads}"
+        " -p out_dir={OUT}/01_data/{wildcards.benchmark} -p overwrite=true --threads {threads}"
         " -o {OUT}/executed/01_data_standardization-{wildcards.benchmark}.ipynb > {log} 2>&1"
 
 
@@ -122,7 +122,7 @@ rule gradient_cosine:
     resources:
         gpu=SUITE.gpus_per_run,
     shell:
-        "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/02_gradient_cosine --threads {threads}"
+        "{MULE} run {input[0]} {params.file} -p out_dir={OUT}/02_gradient_cosine -p overwrite=true --threads {threads}"
         " -p data_dir={OUT}/01_data {params.teacher} -p benchmarks='[{params.names}]'"
         " -o {OUT}/executed/02_gradient_cosine.ipynb > {log} 2>&1"
 

@@ -26,7 +26,14 @@ FABLE_FORMATS = ("raw_prompts", "passage", "lettered", "jailbreak")
 DATA_FORMATS = ("unified", "raw", *FABLE_FORMATS)
 
 
-class ParameterError(ValueError):
+class OneLineError(Exception):
+    """An error whose one line says it all, also below a cell in Jupyter."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParameterError(OneLineError, ValueError):
     """A parameter is unknown, of the wrong type or out of range; the message names it and what would be right."""
 
 
@@ -44,7 +51,7 @@ def nearest(name: str, known: Collection[str]) -> str:
 class Checked(BaseModel):
     """A frozen model whose constructor raises ParameterError in one line: unknown key, wrong type, out of range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def __init__(self, **values: Any):
         try:
@@ -66,14 +73,14 @@ def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
     problem = error["msg"].removeprefix("Value error, ")
     if error["type"] == "literal_error":
         problem = nearest(error["input"], re.findall("'(.+?)'", error["ctx"]["expected"]))
-    return f"{key} = {error['input']!r}: {problem}"
+    return f"{key} = {repr(error['input'])[:120]}: {problem}"
 
 
 Weight = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 AtLeast2 = Annotated[int, Field(ge=2)]
-Seed = Annotated[int, Field(ge=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Teacher = Literal["oracle", "ensemble"]
 Positions = Literal["answer", "first"]
 
@@ -104,7 +111,8 @@ PreferenceOptions = create_model("PreferenceOptions", __base__=WeightedOptions, 
 SimNPOOptions = create_model(  # the authors' values for TOFU forget10 (Fan 2025)
     "SimNPOOptions", __base__=WeightedOptions, forget_weight=(Weight, 0.125), beta=(Above0, 4.5), margin=(float, 0.0)
 )
-FLATOptions = create_model("FLATOptions", __base__=TrainedOptions, divergence=(str, "total_variation"))
+Divergence = Literal["total_variation", "kl", "jensen_shannon", "pearson"]  # those of losses.DIVERGENCES
+FLATOptions = create_model("FLATOptions", __base__=TrainedOptions, divergence=(Divergence, "total_variation"))
 NGDiffOptions = create_model("NGDiffOptions", __base__=TrainedOptions, auto_learning_rate_every=(Seed, 10))
 MOLLMOptions = create_model("MOLLMOptions", __base__=TrainedOptions, kl_weight=(Weight, 1.0), normalize=(bool, False))
 
@@ -160,8 +168,11 @@ def method_options(method: str, changed: Mapping[str, Any] | None = None) -> Met
 
 def _model(value: str) -> str:
     folder = repository_path(value)
-    if value in EMBEDDED or (folder / "config.json").is_file():
+    gguf = folder.suffix == ".gguf" and folder.is_file()
+    if value in EMBEDDED or gguf or (folder / "config.json").is_file():
         return value
+    if (folder / "adapter_config.json").is_file():
+        raise ValueError("the folder holds an adapter; give it as adapter, and its base as model")
     if folder.is_dir():
         raise ValueError("the folder has no config.json; it should hold a model that transformers can load")
     if re.fullmatch(r"[^./~][^/]*/[^/]+", value):  # the form of a hub id
@@ -180,17 +191,23 @@ def _folder(value: str) -> str:
 Benchmark = Literal[BENCHMARKS]
 Precision = Literal["fp32", "bf16"]
 ChoiceStyle = Literal[CHOICE_STYLES]
-ModelName = Annotated[str, AfterValidator(_model)]  # base, gold, a folder with a config.json, or a hub id
+ModelName = Annotated[str, AfterValidator(_model)]  # base, gold, a folder with a config.json, a GGUF file, or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 
 
 class Notebook(Checked):
-    """What all notebooks take; relative paths start at the repository."""
+    """What all notebooks take; relative paths start at the repository, and a relative `out_dir` with outputs/."""
 
     out_dir: str
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Options that the method has, and data for benchmarks that are not built in code."""
+        """Places to write to, options that the method has, and data for benchmarks that are not built in code."""
+        parts = Path(self.out_dir).parts
+        if ".." in parts or not (Path(self.out_dir).is_absolute() or (parts[:1] == ("outputs",) and parts[1:])):
+            yield "out_dir", "give a folder below outputs/, or an absolute path, without .."
+        for name in ("seeds", "benchmarks", "objectives"):
+            if len(set(values := getattr(self, name, []))) < len(values):
+                yield name, "one of them stands twice"
         if hasattr(self, "options"):
             if self.method not in METHOD_OPTIONS:
                 yield "method", nearest(self.method, METHOD_OPTIONS)
@@ -215,12 +232,17 @@ class MeetTheModel(Notebook):
 
 
 class ModelNotebook(Notebook):
-    """Notebooks that read data and load a model; with an empty `data_dir` Fable is built in code."""
+    """Notebooks that read data and load a model; with an empty `data_dir` Fable is built in code.
+
+    `adapter` is a folder with a LoRA that is merged into the model's weights; `revision` is a hub model's commit.
+    """
 
     data_dir: Folder = ""
     model: ModelName = "base"
     revision: str = ""
+    adapter: Folder = ""
     precision: Precision = "fp32"
+    overwrite: bool = False
 
 
 class DataStandardization(ModelNotebook):
@@ -239,7 +261,7 @@ class GradientCosine(ModelNotebook):
 
     benchmarks: list[Benchmark] = Field(list(FABLE), min_length=1)
     method: str = "mule"
-    options: dict = {}
+    options: dict[str, Any] = {}
     teacher_dir: Folder = ""
     max_thought_tokens: Count = 48
     steps: Annotated[list[int], AfterValidator(sorted)] = [0, 5]
@@ -267,7 +289,7 @@ class Training(ModelNotebook):
     benchmark: Benchmark = "books"
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
     method: str = "mule"
-    options: dict = {}
+    options: dict[str, Any] = {}
     seeds: list[Seed] = Field([0], min_length=1)
     data_format: Literal[DATA_FORMATS] = "unified"
     objectives: list[Literal[OBJECTIVES]] = Field(list(OBJECTIVES), min_length=1)
@@ -280,8 +302,8 @@ class Training(ModelNotebook):
     max_thought_tokens: Count = 48
     activation_checkpointing: bool = False
     save_every: int = Field(0, ge=0)
+    save_model: bool = False
     beyond: bool = False
-    overwrite: bool = False
     batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: ChoiceStyle = "texts"
@@ -339,31 +361,6 @@ class Claims(ResultsNotebook):
             yield "benchmarks", "give two: books or muse_books, then cyber or wmdp_cyber"
 
 
-class RunGroup(Checked):
-    """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
-
-    rows: list[str] = Field(min_length=1)
-    benchmarks: list[Benchmark] = Field(min_length=1)
-    seeds: Count = 1
-
-
-class Suite(Checked):
-    """A file of `params/suite`; `params` names the scale, the params file of that name of every notebook.
-
-    `data` maps prepared benchmarks to their folder. The first seed of `beyond` rows is also measured beyond the paper.
-    `seeds` caps the seeds of all groups; one job carries `seeds_per_job` of a row on a benchmark (0: all).
-    """
-
-    name: str = Field(pattern=r"^[\w.-]+$")
-    params: str
-    runs: list[RunGroup] = Field(min_length=1)
-    beyond: list[RunGroup] = []
-    data: dict[str, str] = {}
-    seeds: int | None = Field(None, ge=1)
-    seeds_per_job: int = Field(0, ge=0)
-    gpus_per_run: int = Field(0, ge=0)
-
-
 NOTEBOOKS: dict[str, type[Notebook]] = {
     "00_meet_the_model": MeetTheModel,
     "01_data_standardization": DataStandardization,
@@ -399,11 +396,14 @@ def read_parameters(
     if "rows" in values:
         if unknown := set(values) - {"defaults", "rows"}:
             raise ParameterError(f"{source}: unknown key {min(unknown)!r}; a file of rows has defaults and rows")
-        row, rows = given.get("row"), values["rows"] or {}
+        row, rows, defaults = given.get("row"), values["rows"] or {}, values.get("defaults") or {}
+        for name, value in {"defaults": defaults, "rows": rows, **(rows if isinstance(rows, dict) else {})}.items():
+            if not isinstance(value or {}, dict):
+                raise ParameterError(f"{source}: {name}: should be a mapping of parameter to value")
         if row not in rows:
             hint = f"row {row!r}: {nearest(row, rows)}" if row else f"{len(rows)} rows; choose one by -p row=NAME"
             raise ParameterError(f"{source}: {hint}")
-        values = {"method": row, **(values.get("defaults") or {}), **(rows[row] or {})}
+        values = {"method": row, **defaults, **(rows[row] or {})}
     return validate(schema, values | given, source=source)
 
 
@@ -413,12 +413,21 @@ def read_yaml(file: Path) -> dict[str, Any]:
         there = [path.name for path in file.parent.glob("*.yaml")]
         raise ParameterError(f"{file}: no such params file; {nearest(file.name, there)}")
     try:
-        read = yaml.load(file.read_text("utf-8"), Loader=_Loader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(read, dict):
+        text = file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ParameterError(f"{file}: cannot be read as text ({error})") from None
+    read = yaml_value(text, source=str(file)) or {}
+    if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
         raise ParameterError(f"{file}: should be a flat mapping of parameter to value")
     return read
+
+
+def yaml_value(text: str, *, source: str) -> Any:
+    """A YAML text as a value; "" stays a text. Raises ParameterError, which starts with `source`, for a bad one."""
+    try:
+        return yaml.load(text, Loader=_Loader) if text else ""
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ParameterError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
 
 
 class _Loader(yaml.SafeLoader):

@@ -58,7 +58,7 @@ def test_every_setting_changes_the_identity(changed):
 
 def test_place_permission_and_defaults_spelt_out_do_not():
     """Where a result goes, whether it may replace another, which seeds go with it, an option at its default."""
-    assert print_of(out_dir="elsewhere", overwrite=True, seeds=[0, 1]) == print_of()
+    assert print_of(out_dir="/elsewhere", overwrite=True, seeds=[0, 1]) == print_of()
     assert print_of(options={"top_k": METHOD_OPTIONS["mule"]().top_k}) == print_of()
     # Only the first seed is measured beyond the paper.
     assert print_of(beyond=True, seeds=[0, 1], seed=1) == print_of(seeds=[0, 1], seed=1)
@@ -110,7 +110,12 @@ def measured(method):
     values = {metric: [1.0, 0.0] for metric in METRICS}
     points = dict.fromkeys(METRICS, 50.0)
     return trained, SimpleNamespace(
-        metrics=points, values=values, n=dict.fromkeys(METRICS, 2), details={"forget": {"items": []}}, samples=[]
+        metrics=points,
+        values=values,
+        n=dict.fromkeys(METRICS, 2),
+        details={"forget": {"items": []}},
+        samples=[],
+        kinds={},
     )
 
 

@@ -10,8 +10,9 @@ import yaml
 
 from mule_lib import params
 from mule_lib.methods import METHODS
-from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, RunGroup, Suite
+from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError
 from mule_lib.suite import graph
+from mule_lib.suite.graph import RunGroup, Suite
 
 FABLE = ROOT / "params" / "suite" / "fable.yaml"
 PAPER = ("paper", "paper_full")

@@ -1,4 +1,4 @@
-"""Load models (the embedded ones by hash, any other causal LM of the hub or of a folder), and what memory they take."""
+"""Load models (embedded ones by hash, others of the hub, a folder or a GGUF file), and what memory they take."""
 
 import hashlib
 import json
@@ -9,13 +9,15 @@ from typing import Any
 
 import psutil
 import torch
+from jinja2.exceptions import TemplateError
 from peft import PeftModel
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
 
 from mule_lib.models.generate import ask, contexts, decode, evaluating, greedy, option_log_likelihoods
-from mule_lib.params import EMBEDDED, repository_path
+from mule_lib.params import EMBEDDED, OneLineError, repository_path
 
 __all__ = ["ask", "check_memory", "contexts", "decode", "frozen", "greedy", "load", "option_log_likelihoods"]
 __all__ += ["ModelFileError", "NotEnoughMemoryError"]
@@ -26,11 +28,11 @@ GIB = 2**30
 TOKENS, ANSWER_TOKENS = 128, 24  # of a training sequence: guesses for MUSE-Books in Llama's tokens
 
 
-class ModelFileError(RuntimeError):
+class ModelFileError(OneLineError, RuntimeError):
     """A model file is missing, damaged, out of reach, or lacks what the suite needs of it."""
 
 
-class NotEnoughMemoryError(RuntimeError):
+class NotEnoughMemoryError(OneLineError, RuntimeError):
     """The device has less memory than a run needs."""
 
 
@@ -57,48 +59,77 @@ def check_embedded(which: str, folder: Path = FOLDER) -> Path:
 
 
 def check_tokenizer(tokenizer: PreTrainedTokenizerBase, name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer, or ModelFileError when it has no chat template or no end-of-turn token."""
+    """The tokenizer, or ModelFileError where its chat template is missing or loses messages, or no token ends turns."""
     if not tokenizer.chat_template:
         raise ModelFileError(
             f"{name}: the tokenizer has no chat template; use an instruction-tuned model; for the embedded one {REPAIR}"
         )
     if tokenizer.eos_token_id is None:
         raise ModelFileError(f"{name}: the tokenizer has no eos_token; set one in its tokenizer_config.json")
+    asked, told = ({"role": role, "content": f"mule-{role}"} for role in ("user", "system"))
+    for turns in ([asked], [told, asked]):
+        try:
+            text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        except TemplateError as error:
+            text = "" if len(turns) == 1 else "mule-user"  # without a system role, it opens the user's message
+            why = f" ({error})"
+        else:
+            why = ""
+        if text.count("mule-user") != 1 or text.count("mule-system") > 1:
+            raise ModelFileError(f"{name}: the chat template drops or doubles a message{why}; set another one")
     return tokenizer
 
 
 def config_of(name: str, revision: str = "") -> Any:
-    """The configuration of a folder or hub id; of a hub model only config.json is fetched.
+    """The configuration of a folder, GGUF file or hub id; of a hub model only config.json is fetched.
 
-    Raises ModelFileError in one line, with page and command, for a model that is gated, unknown or out of reach.
+    Raises ModelFileError in one line: an architecture that is not known, a model that is gated or out of reach (with
+    its page and command).
     """
+    place = repository_path(name)
     try:
-        return AutoConfig.from_pretrained(name, revision=revision or None)
-    except (OSError, ValueError) as error:
+        return AutoConfig.from_pretrained(**_source(name), revision=revision or None)
+    except (OSError, ValueError, ImportError) as error:
         why = " ".join(str(error).split())
-        page = f"https://huggingface.co/{name}"
-        gated = "gated" in why.lower() or "401" in why or "403" in why
-        hint = f"gated; accept its terms at {page}, then `hf auth login`" if gated else f"{why[:160]}; see {page}"
-        at = f" --revision {revision}" if revision else ""
-        command = f"hf download {name}{at} --local-dir models/{name.rsplit('/', 1)[-1]}"
-        raise ModelFileError(f"{name}: {hint}; or `{command}` and give that folder") from None
+    if place.exists():
+        raise ModelFileError(f"{name}: transformers cannot read it ({why[:200]})")
+    page = f"https://huggingface.co/{name}"
+    gated = "gated" in why.lower() or "401" in why or "403" in why
+    hint = f"gated; accept its terms at {page}, then `hf auth login`" if gated else f"{why[:160]}; see {page}"
+    at = f" --revision {revision}" if revision else ""
+    command = f"hf download {name}{at} --local-dir models/{name.rsplit('/', 1)[-1]}"
+    raise ModelFileError(f"{name}: {hint}; or `{command}` and give that folder")
 
 
 def load(
-    name: str, *, revision: str = "", dtype: torch.dtype = torch.float32
+    name: str, *, revision: str = "", adapter: str = "", dtype: torch.dtype = torch.float32
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Model and tokenizer, on the accelerator where there is one: `base` and `gold` are embedded, else a folder or id.
+    """Model and tokenizer, on the accelerator where there is one.
 
-    The dtype is always set: transformers 5 would otherwise take the checkpoint's (the embedded files hold bfloat16).
-    Raises ModelFileError for a damaged embedded model, one out of reach, or a tokenizer without a chat template.
+    `name` is `base` or `gold` (embedded), a folder, a GGUF file or a hub id; `adapter` is a folder with a LoRA, which
+    is merged into the weights. The dtype is always set: transformers 5 would otherwise take the checkpoint's (the
+    embedded files hold bfloat16). Code that comes with a model is never run, pickled weights are not read.
+    Raises ModelFileError for a damaged embedded model, one out of reach or of an unsupported architecture, a tokenizer
+    without a chat template, an adapter of another base.
     """
-    source = str(check_embedded(name)) if name in EMBEDDED else _source(name)
-    config = config_of(source, revision)
-    tokenizer = check_tokenizer(AutoTokenizer.from_pretrained(source, revision=revision or None), name)
-    settings = {"config": config, "dtype": dtype, "revision": revision or None}
+    if name in EMBEDDED:
+        check_embedded(name)
+    source, revised = _source(name), {"revision": revision or None}
+    config = config_of(name, revision)
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise ModelFileError(f"{name}: {config.model_type} is no causal language model")
+    tokenizer = check_tokenizer(AutoTokenizer.from_pretrained(**source, **revised), name)
+    settings = {"config": config, "dtype": dtype, **revised}
     if name in EMBEDDED:  # CPU flash attention costs about twice the plain product on short sequences
         settings["attn_implementation"] = "eager"
-    model = AutoModelForCausalLM.from_pretrained(source, **settings)
+    if "gguf_file" not in source:
+        settings["use_safetensors"] = True
+    model = AutoModelForCausalLM.from_pretrained(**source, **settings)
+    if adapter:
+        try:
+            model = PeftModel.from_pretrained(model, str(repository_path(adapter))).merge_and_unload()
+        except (RuntimeError, ValueError, OSError) as error:
+            raise ModelFileError(f"adapter {adapter}: does not fit {name} ({str(error).split(chr(10))[0]})") from None
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token_id = tokenizer.eos_token_id
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
@@ -169,7 +200,7 @@ def check_memory(name: str, *, revision: str = "", **work: Any) -> str:
     """
     if name in EMBEDDED:
         return ""
-    parts = memory_parts(config_of(_source(name), revision), **work)
+    parts = memory_parts(config_of(name, revision), **work)
     total = 1.1 * sum(parts.values()) + 0.8 * GIB  # fragmentation; what CUDA and its libraries take
     device, free = free_memory()
     shown = ", ".join(f"{part} {size / GIB:.1f}" for part, size in sorted(parts.items(), key=lambda p: -p[1]))
@@ -182,6 +213,9 @@ def check_memory(name: str, *, revision: str = "", **work: Any) -> str:
     return f"memory: about {line}"
 
 
-def _source(name: str) -> str:
-    folder = repository_path(name)
-    return str(folder) if folder.is_dir() else name
+def _source(name: str) -> dict[str, str]:
+    """Where transformers finds a model."""
+    place = FOLDER / name if name in EMBEDDED else repository_path(name)
+    if place.is_file():
+        return {"pretrained_model_name_or_path": str(place.parent), "gguf_file": place.name}
+    return {"pretrained_model_name_or_path": str(place) if place.is_dir() else name}

@@ -3,6 +3,7 @@
 import argparse
 import json
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ import yaml
 from mule_lib import params
 from mule_lib.data.items import SETS
 from mule_lib.params import ROOT, ParameterError
-from mule_lib.suite import graph, inspect
+from mule_lib.suite import check, graph, inspect
 from mule_lib.suite.notebook import limit_threads, run_notebook
 from mule_lib.suite.runs import model_hash, shared_teacher_answers
 
@@ -22,7 +23,10 @@ def given(texts: Sequence[str]) -> dict:
     """The values of `-p NAME=VALUE`, read as YAML."""
     if wrong := [text for text in texts if "=" not in text]:
         raise ParameterError(f"-p {wrong[0]}: should be NAME=VALUE")
-    return {name: yaml.safe_load(value) for name, value in (text.split("=", 1) for text in texts)}
+    names = [text.split("=", 1)[0] for text in texts]
+    if doubled := [name for i, name in enumerate(names) if name in names[:i]]:
+        raise ParameterError(f"-p {doubled[0]}: stands twice")
+    return {n: params.yaml_value(text[len(n) + 1 :], source=f"-p {n}") for n, text in zip(names, texts, strict=True)}
 
 
 def _run(notebook: Path, file: Path | None, param, executed: Path | None, threads, **only) -> None:
@@ -41,6 +45,8 @@ def _run(notebook: Path, file: Path | None, param, executed: Path | None, thread
 def _teacher(file: Path | None, param, threads: int | None, out: Path, overwrite: bool) -> None:
     limit_threads(threads)
     p = params.read_parameters("04_training", file, given(param) | {"data_format": "unified"})
+    check.before_run(p)
+    check.check_writable("out", out.parent)
     answers, asked = shared_teacher_answers(p, out, ask=True, overwrite=overwrite)
     print(f"{'written' if asked else 'reused'} {out}: {len(answers)} teacher answers")
 
@@ -48,14 +54,25 @@ def _teacher(file: Path | None, param, threads: int | None, out: Path, overwrite
 def _report(name: str) -> None:
     from mule_lib.report import page
 
-    print(page.write_report(ROOT / "outputs" / name if "/" not in name else Path(name)))
+    print(page.write_report(_outputs(name) if "/" not in name else Path(name)))
+
+
+def _outputs(name: str) -> Path:
+    if not re.fullmatch(graph.FOLDER_NAME, name):
+        raise ParameterError(f"name = {name!r}: should be the name of a folder below outputs/")
+    return ROOT / "outputs" / name
 
 
 def _standardize(file: Path, param, dry_run: bool) -> None:
     from mule_lib.data.standardize.ask import Standardize
     from mule_lib.data.standardize.pipeline import run
 
-    run(params.read_parameters(Standardize, file, given(param)), load_model=writer, dry_run=dry_run)
+    p = params.read_parameters(Standardize, file, given(param))
+    check.check_writable("out_dir", params.repository_path(p.out_dir))
+    if p.generator == "local":
+        check.model_header(p.generator_model)
+    check.check_sources(**p.model_dump(include=SOURCES))
+    run(p, load_model=writer, dry_run=dry_run)
 
 
 def writer(name: str):
@@ -84,6 +101,11 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
 
     if out.exists():
         raise prepare.PrepareError(f"{out}: exists already; give another folder, or remove it first")
+    check.check_writable("out", out)
+    if not options["subject"]:
+        raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
+    needed = {"source": options["source"]} | ({} if benchmark == "rwku" else {"mmlu": options["mmlu"]})
+    check.check_sources(**needed, **({"mmlu": options["mmlu"]} if options["mmlu"] else {}))
     made = prepare.prepare(benchmark, **options)
     data.save(out, made, raw=raw_formats.raw_records(made.records, seed=options["seed"]))
     print(f"{out}: {json.dumps(made.counts())}")
@@ -110,9 +132,9 @@ def _doctor() -> None:
         raise ParameterError("what is marked !! above needs attention")
 
 
-def _reference(name: str, to: str, check: bool) -> None:
-    suite, kept = ROOT / "outputs" / name, ROOT / "outputs" / to
-    if check:
+def _reference(name: str, to: str, compare: bool) -> None:
+    suite, kept = _outputs(name), _outputs(to)
+    if compare:
         compared, beyond = inspect.reference_differences(suite, kept)
         print("\n".join([f"{compared} runs compared, {len(beyond)} numbers beyond their tolerance", *beyond]))
     else:
@@ -121,9 +143,12 @@ def _reference(name: str, to: str, check: bool) -> None:
 
 
 def _show_prompt(file: Path, param, **which) -> None:
-    print("\n".join(inspect.prompt(params.read_parameters("04_training", file, given(param)), **which)))
+    p = params.read_parameters("04_training", file, given(param))
+    check.before_run(p)
+    print("\n".join(inspect.prompt(p, **which)))
 
 
+SOURCES = {"forget_source", "questions_source", "general_source", "mmlu_source"}
 FILE = {"-f --file": {"type": Path, "help": "YAML file of parameters"}}
 PARAM = {"-p --param": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "over the file's"}}
 THREADS = {"--threads": {"type": int, "help": "threads of each numeric library"}}
@@ -180,16 +205,21 @@ COMMANDS = {
     "reference": (_reference, "keep a suite's small files as reference, or compare with it", {
         "--name": {"default": "fable", "help": "the suite's folder below outputs"},
         "--to": {"default": "reference", "help": "the reference's folder below outputs"},
-        "--check": {"action": "store_true", "help": "compare its runs with the committed ones"},
+        "--check": {"dest": "compare", "action": "store_true", "help": "compare its runs with the committed ones"},
     }),
 }  # fmt: skip
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:
+        self.exit(2, f"{self.prog}: {message}; {self.prog} --help\n")
 
 
 def main() -> None:
     """Entry point of the `mule` command; a refusal is one line on standard error and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.INFO)  # what cells print, as they print it
-    parser = argparse.ArgumentParser(prog="mule", description=__doc__)
+    parser = _Parser(prog="mule", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, text, arguments) in COMMANDS.items():
         made = commands.add_parser(name, help=text)
@@ -201,8 +231,8 @@ def main() -> None:
         COMMANDS[command][0](**args)
     except KeyboardInterrupt:
         sys.exit(f"mule {command}: interrupted; the same command goes on from here")
-    except (RuntimeError, ValueError, FileNotFoundError) as error:
-        sys.exit(f"mule {command}: {error}")
+    except (RuntimeError, ValueError, OSError) as error:
+        sys.exit(f"mule {command}: {' '.join(str(error).split())}")
 
 
 if __name__ == "__main__":

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+from pydantic import Field
 
 from mule_lib import params
-from mule_lib.params import FABLE, PREPARED, ROOT, ParameterError, Suite
+from mule_lib.params import FABLE, PREPARED, ROOT, Checked, ParameterError
 from mule_lib.suite import runs
 from mule_lib.suite.notebook import THREADS
 
 TRAINING = "04_training"
-TAUGHT_BY = ("model", "revision", "precision", "max_thought_tokens")
+TAUGHT_BY = ("model", "revision", "adapter", "precision", "max_thought_tokens")
 NUMBERS = ("prompts.py", "losses.py", "gradients.py", "data", "models", "methods.py", "training", "evaluate")
 # The rooms behind each step, for Snakemake; what is behind a training is in `code_behind`.
 ROOMS = {
@@ -30,6 +31,34 @@ ROOMS = {
     "teacher": ("prompts.py", "data", "models", "training/teacher.py"),
     "report": ("paper.py", "evaluate/intervals.py", "evaluate/result.py", "report", "templates"),
 }
+
+
+FOLDER_NAME = r"^\w[\w.-]*$"  # of a folder below outputs/
+
+
+class RunGroup(Checked):
+    """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
+
+    rows: list[str] = Field(min_length=1)
+    benchmarks: list[params.Benchmark] = Field(min_length=1)
+    seeds: params.Count = 1
+
+
+class Suite(Checked):
+    """A file of `params/suite`; `params` names the scale, the params file of that name of every notebook.
+
+    `data` maps prepared benchmarks to their folder. The first seed of `beyond` rows is also measured beyond the paper.
+    `seeds` caps the seeds of all groups; one job carries `seeds_per_job` of a row on a benchmark (0: all).
+    """
+
+    name: str = Field(pattern=FOLDER_NAME)
+    params: str
+    runs: list[RunGroup] = Field(min_length=1)
+    beyond: list[RunGroup] = Field(default_factory=list)
+    data: dict[str, str] = Field(default_factory=dict)
+    seeds: int | None = Field(None, ge=1)
+    seeds_per_job: int = Field(0, ge=0)
+    gpus_per_run: int = Field(0, ge=0)
 
 
 @dataclass(frozen=True)
@@ -81,7 +110,7 @@ def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     return suite
 
 
-def _pairs(groups: Sequence[params.RunGroup]) -> dict[tuple[str, str], int]:
+def _pairs(groups: Sequence[RunGroup]) -> dict[tuple[str, str], int]:
     """The most seeds that some group asks for, by benchmark and row."""
     wanted: dict[tuple[str, str], int] = {}
     for group in groups:

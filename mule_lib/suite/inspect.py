@@ -18,7 +18,6 @@ from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training
-from mule_lib.report.page import live_links
 from mule_lib.suite.runs import PACKAGES, changed_values, read_identity, runs_below
 
 TOOLS = ("papermill", "snakemake", "jupyterlab", "ipykernel", "datasets")
@@ -142,6 +141,8 @@ def keep_reference(suite: Path, reference: Path) -> None:
 
     Raises ParameterError where the suite has no report, since then it did not end.
     """
+    from mule_lib.report.page import live_links  # figures, which take seconds to import
+
     if not (suite / "report.html").is_file():
         raise ParameterError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
     shutil.rmtree(reference, ignore_errors=True)

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mule_lib.params import ROOT, Notebook, ParameterError, Training, read_parameters
+from mule_lib.params import ROOT, ModelNotebook, Notebook, ParameterError, Training, read_parameters
+from mule_lib.suite.check import before_run, check_writable
+from mule_lib.suite.runs import open_folder, open_run
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 # Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook.
@@ -37,10 +39,13 @@ def run_notebook(
         raise ParameterError(f"{notebook}: no such notebook")
     p = read_parameters(notebook.stem, file, overrides)
     if isinstance(p, Training):
-        from mule_lib.suite.runs import open_run
-
         if not open_run(p, notebook=notebook).pending:
             return False
+    elif isinstance(p, ModelNotebook):
+        open_folder(p)
+    else:
+        before_run(p)
+    check_writable("executed", executed.parent)
     limit_threads(threads)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

@@ -18,7 +18,8 @@ from typing import Any
 
 from mule_lib.data.files import file_hash, folder_hashes, write_json, write_jsonl
 from mule_lib.evaluate.result import METRICS_FILE, RunResult
-from mule_lib.params import ROOT, Training, method_options, repository_path
+from mule_lib.params import ROOT, Notebook, ParameterError, Training, method_options, repository_path
+from mule_lib.suite import saved
 
 PROVENANCE_FILE = "provenance.json"
 LIBRARY = ROOT / "mule_lib"
@@ -30,13 +31,14 @@ WITHOUT_NUMBERS = ("params.py", "report/", "suite/", "data/standardize/", "promp
 # Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
 BY_DEFINITION = ("methods", "losses", "gradients")
 # Where a result lies does not change it; files and models count by their content.
-PLACES = {"out_dir", "overwrite", "seeds", "beyond", "data_dir", "teacher_file", "model", "revision"}
+PLACES = {"out_dir", "overwrite", "seeds", "beyond", "data_dir", "teacher_file", "model", "revision", "adapter"}
+PLACES |= {"save_model"}
 WEIGHTS = LIBRARY / "embedded" / "weights" / "manifest.json"
 MODEL_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
 DATA_FILES = ("train.jsonl", "raw.jsonl", "validation.jsonl", "evaluation/*")  # not the tables and figures about them
 
 
-class RunFolderError(ValueError):
+class RunFolderError(ParameterError):
     """A folder holds something else than this run; the message says what differs and what to do."""
 
 
@@ -57,7 +59,7 @@ def identity(notebook: Path, p: Training, *, seed: int) -> dict[str, Any]:
         "code": {f"notebooks/{notebook.name}": _code(notebook)[""][0], **code_hashes(p.method)},
         "prompts": folder_hashes(next(file for file in texts if file.exists())),
         "data": data,
-        "model": model_hash(p.model, p.revision),
+        "model": model_hash(p.model, p.revision, p.adapter),
         "packages": {name: version(name) for name in PACKAGES} | {"python": platform.python_version()},
     }
 
@@ -80,17 +82,30 @@ def changed_values(one: Mapping[str, Any], other: Mapping[str, Any], before: str
     return found
 
 
-def model_hash(name: str, revision: str = "") -> str:
-    """Hash of a model: of all its files for an embedded one or a folder, the commit for one of the hub."""
+def model_hash(name: str, revision: str = "", adapter: str = "") -> str:
+    """Hash of a model: of all its files for an embedded one, a folder or a GGUF file, the commit for one of the hub."""
+    if adapter:
+        weights = folder_hashes(repository_path(adapter), only=("adapter_*",))
+        return f"{model_hash(name, revision)}+{fingerprint(list(weights.values()))}"
     embedded = json.loads(WEIGHTS.read_text("utf-8"))["sha256"] if WEIGHTS.exists() else {}
     if files := {file: digest for file, digest in embedded.items() if file.startswith(f"{name}/")}:
         return fingerprint(files)
-    if repository_path(name).is_dir():
+    if repository_path(name).exists():
         return fingerprint(list(folder_hashes(repository_path(name), only=MODEL_FILES).values()))
-    from huggingface_hub import try_to_load_from_cache
+    cached = cached_config(name, revision)
+    return f"{name}@{cached.parent.name if cached else revision or 'main'}"
 
-    file = try_to_load_from_cache(name, "config.json", revision=revision or "main")
-    return f"{name}@{Path(file).parent.name if isinstance(file, str) else revision or 'main'}"
+
+def cached_config(name: str, revision: str = "") -> Path | None:
+    """config.json of a hub model in the cache. Raises ParameterError for a name that no hub model can have."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        file = try_to_load_from_cache(name, "config.json", revision=revision or "main")
+    except HFValidationError as error:
+        raise ParameterError(f"model = {name!r}: {' '.join(str(error).split())}") from None
+    return Path(file) if isinstance(file, str) else None
 
 
 def code_hashes(method: str) -> dict[str, str]:
@@ -218,16 +233,18 @@ class Run:
         return [RunResult.read(self.seed_folder(seed)) for seed in self.p.seeds]
 
     def write(
-        self, seed: int, trained, evaluation, *, evaluate_seconds: float, beyond: Mapping[str, Any] | None = None
-    ) -> RunResult:
+        self, seed: int, trained, evaluation, *, evaluate_seconds: float, beyond: Mapping[str, Any] | None = None,
+        tokenizer=None,
+    ) -> RunResult:  # fmt: skip
         """Write the folder of one seed whole: parameters, metrics, item values, samples, provenance.
 
+        With `save_model` and a `tokenizer` the trained model too, below "model"; checkpoints go.
         `trained` is what `training.train` returns, `evaluation` what `evaluate.evaluate_row` does.
         Raises RunFolderError when another run lies there.
         """
         folder, p = self.seed_folder(seed), self.p
         # A hub model has a commit only once it is here.
-        found = {**self.identities[seed], "model": model_hash(p.model, p.revision)}
+        found = {**self.identities[seed], "model": model_hash(p.model, p.revision, p.adapter)}
         check_free(folder, found, overwrite=p.overwrite)
         seconds = {"train_seconds": trained.seconds, "evaluate_seconds": evaluate_seconds}
         seconds["seconds"] = trained.seconds + evaluate_seconds
@@ -249,25 +266,55 @@ class Run:
             write_jsonl(draft / "samples.jsonl", evaluation.samples)
             write_json(draft / PROVENANCE_FILE, source)
             result.write(draft)
+            if p.save_model and tokenizer is not None and trained.method.terms:
+                saved.save_model(draft / "model", trained.model, tokenizer, p, result, base=found["model"])
+        if kept := self.checkpoints(seed):
+            shutil.rmtree(kept, ignore_errors=True)
         return result
 
 
 def open_run(p: Training, *, notebook: Path = NOTEBOOK) -> Run:
     """The run of these parameters: which seeds are still to be trained, after every folder was checked.
 
-    Seeds whose folder agrees in everything are reused; raises RunFolderError where another run lies.
+    Seeds whose folder agrees in everything are reused (and whose model is there, with `save_model`).
+    Raises RunFolderError where another run lies, ParameterError for what `check.before_run` finds.
     """
+    from mule_lib.suite import check
+
+    check.before_run(p)
     folder = repository_path(p.out_dir)
     identities = {seed: identity(notebook, p, seed=seed) for seed in p.seeds}
     pending = []
     for seed, found in identities.items():
         place = folder / f"seed-{seed}"
-        if is_reusable(place, found):
+        lacks = p.save_model and method_options(p.method, p.options).trains and not (place / "model").is_dir()
+        if is_reusable(place, found) and not lacks:
             os.utime(place / METRICS_FILE)  # for tools that go by dates: it is as new as its inputs
         else:
             check_free(place, found, overwrite=p.overwrite)
             pending.append(seed)
     return Run(p, folder, identities, tuple(pending))
+
+
+def open_folder(p: Notebook) -> Path:
+    """The output folder of a notebook without seeds, after `check.before_run`.
+
+    Raises RunFolderError where it holds anything but the result of the same parameters, unless `p.overwrite`.
+    """
+    from mule_lib.suite import check
+
+    check.before_run(p)
+    folder, file = repository_path(p.out_dir), repository_path(p.out_dir) / PROVENANCE_FILE
+    if p.overwrite or not folder.exists() or not any(folder.iterdir()):
+        return folder
+    if not file.is_file():
+        raise RunFolderError(f"out_dir: {folder} holds something else; choose another, or overwrite=true")
+    held, now = json.loads(file.read_text("utf-8"))["params"], p.model_dump(mode="json")
+    same = {name: now[name] for name in now if name not in ("out_dir", "overwrite")}
+    if changed := changed_values({**same, **{name: held[name] for name in same if name in held}}, same):
+        shown = ", ".join(f"{name} {old!r} (now {new!r})" for name, old, new in changed)
+        raise RunFolderError(f"out_dir: {folder} differs in {shown}; choose another, or overwrite=true to replace it")
+    return folder
 
 
 def read_identity(folder: Path) -> dict[str, Any] | None:
@@ -376,7 +423,7 @@ def shared_teacher_answers(p: Training, file: Path, *, ask: bool = False, overwr
         file,
         data.load_benchmark(p.benchmark, p.data_dir),
         methods.get(p.method, p.options),
-        model=model_hash(p.model, p.revision),
+        model=model_hash(p.model, p.revision, p.adapter),
         load=(lambda: training.load_model(p, frozen=True)) if ask else None,
         max_thought_tokens=p.max_thought_tokens,
         overwrite=overwrite,

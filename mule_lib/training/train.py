@@ -178,7 +178,8 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
         )
         print(line, end="\n" if line else "")
     half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not method.terms)
-    return models.load(p.model, dtype=torch.bfloat16 if half else torch.float32, revision=p.revision)
+    dtype = torch.bfloat16 if half else torch.float32
+    return models.load(p.model, dtype=dtype, revision=p.revision, adapter=p.adapter)
 
 
 def micro_batches(draws: int, least: int) -> int:

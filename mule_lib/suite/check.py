@@ -1,0 +1,252 @@
+"""What is refused before anything is loaded: by parameters, files, the headers of weights, and the Hub within 5 s."""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from mule_lib.params import (
+    EMBEDDED,
+    DataStandardization,
+    GradientCosine,
+    ModelNotebook,
+    Notebook,
+    ParameterError,
+    Training,
+    method_options,
+    repository_path,
+)  # fmt: skip
+from mule_lib.suite.runs import WEIGHTS, cached_config, model_hash
+from mule_lib.suite.saved import BASE_FILE
+
+HUB_SECONDS = 5.0
+ROOM = 64 * 2**20  # bytes that a run without weights leaves behind, at most
+CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+def before_run(p: Notebook) -> None:
+    """Raise ParameterError in one line for all that a notebook would find out late."""
+    size = 0
+    if isinstance(p, ModelNotebook):
+        config, size = model_header(p.model, p.revision)
+        if p.adapter:
+            _check_adapter(p, config)
+        _check_against(p, config)
+        _check_records(p)
+    check_writable("out_dir", repository_path(p.out_dir), room=_room(p, size))
+
+
+def check_writable(name: str, folder: Path, *, room: int = ROOM) -> None:
+    """Raise ParameterError unless `folder` is or can become a folder to write `room` bytes into; leaves no trace."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise ParameterError(f"{name} = {str(folder)!r}: cannot be written ({error.strerror} at {there})") from None
+    if free < room:
+        raise ParameterError(
+            f"{name} = {str(folder)!r}: {free / 2**30:.1f} GiB free there, about {room / 2**30:.1f} are needed; "
+            "give another folder, save_every: 0 or save_model: false"
+        )
+
+
+def _room(p: Notebook, size: int) -> int:
+    """Bytes that a run may write: two checkpoints and a third under way (weights and two moments), the model itself."""
+    if not isinstance(p, Training) or not method_options(p.method, p.options).trains:
+        return ROOM
+    trained = size // 10 if p.lora_rank else 2 * size  # an adapter; weights of a bfloat16 file in float32
+    return ROOM + trained * (9 * bool(p.save_every) + len(p.seeds) * p.save_model)
+
+
+# Models by their headers
+
+
+def model_header(name: str, revision: str = "") -> tuple[dict[str, Any], int]:
+    """A model's configuration ({} where it is not here yet, or a GGUF file) and the bytes of its weights (0: unknown).
+
+    Raises ParameterError for a folder that cannot be loaded, or could run code, and a hub id that is out of reach.
+    """
+    place = WEIGHTS.parent / name if name in EMBEDDED else repository_path(name)
+    if place.is_file():
+        if place.open("rb").read(4) != b"GGUF":
+            raise ParameterError(f"model = {name!r}: no GGUF file, or a Git LFS pointer to one")
+        if find_spec("gguf") is None:
+            raise ParameterError(f"model = {name!r}: GGUF files are read by the package gguf; `pip install gguf`")
+        return {}, place.stat().st_size
+    if place.is_dir():
+        return _folder_header(place, name)
+    if name in EMBEDDED:
+        return {}, 0
+    if (cached := cached_config(name, revision)) is None:
+        _check_hub(f"model = {name!r}", f"hf download {name}, and give its folder")
+    return (_json(cached, f"model = {name!r}") if cached else {}), 0
+
+
+def _folder_header(place: Path, name: str) -> tuple[dict[str, Any], int]:
+    shown = f"model = {name!r}"
+    config = _json(place / "config.json", shown)
+    file = place / "tokenizer_config.json"
+    tokenizer = _json(file, shown) if file.is_file() else {}
+    for source, values in (("config.json", config), (file.name, tokenizer)):
+        if "auto_map" in values:
+            raise ParameterError(f"{shown}: {source} asks for custom code (auto_map), which is never run")
+    kind, classes = str(config.get("model_type", "")), config.get("architectures") or []
+    if classes and not any(str(each).endswith(CAUSAL) for each in classes):
+        raise ParameterError(f"{shown}: architecture {classes[0]} is no causal language model")
+    if not kind or (not (Path(find_spec("transformers").origin).parent / "models" / kind).is_dir() and _unknown(kind)):
+        raise ParameterError(f"{shown}: config.json: model_type {kind!r} is unknown to transformers")
+    size = _weights(place, shown)
+    if not any((place / each).is_file() for each in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise ParameterError(f"{shown}: has no tokenizer.json")
+    if not ((place / "chat_template.jinja").is_file() or tokenizer.get("chat_template")):
+        raise ParameterError(f"{shown}: the tokenizer has no chat template; use an instruction-tuned model")
+    return config, size
+
+
+def _unknown(kind: str) -> bool:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # takes a second
+
+    return kind not in CONFIG_MAPPING_NAMES
+
+
+def _weights(place: Path, shown: str, files: str = "*.safetensors") -> int:
+    """Bytes of the safetensors in a folder, each of the length that its header says."""
+    there, index = sorted(place.glob(files)), place / "model.safetensors.index.json"
+    if not there:
+        pickled = sorted(file.name for file in place.iterdir() if file.suffix in PICKLED)
+        why = f"{pickled[0]} is pickled and could run code; save it as safetensors" if pickled else f"has no {files}"
+        raise ParameterError(f"{shown}: {why}")
+    needed = set(_json(index, shown).get("weight_map", {}).values()) if index.is_file() else set()
+    if missing := sorted(needed - {file.name for file in there}):
+        raise ParameterError(f"{shown}: {missing[0]} of {index.name} is missing")
+    for file in there:
+        tensors, start = _tensors(file, shown)
+        if max((end for _, (_, end) in tensors.values()), default=0) + start != file.stat().st_size:
+            raise ParameterError(f"{shown}: {file.name} is not whole; download it again")
+    return sum(file.stat().st_size for file in there)
+
+
+def _tensors(file: Path, shown: str) -> tuple[dict[str, tuple[list[int], list[int]]], int]:
+    """Shape and place of each tensor of a safetensors file, and where its data begins."""
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(length)) if length < file.stat().st_size else None
+        tensors = {name: (t["shape"], t["data_offsets"]) for name, t in header.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise ParameterError(f"{shown}: {file.name} is no safetensors file (or a Git LFS pointer)") from None
+    return tensors, 8 + length
+
+
+def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
+    folder, shown = repository_path(p.adapter), f"adapter = {p.adapter!r}"
+    asked = _json(folder / "adapter_config.json", shown)
+    if asked.get("peft_type") != "LORA" or asked.get("auto_mapping"):
+        raise ParameterError(f"{shown}: peft_type {asked.get('peft_type')!r}; a plain LORA is needed")
+    _weights(folder, shown, "adapter_model.safetensors")
+    tensors, _ = _tensors(folder / "adapter_model.safetensors", shown)
+    widths = {shape[-1] for name, (shape, _) in tensors.items() if name.endswith("q_proj.lora_A.weight")}
+    base = str(asked.get("base_model_name_or_path") or "")
+    told = (folder / BASE_FILE).is_file() and _json(folder / BASE_FILE, shown).get("hash")
+    other = told and told != model_hash(p.model, p.revision)
+    other |= "/" in base and not told and not repository_path(p.model).exists() and base != p.model
+    if other or (widths and config.get("hidden_size") and widths != {config["hidden_size"]}):
+        raise ParameterError(f"{shown}: belongs to another base ({base}) than model = {p.model!r}")
+
+
+def _check_against(p: ModelNotebook, config: Mapping[str, Any]) -> None:
+    """K, the adapter's rank and the number of layers against the model's own sizes, where they are known."""
+    sizes = {**config, **(config.get("text_config") or {})}
+    top_k = method_options(p.method, p.options).model_dump().get("top_k", 0) if hasattr(p, "options") else 0
+    for name, value, size in (
+        ("options: top_k", top_k, "vocab_size"),
+        ("lora_rank", getattr(p, "lora_rank", 0), "hidden_size"),
+        ("layers", getattr(p, "layers", 0), "num_hidden_layers"),
+    ):
+        if size in sizes and value > sizes[size]:
+            raise ParameterError(f"{name} = {value}: {p.model} has {size} {sizes[size]}")
+
+
+# Data
+
+
+def _check_records(p: ModelNotebook) -> None:
+    """Everything in `data_dir` is read, and the method finds the groups that it needs."""
+    if not p.data_dir or not isinstance(p, DataStandardization | GradientCosine | Training):
+        return
+    from mule_lib import data
+
+    parts = {name: f"{p.data_dir}/{name}" for name in p.benchmarks} if isinstance(p, GradientCosine) else {}
+    more = {"data_format": p.data_format, "objectives": p.objectives} if isinstance(p, Training) else {}
+    try:
+        loaded = [data.load_benchmark(name, place, **more) for name, place in parts.items()] or [
+            data.load_benchmark(p.benchmark, p.data_dir, **more)
+        ]
+        if hasattr(p, "options") and method_options(p.method, p.options).trains:
+            from mule_lib import methods  # torch
+
+            for each in loaded:
+                methods.get(p.method, p.options).on_groups({record.group for record in each.records})
+    except (ValueError, OSError, RecursionError) as error:
+        raise ParameterError(f"data_dir = {p.data_dir!r}: {' '.join(str(error).split())}") from None
+
+
+def _json(file: Path, shown: str) -> dict[str, Any]:
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        values = None
+    if not isinstance(values, dict):
+        raise ParameterError(f"{shown}: {file.name} is missing, or no JSON object")
+    return values
+
+
+# The Hub
+
+
+def check_sources(**sources: str) -> None:
+    """Raise ParameterError where a source is the Hub ("") and that is out of reach, unless the cache is asked for."""
+    wanting = ", ".join(name for name, source in sources.items() if not source)
+    if wanting and not _offline():
+        _check_hub(wanting, "give a file or folder (docs/data.md), or set HF_HUB_OFFLINE=1 for the cache")
+
+
+def _check_hub(shown: str, remedy: str) -> None:
+    """Raise ParameterError unless the Hub answers; a name that is looked up in vain would take longer by itself."""
+    import urllib.error
+    import urllib.request
+
+    answered = threading.Event()
+    address = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=HUB_SECONDS)
+        except urllib.error.HTTPError:
+            pass  # it answers
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    if not _offline():
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(HUB_SECONDS)
+    if not answered.is_set():
+        why = "is switched off by HF_HUB_OFFLINE" if _offline() else f"does not answer within {HUB_SECONDS:.0f} s"
+        raise ParameterError(f"{shown}: not here, and {address} {why}; {remedy}")
+
+
+def _offline() -> bool:
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    return HF_HUB_OFFLINE
