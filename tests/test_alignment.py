@@ -113,33 +113,6 @@ def test_what_cannot_be_measured_is_refused_by_name(method, changed, error, mess
         measure(tiny.model(), method, **changed)
 
 
-@pytest.mark.parametrize(
-    ("notebook", "values", "message"),
-    [
-        ("02_gradient_cosine", {"method": "mul"}, "method = 'mul': .*did you mean 'mule'"),
-        ("02_gradient_cosine", {"options": {"topk": 3}}, "options = .*unknown parameter 'topk'; did you mean 'top_k'"),
-        ("02_gradient_cosine", {"steps": [0, 0]}, "steps = .*different numbers"),
-        ("02_gradient_cosine", {"steps": []}, "steps = .*different numbers"),
-        ("02_gradient_cosine", {"precision": "bf16"}, r"steps = .*give \[0\], or precision fp32"),
-        ("02_gradient_cosine", {"batches": 2}, "batches = 2: .*greater than or equal to 3"),
-        ("02_gradient_cosine", {"benchmarks": ["boks"]}, "benchmarks.0 = 'boks': did you mean 'books'"),
-        ("02_gradient_cosine", {"benchmarks": ["wmdp_cyber"]}, "data_dir = '': .*wmdp_cyber has to be prepared first"),
-        ("02_gradient_cosine", {"teacher_reads": "question"}, "teacher_reads = 'question': .*'questions'"),
-        ("02_gradient_cosine", {"teacher_dir": "nowhere"}, "teacher_dir = 'nowhere': .*no such folder"),
-        ("02_gradient_cosine", {"layer": 2}, "unknown parameter 'layer'; did you mean 'layers'"),
-        ("01_data_standardization", {"precision": "fp16"}, "precision = 'fp16': .*'bf16'"),
-        ("01_data_standardization", {"benchmark": "cybr"}, "benchmark = 'cybr': .*did you mean 'cyber'"),
-        ("01_data_standardization", {"benchmark": "muse_books"}, "data_dir = '': .*muse_books has to be prepared"),
-        ("01_data_standardization", {"data_dir": "nowhere"}, "data_dir = 'nowhere': .*no such folder"),
-        ("01_data_standardization", {"near_duplicate": 1.5}, "near_duplicate = 1.5"),
-    ],
-)
-def test_bad_parameters_are_refused_by_name(notebook, values, message):
-    with pytest.raises(params.ParameterError, match=message) as error:
-        params.validate(notebook, values)
-    assert "\n" not in str(error.value)
-
-
 # The study's data -----------------------------------------------------------------------------------------------------
 
 

@@ -1,7 +1,6 @@
 """Looks at what is there: `mule compare`, `show-prompt`, `doctor` and the committed reference."""
 
 import re
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,7 @@ from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
 from mule_lib.paper import METRICS
 from mule_lib.params import ParameterError, read_parameters
-from mule_lib.suite import cli, inspect, open_run
+from mule_lib.suite import inspect, open_run
 from mule_lib.suite.inspect import compare
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -99,25 +98,6 @@ def test_every_option_of_a_choice_is_scored(shown, part, style):
     assert re.search("⟪ ?(.*)⟫", likeliest)[1] == sample["output"]
     assert " right" in options[item.answer]
     assert item.refusal is None or " refusal" in options[item.refusal]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["row=muel"], "row 'muel': did you mean 'mule'?"),
-        (["row=mule", "--item", "999"], "--item 999: forget has"),
-        (["row=mule", "--item", "-1"], "--item -1: forget has"),
-        (["row=mule", "-p", "benchmark=bokks"], "benchmark = 'bokks': did you mean 'books'?"),
-    ],
-)
-def test_refusals_are_one_line(monkeypatch, words, message):
-    """On standard error with exit status 1, before a model is loaded."""
-    monkeypatch.setattr(training, "load_model", lambda p: pytest.fail("loaded"))
-    monkeypatch.setattr(sys, "argv", ["mule", "show-prompt", "-p", *words])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 # The reference

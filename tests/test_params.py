@@ -9,42 +9,6 @@ from mule_lib.methods import METHODS
 from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, method_options, read_parameters, validate
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"method": "mul"}, "method = 'mul': did you mean 'mule'?"),
-        ({"learningrate": 1}, "unknown parameter 'learningrate'; did you mean 'learning_rate'?"),
-        ({"options": {"topk": 3}}, "options = {'topk': 3}: unknown parameter 'topk'; did you mean 'top_k'?"),
-        ({"steps": "many"}, "steps = 'many': Input should be a valid integer"),
-        ({"steps": -1}, "steps = -1: Input should be greater than or equal to 0"),
-        ({"learning_rate": -0.1}, "learning_rate = -0.1: Input should be greater"),
-        ({"benchmark": "bok"}, "benchmark = 'bok': did you mean 'books'?"),
-        ({"benchmark": "muse_books"}, "data_dir = '': muse_books has to be prepared first: mule standardize"),
-        ({"model": "bse"}, "model = 'bse': did you mean 'base'?"),
-        ({"model": "models/llama/3b"}, "no such model folder"),
-        ({"model": "./llama"}, "no such model folder"),
-        ({"model": "tests"}, "the folder has no config.json"),
-        ({"data_dir": "nowhere"}, "data_dir = 'nowhere': no such folder"),
-        ({"benchmark": "rwku", "data_dir": "tests", "data_format": "raw"}, "tests has no raw.jsonl"),
-        ({"benchmark": "rwku", "data_dir": "tests", "data_format": "lettered"}, "rwku is prepared as unified and raw"),
-        ({"objectives": ["obj4"]}, "objectives.0 = 'obj4'"),
-        ({"search_budget": 0}, "search_budget = 0: 30 questions are to be searched for"),
-        ({"judge": "model"}, "judge = 'model'"),
-        ({"data_format": "rwa"}, "data_format = 'rwa': did you mean 'raw'?"),
-        ({"teacher_file": "nothing.jsonl"}, "no such file; `mule teacher` writes it"),
-        ({"precision": "fp16"}, "precision = 'fp16': did you mean 'bf16'?"),
-        ({"choice_style": "leters"}, "choice_style = 'leters': did you mean 'letters'?"),
-        ({"row": "My Row"}, "row = 'My Row': String should match"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_bad_values_are_refused_by_name(values, message):
-    """One line with the key, and the nearest valid name or what would be right."""
-    with pytest.raises(ParameterError) as error:
-        validate("04_training", values)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
 def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
     """The file's name says steering and thought; a method without a teacher takes none."""
     for stem in ("oracle-cot", "ensemble-cot"):
@@ -78,25 +42,6 @@ def test_options_are_typed_and_have_ranges():
         method_options("mule", {"top_k": 0})
     with pytest.raises(ParameterError, match="positions = 'frist': did you mean 'first'"):
         method_options("mule", {"positions": "frist"})
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "x.yaml: no such params file"),
-        ("a: [", "x.yaml: not valid YAML"),
-        ("- 1", "x.yaml: should be a flat mapping"),
-        (
-            "steps: 3\nsteps: 4\n",
-            "x.yaml: not valid YAML .the key 'steps' stands twice",
-        ),  # YAML keeps the last in silence
-    ],
-)
-def test_bad_files_are_refused(text, message, tmp_path):
-    if text:
-        (tmp_path / "x.yaml").write_text(text)
-    with pytest.raises(ParameterError, match=message):
-        read_parameters("04_training", tmp_path / "x.yaml")
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):

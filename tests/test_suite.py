@@ -52,28 +52,6 @@ def test_seeds_are_capped_and_shared_out():
     assert shared[0].folders(suite)[0].as_posix() == "outputs/fable/runs/books/base/seed-0"
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"seedz": 1}, "unknown parameter 'seedz'; did you mean 'seeds'?"),
-        ({"seeds": 0}, "seeds = 0: Input should be greater"),
-        ({"params": "fabel"}, "fabel.yaml: no such params file; did you mean 'fable.yaml'?"),
-        ({"name": "a/b"}, "name = 'a/b': String should match"),
-        ({"runs": [{"rows": ["mul"], "benchmarks": ["books"]}]}, "runs: row 'mul': did you mean 'mule'?"),
-        ({"runs": [{"rows": ["mule"], "benchmarks": ["boks"]}]}, "'boks': did you mean 'books'?"),
-        ({"runs": [{"rows": ["mule"], "benchmark": ["books"]}]}, "did you mean 'benchmarks'?"),
-        ({"runs": [{"rows": ["mule"], "benchmarks": ["rwku"]}]}, "prepare it by mule prepare rwku"),
-        ({"beyond": [{"rows": ["mule_k1"], "benchmarks": ["cyber"]}]}, "'mule_k1' on 'cyber' is not among the runs"),
-    ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
-def test_bad_suites_are_refused_by_name(changed, message):
-    """One line with the key and the nearest name, before Snakemake starts."""
-    with pytest.raises(ParameterError) as error:
-        graph.read_suite(FABLE, **changed)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
 @pytest.mark.parametrize("scale", PAPER)
 def test_the_paper_s_rows_are_of_one_pinned_model(scale):
     """Every method and row of the suite, the same model and commit, the methods' own rates, LoRA where it is said."""
