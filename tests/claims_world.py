@@ -10,18 +10,23 @@ import numpy as np
 import yaml
 
 from mule_lib.paper import METRICS
-from mule_lib.report.claims import Estimate
+from mule_lib.report.evidence import AGREED, Estimate
 
-ITEMS, SEEDS = 400, 3
+ITEMS, SEEDS = 600, 3
 _MADE_UP = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
 BOOKS, CYBER = _MADE_UP["rows"].values()
 OTHER_WAY = _MADE_UP["otherwise"]
 ROWS = {*BOOKS, *CYBER}
+MEASURED = (*METRICS, "neighbor_open", "neighbor_refused", "asr_readable", "drift")
+STEPS = (0, 5)
 ONCE = {"base", "upper_bound", "ensemble_teacher"}
 
 
 def world_points():
-    """(benchmark, row, metric) to points; refusals and seconds per step under their own names."""
+    """(benchmark, row, metric) to points; seconds and operations per step and kinds of answers under their own names.
+
+    Asked openly, neighbours are answered as they are chosen; nothing is broken or of the wrong kind.
+    """
     points = {
         (benchmark, row, metric): value
         for benchmark, rows in (("books", BOOKS), ("cyber", CYBER))
@@ -29,8 +34,12 @@ def world_points():
         for metric, value in zip(METRICS, values, strict=True)
     }
     for benchmark, row in {key[:2] for key in points}:
-        points[benchmark, row, "refusal"] = 40 if row == "sft" else 1
-        points[benchmark, row, "seconds"] = 1.3 if row == "mule" else 1.0
+        points[benchmark, row, "neighbor_open"] = points[benchmark, row, "neighbor"]
+        points[benchmark, row, "neighbor_refused"] = 40 if row == "sft" else 1
+        points[benchmark, row, "asr_readable"] = points[benchmark, row, "asr"]
+        points[benchmark, row, "drift"] = 3
+        points[benchmark, row, "seconds"] = points[benchmark, row, "operations"] = 1.3 if row == "mule" else 1.0
+        points |= {(benchmark, row, f"kinds_{name}"): 95 for name in AGREED}
     return points
 
 
@@ -48,10 +57,16 @@ class World:
         for benchmark, row in sorted({key[:2] for key in self.points}):
             for seed in range(1 if row in ONCE else self.seeds):
                 step = self.points[benchmark, row, "seconds"] * (1 + 0.01 * seed)
-                values = {metric: self._values(benchmark, row, metric, seed) for metric in METRICS}
-                details = {"neighbor": {"refusal": self.points[benchmark, row, "refusal"] / 100}}
-                timing = {"train_seconds": 40 * step, "steps": 40} if row not in ONCE else {}
-                run = {"benchmark": benchmark, "row": row, "seed": seed, "values": values, "details": details}
+                flops = self.points[benchmark, row, "operations"] * 1e9
+                values = {metric: self._values(benchmark, row, metric, seed) for metric in MEASURED}
+                alike = {name: self._values(benchmark, row, f"kinds_{name}", seed) for name in AGREED}
+                # The Upper Bound refuses what is to be forgotten; a row that does not answer alike gives broken text.
+                kinds = {
+                    name: "".join("fr"[name == "general"] if same or row == "upper_bound" else "b" for same in of)
+                    for name, of in alike.items()
+                }
+                timing = {"train_seconds": 40 * step, "steps": 40, "step_flops": flops} if row not in ONCE else {}
+                run = {"benchmark": benchmark, "row": row, "seed": seed, "values": values, "kinds": kinds}
                 made.append(SimpleNamespace(**run, timing=timing))
         return made
 
@@ -77,7 +92,9 @@ def study(changed=()):
             ends = {key: dict(changed).get((key[0], benchmark, key[1], pair), plain[key]) for key in plain}
             after, before = ends["cosine", "standardized"], ends["cosine", "raw"]
             ends["gain", ""] = (after[0] - before[0], after[1] - before[2], after[2] - before[1])
-            pilot |= {(what, benchmark, form, frozenset(pair)): Estimate(*ends[what, form]) for what, form in ends}
+            for what, form in ends:
+                for step in (None,) if what == "distance" else STEPS:
+                    pilot[what, benchmark, form, step, frozenset(pair)] = Estimate(*ends[what, form])
     return pilot
 
 

@@ -8,13 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import run_folders
+import yaml
 from claims_world import BOOKS, ITEMS, OTHER_WAY, ROWS, SEEDS, World, changes, study
 
 from mule_lib import paper
 from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall
 from mule_lib.paper import METRICS, REPORTED
 from mule_lib.report import ledger
-from mule_lib.report.claims import FABLE, Estimate, Measured, NotMeasuredError, PilotError, judge, load_pilot
+from mule_lib.report.claims import judge
+from mule_lib.report.evidence import FABLE, Estimate, Measured, NotMeasuredError, PilotError, load_pilot
 from mule_lib.report.results import load_runs
 from mule_lib.suite.notebook import run_notebook
 
@@ -131,15 +133,16 @@ def test_a_sure_failure_is_still_undecided_while_a_run_is_missing():
 def test_few_items_one_seed_and_an_ignorant_base_are_said():
     assert "20 items; 30 are needed" in judged("forgets_target", items=20).explanation
     assert "1 seed, so without the spread between seeds" in judged("best_overall_books", seeds=1).explanation
-    assert "timed with 1 seeds; 3 are needed" in judged("efficient", seeds=1).explanation
+    alone = judged("efficient", seeds=1)
+    assert alone.verdict == "holds" and alone.beside[0].missing.endswith("books/mule (1 seeds, 3 are needed)")
     assert "nothing to remove" in judged("forgets_target", {"books": {"base": {"forget": 0}}}).explanation
 
 
-def test_the_papers_own_numbers_meet_its_claims_but_for_three(as_claimed):
-    """Inconsistencies 1, 5 and 6: ASR is not the lowest, SFT is not secure, gradient editing keeps no utility."""
+def test_the_papers_own_numbers_meet_its_claims_but_for_four(as_claimed):
+    """ASR is not the lowest, SFT is not secure, gradient editing pays, and SFT pays less than MULE."""
     meets = {claim: one.reported_meets for claim, one in as_claimed.items()}
     assert {claim for claim, word in meets.items() if word == "no"} == {
-        *("lowest_prefill_asr", "sft_collapses_cyber", "gradient_editing_keeps_utility_cyber")
+        *("lowest_prefill_asr", "sft_over_refuses", "sft_collapses_cyber", "gradient_editing_keeps_utility_cyber")
     }
     assert {claim for claim, word in meets.items() if word == "not printed"} == {
         *("baseline_gradients_orthogonal", "standardization_aligns_gradients", "standardization_tightens_bound"),
@@ -148,17 +151,79 @@ def test_the_papers_own_numbers_meet_its_claims_but_for_three(as_claimed):
     }
 
 
-def test_more_comparisons_widen_the_interval(as_claimed):
-    """A claim's error rate does not grow with its comparisons; an interval without resamples widens as a normal's."""
-    widths = {}
+def test_more_comparisons_widen_the_end_by_which_a_claim_fails(as_claimed):
+    """All have to hold, so each holds by its own interval; one of alternatives may hold by chance, and one of all fail.
+    An interval without resamples widens as a normal's."""
+    wider = {}
     for claim in ("best_overall_books", "best_overall_cyber"):
         estimate = as_claimed[claim].decisive.ours
         alone = estimate.at(0.95)
-        widths[claim] = (estimate.high - estimate.low) / (alone.high - alone.low)
-    assert 1.1 < widths["best_overall_cyber"] < widths["best_overall_books"] < 1.7
+        assert estimate.low == alone.low
+        wider[claim] = (estimate.high - estimate.value) / (alone.high - alone.value)
+    assert 1.1 < wider["best_overall_cyber"] < wider["best_overall_books"] < 1.7
+    for part in as_claimed["naive_extension_fails"].readings:
+        lost, _, left = part
+        assert lost.ours.low < lost.ours.at(0.95).low and left.ours.high > left.ours.at(0.95).high
     estimate, wider = Estimate(0.5, 0.4, 0.8), 2.5758 / 1.96
     assert estimate.at(0.95).ends == pytest.approx((0.5, 0.4, 0.8))
     assert estimate.at(0.99).ends == pytest.approx((0.5, 0.5 - 0.1 * wider, 0.5 + 0.3 * wider), abs=1e-4)
+
+
+def test_broken_text_and_low_forget_alone_no_longer_pass():
+    """What the opposite behaviour used to pass: a student that only loops, a loss, a printed number at the bound."""
+    broken = {"books": {"mule": {"kinds_forget": 0, "forget": 0}}}
+    assert judged("student_internalizes_intention", broken).verdict == "fails"
+    loops = {"books": {"duet": {"asr": 0}}}
+    assert judged("duet_keeps_trade_offs", loops).verdict == "holds"
+    for claim, row in (
+        ("student_term_helps", "mule_duet_loss_tuned"),
+        ("magnitudes_beat_rankings", "mule_bild_loss_tuned"),
+    ):
+        at_its_own = {"books": {row: {"forget": 0, "asr": 0}, "mule": {"forget": 12}}}
+        assert judged(claim, at_its_own).verdict == "fails"
+    kept = next(one for one in comparisons("no_over_refusal") if one.table == "table3")
+    assert kept.meets(Estimate(*[96.3 - 88.8] * 3)) and not kept.meets(Estimate(*[7.6] * 3))
+
+
+def test_an_open_verdict_says_what_would_have_been_told_apart():
+    """1.43 half widths: a true difference of that size has 80 % power. Settled verdicts say nothing of the kind."""
+    one = judged("forgets_target", OTHER_WAY["forgets_target"]["undecided"])
+    half = (one.decisive.ours.high - one.decisive.ours.low) / 2
+    assert one.told_apart == pytest.approx(1.43 * half) and "beyond it would be told apart" in one.measured
+    settled = judged("forgets_target")
+    assert settled.told_apart is None and "told apart" not in settled.measured
+
+
+def test_what_a_run_does_not_have_is_not_measured():
+    """Drift, operations and kinds come with newer runs; wall time stands beside the verdict and decides nothing."""
+    world = World()
+    world.points["books", "mule", "seconds"] = 9
+    runs = world.runs()
+    for run in runs:
+        run.values.pop("drift")
+        run.timing.pop("step_flops", None)
+        run.kinds.clear()
+    found = {one.claim.id: one for one in all_judged(runs)}
+    for claim, words in {
+        "topk_spares_vocabulary": "not measured: drift of books/mule",
+        "efficient": "not measured: step_flops of books/mule",
+        "student_internalizes_intention": "not measured: kinds of answers of books/mule or upper_bound to forget",
+    }.items():
+        assert found[claim].verdict == "undecided" and words in found[claim].explanation
+    assert "Beside the verdict: time of a step, MULE over SFT, 9.00 on Fable-Books." in found["efficient"].behind
+
+
+def test_claims_rows_were_trained_on_the_data_that_the_claims_name():
+    """Gradient editing without standardized data, single-goal methods on Obj1's raw text, forms as their names say."""
+    rows = yaml.safe_load((ROOT / "params" / "04_training" / "fable.yaml").read_text())["rows"]
+    for row in ("ngdiff", "mollm", "ga", "simnpo", "flat", "mule_no_standardization"):
+        assert rows[row]["data_format"] == "raw", row
+    assert {row for row in rows if rows[row].get("objectives") == ["obj1"]} == {"ga", "simnpo", "flat"}
+    for form in ("lettered", "jailbreak", "passage"):
+        assert rows[f"mule_{form}"]["data_format"] == form
+    assert rows["mule"] == rows["mule_duet_loss"] == {}  # MULE's K and rate
+    needed = {row for claim in TESTED for _, row in rows_of(claim)}
+    assert needed <= {*rows}
 
 
 def test_draws_agree_with_the_intervals_of_the_tables(tmp_path):
@@ -204,21 +269,25 @@ def write_pilot(suite):
         pd.DataFrame(lines).to_csv(suite / name, index=False)
 
 
-def test_the_pilot_study_is_read_over_all_early_steps(tmp_path):
+def test_the_pilot_study_is_read_step_by_step(tmp_path):
+    """Never pooled: a claim has to stand at each step; a step that was not studied is named."""
     write_pilot(tmp_path)
     evidence = Measured([], load_pilot(tmp_path))
-    assert evidence.cosine("table1", "standardized", PAIR).ends == pytest.approx((0.85, 0.7, 1.0))
-    assert evidence.rise("table1", PAIR[::-1]).ends == pytest.approx((0.8, 0.6, 0.9))
-    assert evidence.pilot["distance", "books", "raw", frozenset(PAIR)].ends == pytest.approx((1.5, 1.4, 1.6))
+    assert evidence.cosine("table1", "standardized", 0, PAIR).ends == pytest.approx((0.8, 0.7, 0.9))
+    assert evidence.cosine("table1", "standardized", 10, PAIR).ends == pytest.approx((0.9, 0.7, 1.0))
+    assert evidence.rise("table1", 10, PAIR[::-1]).ends == pytest.approx((0.8, 0.6, 0.9))
+    assert evidence.pilot["distance", "books", "raw", None, frozenset(PAIR)].ends == pytest.approx((1.5, 1.4, 1.6))
+    with pytest.raises(NotMeasuredError, match="not measured: cosine between objectives, books, raw, step 5"):
+        evidence.cosine("table1", "raw", 5, PAIR)
     with pytest.raises(NotMeasuredError, match="not measured: cosine between objectives, cyber, raw"):
-        evidence.cosine("table3", "raw", PAIR)
+        evidence.cosine("table3", "raw", 0, PAIR)
     with pytest.raises(NotMeasuredError, match="not measured: distance between objectives, books, standardized"):
         evidence.fall("table1", PAIR)
 
 
 def test_a_pilot_that_was_not_run_or_is_broken_says_so(tmp_path):
     with pytest.raises(NotMeasuredError, match=r"the pilot study \(cosine between objectives\) was not run"):
-        Measured([], load_pilot(tmp_path)).cosine("table1", "raw", PAIR)
+        Measured([], load_pilot(tmp_path)).cosine("table1", "raw", 0, PAIR)
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "figure2.csv").write_text("format,cosine\nraw,0.1\n")
     with pytest.raises(PilotError, match=r"figure2.csv: lacks the columns benchmark, objective_a"):
@@ -238,9 +307,9 @@ def test_the_ledger_has_its_columns_and_its_numbers(as_claimed):
     assert line["test"] == f"Overall, MULE minus {ledger.WORDS[best]}"
     assert line["measured"] == pytest.approx(paper.overall(rows["base"], rows["mule"]) - overall[best])
     assert line["low"] < line["measured"] < line["high"]
-    assert (line["n"], line["seeds"], line["benchmark"]) == (5 * 400, 3, "books")
+    assert (line["n"], line["seeds"], line["benchmark"]) == (5 * ITEMS, 3, "books")
     assert data.loc["forgets_target", "benchmark"] == "books+cyber"
-    assert np.isnan(data.loc["topk_spares_vocabulary", "measured"])
+    assert np.isnan(data.loc["extended_benchmarks", "measured"])
 
 
 def test_comparisons_show_reported_beside_measured(as_claimed):
@@ -267,7 +336,7 @@ def test_all_forms_hold_the_same_verdicts_and_the_finding_counts(mixed, as_claim
         assert len(re.findall(rf"& [^&]*\b{verdict}\}}* &", tex)) == verdicts.count(verdict)
     assert "not run: books/mule\\_no\\_anchors" in tex and tex.isascii()
     text = ledger.finding([*as_claimed.values()])
-    assert "Of 30 claims of the paper, 28 hold, 0 fail and 2 are undecided on Fable-Books and Fable-Cyber" in text
+    assert "Of 30 claims of the paper, 29 hold, 0 fail and 1 are undecided on Fable-Books and Fable-Cyber" in text
     assert "embedded model" in text
 
 
@@ -276,7 +345,7 @@ def test_the_figure_shows_every_claim_once_and_what_is_missing(mixed):
     axis, data = picture.figure.axes[0], picture.data
     assert [label.get_text() for label in axis.get_yticklabels()] == [ledger.title(name) for name in data["id"]]
     words = [text.get_text() for text in axis.texts]
-    assert "not run: books/mule_no_anchors" in words and words.count("no") == 3
+    assert "not run: books/mule_no_anchors" in words and words.count("no") == 4
     shown = data[data["missing"] == ""]
     assert (shown.loc[shown["verdict"] == "holds", "low"] > 0).all()
     assert (shown.loc[shown["verdict"] == "fails", "high"] < 0).all()

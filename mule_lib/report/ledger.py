@@ -11,33 +11,36 @@ import pandas as pd
 
 from mule_lib.params import read_yaml
 from mule_lib.report import figures, tables
-from mule_lib.report.claims import FABLE, Claim, Comparison, Judged, Reading, Threshold
+from mule_lib.report.claims import Claim, Comparison, Judged, Reading, Threshold
+from mule_lib.report.evidence import FABLE
 from mule_lib.report.names import DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
 
-MEASURES = {  # those of `claims.Evidence`, in words
+MEASURES = {  # those of `evidence.Evidence`, in words
     "value": "{metric} of {row}",
     "gap": "{metric}, {row} minus {rival}",
     "near": "{metric} of {row} minus four fifths of {rival}'s",
     "lost": "{metric} lost by {row}",
     "removed": "{metric} removed by {row}",
-    "refusals": "neighbour questions refused by {row} beyond the base model",
+    "agreement": "answers to {answers} of the same kind, {row} and {rival}",
+    "operations": "operations of a step, {row} over {rival}",
     "time": "time of a step, {row} over {rival}",
-    "cosine": "cosine of {pair[0]} and {pair[1]}, {data_format}",
-    "rise": "cosine of {pair[0]} and {pair[1]}, standardized minus raw",
+    "cosine": "cosine of {pair[0]} and {pair[1]}, {data_format}, step {step}",
+    "rise": "cosine of {pair[0]} and {pair[1]}, standardized minus raw, step {step}",
     "fall": "A-distance of {pair[0]} and {pair[1]}, raw minus standardized",
 }
 WORDS = {
     **{**LABELS, **METRIC_NAMES, "base": "the base model", "upper_bound": "the Upper Bound", "duet": "DUET"},
+    "mmlu": "MMLU (on Fable: Far recall)",
     **{"obj1": "Obj1 gain (Forget and General)", "obj2": "Obj2 gain (Retain Acc)", "obj3": "Obj3 gain (ASR)"},
 }
 COLUMNS = (
     *("id", "claim", "where", "reported", "measured", "low", "high", "verdict", "test", "should_be", "unit"),
-    *("benchmark", "n", "seeds", "comparisons", "reported_meets", "explanation"),
+    *("benchmark", "n", "seeds", "comparisons", "reported_meets", "told_apart", "explanation"),
 )
 MEETS = {"yes": "; what is printed meets the test", "no": "; what is printed misses the test", "not printed": ""}
 CAPTION = (
-    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with intervals over items and "
-    "seeds that cover at 95 % for all comparisons of a claim together."
+    "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with 95 % intervals over items "
+    "and seeds; the end by which a claim could fail is widened for all its comparisons together."
 )
 HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}  # all margins on one axis: an A-distance ends at 2
 TICKS = {-100: "≤−100", -30: "−30", -10: "−10", -3: "−3", 0: "0", 3: "3", 10: "10", 30: "30", 100: "≥100"}
@@ -62,7 +65,16 @@ def _comparisons(part: Mapping[str, Any]) -> Iterator[Comparison]:
 
 _DATA = read_yaml(Path(__file__).with_name("claims.yaml"))
 THRESHOLDS = {word: Threshold(word, *values) for word, values in _DATA["thresholds"].items()}
-CLAIMS = tuple(Claim(**{**claim, "test": _test(claim.get("test", []))}) for claim in _DATA["claims"])
+CLAIMS = tuple(
+    Claim(
+        **{
+            **claim,
+            "test": _test(claim.get("test", [])),
+            "beside": tuple(chain(*map(_comparisons, claim.get("beside", [])))),
+        }
+    )
+    for claim in _DATA["claims"]
+)
 INCONSISTENCIES: tuple[str, ...] = tuple(_DATA["inconsistencies"])
 
 
@@ -73,7 +85,7 @@ def data(judged: Sequence[Judged]) -> pd.DataFrame:
         line = _line(one, one.decisive) if one.decisive else {"n": 0, "seeds": 0}
         line |= {"test": line.get("comparison"), "comparisons": sum(map(len, one.readings))}
         line |= {name: getattr(one.claim, name) for name in ("id", "claim", "where", "reported")}
-        line |= {name: getattr(one, name) for name in ("verdict", "reported_meets", "explanation")}
+        line |= {name: getattr(one, name) for name in ("verdict", "reported_meets", "told_apart", "explanation")}
         names = sorted({reading.comparison.table for reading in chain(*one.readings)})
         lines.append(line | {"benchmark": "+".join(dict.fromkeys(one.benchmarks[table] for table in names))})
     return pd.DataFrame(lines, columns=list(COLUMNS))

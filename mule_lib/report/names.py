@@ -27,6 +27,8 @@ METRIC_NAMES = {
     "asr_searched": "ASR, searched",
     "forget_cloze": "Forget, cloze",
     "overall_readable": "Overall, readable",
+    "asr_readable": "ASR, readable",
+    "drift": "Drift",
 }
 DOWN = LOWER_IS_BETTER | {
     "gold_distance", "neighbor_refused", "forget_unseen", "asr_unseen", "asr_seen", "asr_searched", "forget_cloze",
