@@ -283,6 +283,13 @@ class GradientCosine(ModelNotebook):
             yield "steps", "bfloat16 weights lose the small updates of a training; give [0], or precision fp32"
 
 
+MuleByHand = create_model(
+    "MuleByHand", __base__=Notebook, __doc__="Notebook 03, on Fable's books: `record` is the id of an attacked record.",
+    record=(str, "obj3/adversarial/0020"), top_k=(Count, 10), pairs=(Count, 8), steps=(Count, 10),
+    learning_rate=(Above0, 5e-4), out_dir=(str, "outputs/scratch/03_mule_by_hand"),
+)  # fmt: skip
+
+
 class Training(ModelNotebook):
     """Notebook 04: one method on one benchmark, each of `seeds` in a folder of its own below `out_dir`."""
 
@@ -365,6 +372,7 @@ NOTEBOOKS: dict[str, type[Notebook]] = {
     "00_meet_the_model": MeetTheModel,
     "01_data_standardization": DataStandardization,
     "02_gradient_cosine": GradientCosine,
+    "03_mule_by_hand": MuleByHand,
     "04_training": Training,
     "05_main_results": TableNotebook,
     "06_ablation": TableNotebook,
