@@ -38,10 +38,6 @@ def test_options_are_typed_and_have_ranges():
         assert method_options(name).trains == bool(METHODS[name].terms)
         assert method_options(name) == METHODS[name].options
     assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3
-    with pytest.raises(ParameterError, match="top_k = 0: Input should be greater than or equal to 1"):
-        method_options("mule", {"top_k": 0})
-    with pytest.raises(ParameterError, match="positions = 'frist': did you mean 'first'"):
-        method_options("mule", {"positions": "frist"})
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):

@@ -209,15 +209,6 @@ def test_a_run_is_reused_only_if_all_agrees(tmp_path):
     check_free(folder, other)
 
 
-def test_a_folder_that_is_no_run_is_never_replaced(tmp_path):
-    """Also not with permission to overwrite, and refused before a kernel starts."""
-    (tmp_path / "seed-0").mkdir()
-    (tmp_path / "seed-0" / "chapter.txt").write_text("years of work")
-    given = {"out_dir": str(tmp_path), "overwrite": True}
-    with pytest.raises(RunFolderError, match="exists and is no run"):
-        run_notebook(NOTEBOOK, tmp_path / "none.ipynb", overrides=given)
-
-
 def test_a_run_is_replaced_whole_or_not_at_all(tmp_path):
     """An error leaves the old one; files that only the old one had go with it; no draft stays."""
     write(tmp_path / "run")

@@ -17,7 +17,6 @@ from mule_lib.data.standardize import attacker, pipeline
 from mule_lib.data.standardize.ask import PROMPTS, Job, Standardize
 from mule_lib.data.standardize.checks import REASONS, similarities
 from mule_lib.data.standardize.chunks import clean
-from mule_lib.data.standardize.generators import GeneratorError
 from mule_lib.data.standardize.pipeline import Sources, StandardizeError, standardize
 from mule_lib.data.text import is_refusal, normalise
 from mule_lib.params import ROOT
@@ -409,12 +408,6 @@ def test_a_dry_run_says_what_would_be_asked_and_asks_nothing(raw, tmp_path, monk
     monkeypatch.delenv("OPENAI_API_KEY")
     pipeline.run(Standardize(**values(raw, tmp_path)), dry_run=True)
     assert "chunks to forget, 16 general ones" in capsys.readouterr().out and not list(tmp_path.iterdir())
-
-
-def test_a_missing_key_is_refused_before_the_sources_are_read(raw, tmp_path, monkeypatch):
-    monkeypatch.delenv("OPENAI_API_KEY")
-    with pytest.raises(GeneratorError, match="OPENAI_API_KEY is not set"):
-        pipeline.run(Standardize(**values(tmp_path / "none", tmp_path)))
 
 
 def test_a_bad_source_is_refused_before_anything_is_asked(tmp_path):

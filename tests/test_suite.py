@@ -99,12 +99,7 @@ def test_a_prepared_benchmark_is_read_from_its_folder(tmp_path):
 # The start
 
 
-def test_reproduce_refuses_what_is_not_there(tmp_path, monkeypatch):
-    """A missing suite file and profile are named with what there is; a second start beside a running one is refused."""
-    with pytest.raises(ParameterError, match=r"no such params file; did you mean 'fable.yaml'\?"):
-        graph.reproduce(FABLE.with_name("fabel.yaml"))
-    with pytest.raises(ParameterError, match=r"profiles/slrum: no config.yaml there; choose from .*profiles/slurm"):
-        graph.reproduce(FABLE, profile=graph.Path("profiles/slrum"))
+def test_a_second_start_beside_a_running_one_is_refused():
     out = ROOT / "outputs" / "held-by-a-test"
     out.mkdir(parents=True)
     try:

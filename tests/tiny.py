@@ -3,9 +3,11 @@
 from functools import lru_cache
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
+from tokenizers import models as cores
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib import methods, training
+from mule_lib import methods, prompts, training
 from mule_lib.data import Benchmark
 from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.records import Record
@@ -23,22 +25,60 @@ def tokenizer():
     return build_tokenizer(corpus * 4, vocab_size=320)
 
 
-def model(*, seed: int = 0, tied: bool = True, dtype: torch.dtype = torch.float32, layers: int = 2):
+# Llama 3.2: the system header always, with a date in it. SmolLM2: a system message of its own where none is given.
+FOREIGN = {
+    "llama": (
+        ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"],
+        "{{- bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
+        "{% set own = messages[0].role == 'system' %}{{- '<|start_header_id|>system<|end_header_id|>\n\nToday: ' }}"
+        "{{- date_string + '\n\n' }}{% if own %}{{- messages[0].content | trim }}{% endif %}{{- '<|eot_id|>' }}"
+        "{% for m in messages if m.role != 'system' %}{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}"
+        "{{- m.content | trim + '<|eot_id|>' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
+    ),
+    "smollm": (
+        ["<|im_start|>", "<|im_end|>", "<|endoftext|>"],
+        "{% for m in messages %}{% if loop.first and m.role != 'system' %}{{ '<|im_start|>system\n' }}"
+        "{{ 'You are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
+        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
+    ),
+}
+
+
+@lru_cache
+def foreign_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """A byte-level BPE with another model's special tokens and template, without think tokens and padding."""
+    special, template = FOREIGN[kind]
+    core = Tokenizer(cores.BPE())  # Llama's has no token for what is unknown
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    sizes = {"vocab_size": 500, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
+    texts = [prompts.ensemble(TOPIC, cot=True), REFUSAL, *WORDS] * 3
+    core.train_from_iterator(texts, trainers.BpeTrainer(special_tokens=special, **sizes))
+    names = {"bos_token": special[0], "eos_token": special[1]} | ({} if kind == "llama" else {"unk_token": special[2]})
+    if kind == "llama":  # plain text begins with BOS
+        first = [(special[0], core.token_to_id(special[0]))]
+        core.post_processor = processors.TemplateProcessing(single=f"{special[0]} $A", special_tokens=first)
+    return PreTrainedTokenizerFast(tokenizer_object=core, chat_template=template, **names)
+
+
+def model(*, seed: int = 0, tied: bool = True, dtype=torch.float32, layers: int = 2, of=None, width: int = 32):
     torch.manual_seed(seed)
+    own = of or tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer()),
-        hidden_size=32,
+        vocab_size=len(own),
+        hidden_size=width,
         intermediate_size=48,
         num_hidden_layers=layers,
         num_attention_heads=4,
         num_key_value_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         tie_word_embeddings=tied,
         initializer_range=0.2,
         attn_implementation="eager",
-        bos_token_id=tokenizer().bos_token_id,
-        eos_token_id=tokenizer().eos_token_id,
-        pad_token_id=tokenizer().pad_token_id,
+        bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id,
+        pad_token_id=own.pad_token_id,
     )
     return LlamaForCausalLM(config).to(dtype).eval()
 

@@ -123,6 +123,16 @@ def thought_ends(tokenizer) -> list[int]:
     return [token for token in vocabulary.values() if "\n\n" in tokenizer.decode([token])]
 
 
+def first_paragraph(tokenizer, ids: Ids) -> list[int]:
+    """The ids before the first blank line, often written as two tokens; all where one token ends thoughts."""
+    said, texts = "", [] if END_THINK in tokenizer.get_vocab() else [tokenizer.decode([token]) for token in ids]
+    for at, text in enumerate(texts):
+        said = (said + text).lstrip()  # at the very beginning a blank line ends nothing
+        if "\n\n" in said:
+            return list(ids[: next((end for end in range(at, 0, -1) if texts[end - 1].strip()), 0)])
+    return list(ids)
+
+
 def contexts(
     model,
     tokenizer,
@@ -147,7 +157,7 @@ def contexts(
         stops = [tokenizer.eos_token_id, *thought_ends(tokenizer)]
         limits = {"max_new_tokens": max_thought_tokens, "batch_size": batch_size}
         written = dict(zip(different, greedy(model, tokenizer, different, stop_ids=stops, **limits), strict=True))
-        thoughts[:] = [written[ids] for ids in opened]
+        thoughts[:] = [first_paragraph(tokenizer, written[ids]) for ids in opened]
     rendered = [
         render(tokenizer, query.question, system=system, thought=thought, prefix=query.prefix)
         for query, system, thought in zip(queries, systems, thoughts, strict=True)
