@@ -24,23 +24,6 @@ from mule_lib.suite import check, cli, graph, notebook
 TABLE = yaml.safe_load((Path(__file__).parent / "bad_input.yaml").read_text("utf-8"))
 RUN = {stem[:2]: f"run notebooks/{stem}.ipynb" for stem in NOTEBOOKS}
 ROW = asdict(tiny.records()[0])
-# A file of a prepared folder, and what it holds instead (None: it is gone).
-RECORDS = [
-    ("train.jsonl", None, "train.jsonl: missing"), ("train.jsonl", b"", "train.jsonl: empty"),
-    ("train.jsonl", b"\xff\xfe\x00\x01", "train.jsonl: row 1: not UTF-8"),
-    ("train.jsonl", b"{", "train.jsonl: row 1: not JSON"), ("train.jsonl", b"[" * 100_000, "data_dir = "),
-    ("train.jsonl", b"[1]", "train.jsonl: row 1: should be a JSON object"),
-    ("train.jsonl", json.dumps({"id": "a"}).encode(), "row 1, column 'objective': missing"),
-    ("train.jsonl", json.dumps(ROW | {"role": "foget"}).encode(), "row 1, column 'role'"),
-    ("train.jsonl", json.dumps(ROW | {"answer": " "}).encode(), "row 1, column 'answer'"),
-    ("train.jsonl", json.dumps(ROW).encode(), "row 1, column 'anchor'"),
-    ("train.jsonl", json.dumps(ROW | {"anchor": None}).encode(), "NGDiff needs records of"),
-    ("train.jsonl", b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
-    ("evaluation/sets.json", None, "sets.json: missing"), ("evaluation/forget.jsonl", None, "lacks forget.jsonl"),
-    ("evaluation/sets.json", b'{"benchmark": "tofu", "topic": "x"}', "sets.json: is of tofu, asked for is rwku"),
-    ("evaluation/neighbor.jsonl", b'{"id": "1"}', "neighbor.jsonl: row 1, column 'question': missing"),
-    ("evaluation/mmlu.jsonl", b"", "mmlu.jsonl: empty"),
-]  # fmt: skip
 
 
 def edited(name: str, **values) -> Callable[[Path], None]:
@@ -82,7 +65,7 @@ CASES += [(f"{RUN['04']} -f {{w}}/files/{i}/x.yaml", named) for i, (_, named) in
 CASES += [(f"reproduce --suite {{w}}/suites/{i}/x.yaml", named) for i, (_, named) in enumerate(TABLE["suites"])]
 CASES += [(f"{RUN['04']} -p model={{w}}/models/{i}", named) for i, (_, named) in enumerate(MODELS)]
 FOLDER = f"{RUN['04']} -p method=ngdiff -p benchmark=rwku -p data_dir={{w}}/records/"
-CASES += [(f"{FOLDER}{i}", named) for i, (*_, named) in enumerate(RECORDS)] + TABLE["commands"]
+CASES += [(f"{FOLDER}{i}", named) for i, (*_, named) in enumerate(TABLE["records"])] + TABLE["commands"]
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +88,14 @@ def world(tmp_path_factory) -> Path:
     books = data.load_benchmark("books")
     sets = replace(books.sets, benchmark="rwku", **{name: getattr(books.sets, name)[:2] for name in SETS})
     data.save(here / "data", replace(books, records=tiny.records(), validation=[], sets=sets))
-    for name, table in (("models", MODELS), ("records", RECORDS)):
-        for i, (change, *_) in enumerate(table):
-            copy = shutil.copytree(here / ("model" if name == "models" else "data"), here / name / str(i))
-            if name == "models":
-                change(copy)
-            elif table[i][1] is None:
-                (copy / change).unlink()
-            else:
-                (copy / change).write_bytes(table[i][1])
+    for i, (change, _) in enumerate(MODELS):
+        change(shutil.copytree(here / "model", here / "models" / str(i)))
+    for i, (file, held, _) in enumerate(TABLE["records"]):
+        place = shutil.copytree(here / "data", here / "records" / str(i)) / file
+        if held is None:
+            place.unlink()
+        else:
+            place.write_bytes(json.dumps(ROW | held).encode() if isinstance(held, dict) else held.encode("latin-1"))
     (here / "taken" / "seed-0").mkdir(parents=True)
     (here / "taken" / "seed-0" / "chapter.txt").write_text("years of work")
     (here / "other").mkdir()
