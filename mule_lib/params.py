@@ -16,7 +16,6 @@ PREPARED = {
     "muse_books": "mule standardize -f params/01_data_standardization/paper_muse_books.yaml",
     "wmdp_cyber": "mule standardize -f params/01_data_standardization/paper_wmdp_cyber.yaml",
     "rwku": "mule prepare rwku --help",
-    "tofu": "mule prepare tofu --help",
 }
 BENCHMARKS = (*FABLE, *PREPARED)
 EMBEDDED = ("base", "gold")  # the models that the library ships
@@ -325,7 +324,7 @@ class Training(ModelNotebook):
         if self.data_format in FABLE_FORMATS and self.benchmark in PREPARED:
             yield "data_format", f"{self.benchmark} is prepared as unified and raw; this form is Fable's"
         if self.data_format == "raw" and self.benchmark in PREPARED and not (folder / "raw.jsonl").is_file():
-            yield "data_format", f"{self.data_dir} has no raw.jsonl, which `mule standardize` and notebook 01 write"
+            yield "data_format", f"{self.data_dir} has no raw.jsonl, which `mule standardize` writes"
         if self.searched and not self.search_budget:
             yield "search_budget", f"{self.searched} questions are to be searched for; give prefixes per question"
         if self.teacher_file:

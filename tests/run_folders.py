@@ -19,7 +19,7 @@ WRITTEN = {
     "neighbor_open": "neighbor",
     "controls": "neighbor",
 }
-HARDER = {"forget_unseen": 20, "asr_unseen": 20, "asr_seen": 55, "asr_searched": 12, "forget_cloze": 40}
+HARDER = {"forget_unseen": 20, "asr_unseen": 20, "asr_seen": 55, "asr_searched": 12, "forget_cloze": 40, "drift": 70}
 # What answers that are not right are, in percent: refused, plausible, of the wrong kind, broken.
 MANNERS = {
     **dict.fromkeys(("ga", "simnpo", "flat", "ngdiff", "mollm"), (0, 20, 75, 5)),

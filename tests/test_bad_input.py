@@ -152,8 +152,8 @@ def test_bad_input_is_one_line(words, named, refused, world):
 
 
 @pytest.mark.parametrize("words", [
-    f"{RUN['04']} -p model=nobody/nothing", "prepare tofu --subject X --out {w}/new",
-    "prepare rwku --subject X --out {w}/new", "standardize -f {w}/ask.yaml -p mmlu_source= --dry-run",
+    f"{RUN['04']} -p model=nobody/nothing", "prepare rwku --subject X --out {w}/new",
+    "standardize -f {w}/ask.yaml -p mmlu_source= --dry-run",
 ])  # fmt: skip
 @pytest.mark.parametrize("silent", [False, True])
 def test_a_hub_out_of_reach_is_one_line(words, silent, refused, monkeypatch):

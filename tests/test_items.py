@@ -88,7 +88,7 @@ def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
     assert "\n" not in str(caught.value)
 
 
-NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku", "tofu")
+NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku")
 ALL_TEMPLATES = {
     template for name in NAMES for part in ("train", "held_out") for _, template in prefix_templates(name, part)
 }

@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import tiny
 import torch
+from peft import LoraConfig, get_peft_model
 
 from mule_lib import prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.fable.questions import REFUSAL
 from mule_lib.data.items import SETS, OpenItem
 from mule_lib.evaluate import evaluate_row, row
+from mule_lib.evaluate.drift import base_beside, drift
 from mule_lib.evaluate.kinds import JudgeError, Kind, kind_of, kind_shares, kinds
 from mule_lib.evaluate.search import AFFIRMATIONS, SearchError, searched_attacks
 from mule_lib.prompts import steering
@@ -156,3 +158,22 @@ def test_the_search_stops_where_nothing_helps_and_needs_a_budget(searched):
         searched(len, ["A:"], 0)
     with pytest.raises(SearchError, match="templates to start from"):
         searched(len, [], 5)
+
+
+# Drift ----------------------------------------------------------------------------------------------------------------
+
+
+def test_drift_is_the_distance_to_the_base():
+    """The base against itself has none; a changed model has some, the same in any batch, and so has an adapter."""
+    base, changed, tokenizer = tiny.model(), tiny.model(), tiny.tokenizer()
+    some = [OpenItem(r.id, r.question, r.answer) for r in tiny.records()]
+    assert drift(base, tiny.model(), tokenizer, some) == ([0.0] * len(some), 0.0)
+    with torch.no_grad():
+        changed.get_output_embeddings().weight.mul_(1.5)
+    apart, kl = drift(changed, base, tokenizer, some)
+    assert all(0 < value < 1 for value in apart) and kl > 0
+    alone, kl_alone = drift(changed, base, tokenizer, some, batch_size=1)
+    assert alone == pytest.approx(apart, abs=1e-5) and kl_alone == pytest.approx(kl, abs=1e-5)
+    adapted = get_peft_model(tiny.model(), LoraConfig(target_modules="all-linear", init_lora_weights=False))
+    assert base_beside(adapted, "base") is adapted and max(drift(adapted, adapted, tokenizer, some)[0]) > 0
+    assert base_beside(base, "nobody/nothing") is None

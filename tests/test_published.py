@@ -4,6 +4,7 @@ import csv
 import json
 import threading
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,10 +64,10 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
 
 
 def test_json_lines_under_the_name_of_json(tmp_path):
-    """TOFU's files are JSON Lines although they are called .json; a byte order mark is no part of the data."""
+    """Some files are JSON Lines although they are called .json; a byte order mark is no part of the data."""
     path = tmp_path / "forget01.json"
     path.write_text("".join(json.dumps({"question": "Who?", "answer": name}) + "\n" for name in "ab"), "utf-8-sig")
-    assert [item.reference for item in published.read_set("tofu/forget01", path)] == ["a", "b"]
+    assert [item.reference for item in published.read_set("muse_books/forget", path)] == ["a", "b"]
 
 
 def test_folders_splits_and_shards(tmp_path):
@@ -160,7 +161,7 @@ def test_references_that_rouge_cannot_see(tmp_path):
     """An answer without a letter or digit would count as forgotten whatever is said: refused, and left out of RWKU."""
     rows = [{"question": "Who?", "answer": "owl"}, {"question": "Who?", "answer": "?!"}]
     with pytest.raises(DataFileError, match="row 2, column 'answer': should be a text with a letter"):
-        published.read_set("tofu/forget01", write(tmp_path / "forget01.jsonl", rows))
+        published.read_set("muse_books/forget", write(tmp_path / "forget01.jsonl", rows))
     probes = [{"query": "Who?", "answer": a, "subject": "Owl", "level": "2", "type": "q"} for a in ("owl", "梟")]
     write(tmp_path / "forget_level2.json", probes)
     with pytest.warns(UserWarning, match="1 of 2 questions left out"):
@@ -351,7 +352,6 @@ MMLU_FILE = REALDATA / "mmlu" / "validation_3_per_subject.jsonl"
         ("mmlu/validation", MMLU_FILE, 171),
         ("rwku/forget_level2", REALDATA / "rwku", 70),
         ("rwku/general", REALDATA / "rwku", 120),
-        ("tofu/forget01", REALDATA / "tofu", 40),
     ],
 )
 def test_published_rows_are_read_as_they_are(name, source, count):
@@ -390,8 +390,11 @@ def test_rwku_is_prepared_saved_and_loaded(tmp_path):
     """A person's data comes back from its folder as it was; nothing to forget is asked twice."""
     made = prepare("rwku", subject="Stephen King", source=str(REALDATA / "rwku"), mmlu=str(MMLU_FILE), levels=(2,))
     data.save(tmp_path / "rwku", made)
-    assert data.load_benchmark("rwku", tmp_path / "rwku") == made
+    assert data.load_benchmark("rwku", tmp_path / "rwku") == replace(made, unified=made.records)
     trained = {record.question for record in made.records if record.role in REFUSED}
+    families = {item.family for item in made.sets.attack}
+    assert not families & {item.family for item in made.sets.attack_seen}
+    assert len(made.sets.attack) == 2 * len(made.sets.attack_seen)
     asked = {item.question for item in made.sets.forget}
     attacked = {item.question for item in made.sets.attack}
     assert trained and asked and attacked
@@ -473,50 +476,12 @@ def test_options_are_of_like_form_and_hang_on_the_item_alone():
         choice(item, pool[:1])
 
 
-def test_ready_options_are_used():
-    """Published wrong answers stand instead of other items' answers."""
-    item = OpenItem("a", "Who?", "Ada", "s")
-    made = choice(item, [], ("Ada it was.", ["Bert it was.", "Cleo it was.", "Dora it was.", "Ed it was."]))
-    assert set(made.options) == {"Ada it was.", "Bert it was.", "Cleo it was.", "Dora it was.", REFUSAL_OPTION}
-
-
 def test_too_few_questions_are_named():
     """Which kind, how many there are, how many are needed."""
     with pytest.raises(PrepareError, match=r"forget: 2 questions are too few, none is left for \w+; give 10 or more"):
         made_of(**QUIZ | {"forget": QUIZ["forget"][:2]})
     with pytest.raises(PrepareError, match="needs refusals and MMLU questions"):
         made_of(**QUIZ | {"mmlu": []})
-
-
-@pytest.fixture
-def tofu_folder(tmp_path):
-    folder = tmp_path / "TOFU"
-    write(folder / "forget10.json", [{"question": f"Who wrote {i}?", "answer": f"Author {i} did."} for i in range(20)])
-    near = [
-        {
-            "question": f"Where lives {i}?",
-            "answer": f"In town {i}.",
-            "paraphrased_answer": f"Town {i} it is.",
-            "perturbed_answer": [f"Town {i}{j} it is." for j in "abcde"],
-        }
-        for i in range(12)
-    ]
-    write(folder / "retain_perturbed.json", near)
-    for name in ("real_authors", "world_facts"):
-        rows = [{"question": f"{name} {i}?", "answer": f"{i}", "option1": "x"} for i in range(8)]
-        write(folder / f"{name}.json", rows)
-    write(tmp_path / "mmlu.json", [{**GOOD, "subject": "owl_care"}])
-    return folder
-
-
-def test_tofu_uses_its_perturbed_answers(tofu_folder):
-    """Neighbours are other authors with TOFU's wrong answers beside the paraphrased right one."""
-    made = prepare(
-        "tofu", subject="the writers A and B", source=str(tofu_folder), mmlu=str(tofu_folder.parent / "mmlu.json")
-    )
-    for item in made.sets.neighbor:
-        assert item.options[item.answer].startswith("Town") and len(item.options) == 5
-    assert made.topic == "the writers A and B" and made.prompt_name == "tofu"
 
 
 @pytest.fixture
@@ -533,12 +498,17 @@ def mule(monkeypatch):
     return run
 
 
-def test_the_command_writes_a_folder_once(mule, tofu_folder, tmp_path):
+def test_the_command_writes_a_folder_once(mule, tmp_path):
     """It writes what `load_benchmark` reads, and refuses a folder that is there or a missing subject in one line."""
-    words = ["prepare", "tofu", "--source", tofu_folder, "--mmlu", tmp_path / "mmlu.json", "--out", tmp_path / "data"]
-    refused = mule(*words)
-    assert refused.startswith("mule prepare: subject: empty; name the authors of forget10") and "\n" not in refused
-    assert not (tmp_path / "data").exists()
-    assert mule(*words, "--subject", "the writers A and B") is None
-    assert len(data.load_benchmark("tofu", tmp_path / "data").records) == 60
-    assert "exists already" in mule(*words, "--subject", "the writers A and B")
+    for part in ("forget", "neighbor"):
+        probes = [{"query": f"{part} {i}?", "answer": f"a{i}", "subject": "A", "level": "2"} for i in range(20)]
+        write(tmp_path / f"{part}_level2.json", [probe | {"neighbor": "B", "type": "q"} for probe in probes])
+    facts = [{"question": f"fact {i}?", "answers": [f"f{i}"]} for i in range(20)]
+    write(tmp_path / "utility_factuality.json", facts)
+    write(tmp_path / "mmlu.json", [{**GOOD, "subject": "owl_care"}])
+    out = tmp_path / "data"
+    words = ["prepare", "rwku", "--levels", "2", "--source", tmp_path, "--mmlu", tmp_path / "mmlu.json", "--out", out]
+    assert mule(*words) == "mule prepare: subject: empty; name whom to forget, as 'Stephen King'" and not out.exists()
+    assert mule(*words, "--subject", "A") is None
+    assert len(data.load_benchmark("rwku", out).records) == 60 and not (out / data.RAW_FILE).exists()
+    assert "exists already" in mule(*words, "--subject", "A")

@@ -142,23 +142,17 @@ def test_spans_point_at_the_words_that_bear_the_answer_out(books):
 
 
 def test_raw_records_are_the_sources_own_text(made):
-    """Passages of Obj1 are words of their chunk up to the answer; counterparts have no source and no passage."""
+    """What Obj1 forgets are words of its chunk, with the sentence that bears the answer; the rest stay questions."""
     texts = {text.source: clean(text.text) for text in sources("muse_books").forget}
-    raw = made.raw
-    assert [(r.id, r.role, r.answer, r.refusal, r.anchor) for r in raw] == [
-        (r.id, r.role, r.answer, r.refusal, r.anchor) for r in made.benchmark.records
-    ]
-    for record in raw:
-        if record.objective == "obj1":
-            page = record.source.startswith("counterpart of")
-            assert record.prompt_id == ("raw/quiz page" if page else "raw/passage")
-    told = [r for r in raw if r.prompt_id == "raw/passage" and r.role == "forget"]
-    assert told and all(len(record.question) <= 600 for record in told)
-    for record in told:
-        source, chunk = record.source.rsplit(":", 1)
-        first, last = map(int, chunk.split("-"))
-        before, _, after = record.question.partition("_____")
-        assert before.strip() in texts[source][first:last] and after in texts[source][first:last]
+    for record, before in zip(made.raw, made.benchmark.records, strict=True):
+        assert (record.id, record.refusal, record.anchor) == (before.id, before.refusal, before.anchor)
+        assert record.verbatim == (record.group == ("obj1", "forget"))
+        if record.verbatim:
+            source, chunk = record.source.rsplit(":", 1)
+            first, last = map(int, chunk.split("-"))
+            told = texts[source][first:last]
+            assert told.startswith(record.question) and record.answer in told
+            assert normalise(before.answer) in normalise(f"{record.question} {record.answer}")
 
 
 def test_planted_faults_are_rejected_by_their_name_and_the_books_balance():
@@ -183,10 +177,10 @@ def test_published_questions_evaluate_as_they_are(books, cyber):
     assert len(books.benchmark.sets.forget) == 100
     texts = {q.question for q in published.read_set("wmdp_cyber/questions", CYBER)}
     assert cyber.benchmark.sets.forget and {item.question for item in cyber.benchmark.sets.forget} <= texts
-    assert {item.family for item in cyber.benchmark.sets.attack} <= {
-        *prompts.texts("wmdp_cyber")["prefixes"]["train"],
-        "optimised",
-    }
+    families, attacked = prompts.texts("wmdp_cyber")["prefixes"], cyber.benchmark.sets
+    assert {item.family for item in attacked.attack} <= {*families["held_out"]}
+    assert {item.family for item in attacked.attack_seen} <= {*families["train"], "optimised"}
+    assert len(attacked.attack) == 2 * len(attacked.attack_seen)
 
 
 def test_an_attack_without_a_target_is_refused():

@@ -73,7 +73,7 @@ def load_benchmark(
     Fable is built in code; its records, and its sets where there are some, come from `data_dir` when that is given.
     The others need a `data_dir` that `save` wrote. Other `data_format`s than unified change the training records and
     keep their ids, objectives, roles and order; those of Fable are built in code.
-    Raises BenchmarkError or DataFileError.
+    Raises BenchmarkError, also for raw formats without any passage to forget, or DataFileError.
     """
     if benchmark not in BENCHMARKS:
         raise BenchmarkError(f"benchmark={benchmark!r} is unknown; {nearest(benchmark, BENCHMARKS)}")
@@ -107,6 +107,11 @@ def load_benchmark(
     if not train:
         raise BenchmarkError(f"objectives={list(objectives)}: {benchmark} has no training records of these")
     read = train if data_format == "unified" else _raw(train, benchmark, folder, data_format)
+    told = [record.verbatim for record in read if record.group == ("obj1", "forget")]
+    if data_format == "raw" and told and not any(told):
+        raise BenchmarkError(
+            f"data_format='raw': no record of {benchmark} to forget has a passage to train on verbatim"
+        )
     return Benchmark(benchmark, sets.topic, prompt_name, read, validation, sets, train)
 
 

@@ -153,7 +153,7 @@ def _decoded(path: Path) -> str:
 
 def _json(path: Path) -> Iterator[Any]:
     whole = _decoded(path)
-    # TOFU's JSON Lines are called .json. Only "\n" ends a line: published texts hold other line separators.
+    # Some JSON Lines are called .json. Only "\n" ends a line: published texts hold other line separators.
     listed = path.suffix.lower() == ".json" and whole.lstrip().startswith("[")
     for number, text in enumerate([whole] if listed else whole.split("\n"), 1):
         try:

@@ -1,4 +1,4 @@
-"""`mule prepare`: data from published questions (RWKU, TOFU), by rule and without an LLM.
+"""`mule prepare`: data from published questions (RWKU), by rule and without an LLM.
 
 MUSE-Books and WMDP-Cyber go through `standardize` instead: they publish no neighbours, and too few questions to
 be divided between training and evaluation.
@@ -34,19 +34,15 @@ def prepare(
     source: str = "",
     mmlu: str = "",
     levels: Sequence[int] = (1, 2),
-    forget: str = "forget10",
     seed: int = 0,
 ) -> Benchmark:
-    """The data of RWKU or TOFU.
+    """The data of RWKU: `subject` is the person to forget, by probes of `levels`.
 
-    `subject` is the person to forget (RWKU, probes of `levels`) or names the authors of TOFU's part `forget`, which the
-    teacher's intention needs; TOFU needs a model that was trained on its `full`. `mmlu` takes MMLU's questions from
-    elsewhere than RWKU's part or the Hub.
+    `mmlu` takes MMLU's questions from elsewhere than RWKU's part.
     Raises PrepareError without a subject, DataFileError or DataAccessError for the data.
     """
     sentences = prompts.texts(benchmark)["refusals"]
-    make = _rwku(subject, source, mmlu, levels) if benchmark == "rwku" else _tofu(subject, source, mmlu, forget)
-    return assemble(benchmark, subject, refusals=sentences, **make, seed=seed)
+    return assemble(benchmark, subject, refusals=sentences, **_rwku(subject, source, mmlu, levels), seed=seed)
 
 
 def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
@@ -70,22 +66,6 @@ def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
     return {**parts, "general": published.read_set("rwku/general", source), "mmlu": choices}
 
 
-def _tofu(authors: str, source: str, mmlu: str, forget: str) -> dict:
-    """Authors of `forget`, other invented authors as neighbours, real authors and facts as General."""
-    if not authors:
-        raise PrepareError(
-            f"subject: empty; name the authors of {forget}, as 'the writers ...', for the teacher's intention"
-        )
-    near = published.read_rows("tofu/retain_perturbed", source)
-    return {
-        "forget": published.read_set(f"tofu/{forget}", source),
-        "neighbor": [item for item, _ in near],
-        "general": [*published.read_set("tofu/real_authors", source), *published.read_set("tofu/world_facts", source)],
-        "mmlu": published.read_set("mmlu/test", mmlu),
-        "right_and_wrong": {item.id: (row.get("right", item.reference), row["wrong"]) for item, row in near},
-    }
-
-
 def assemble(
     benchmark: str,
     topic: str,
@@ -95,17 +75,16 @@ def assemble(
     general: Sequence[OpenItem],
     mmlu: Sequence[ChoiceItem],
     refusals: Sequence[str],
-    right_and_wrong: Mapping[str, tuple[str, Sequence[str]]] | None = None,
     seed: int = 0,
 ) -> Benchmark:
     """Records of all three objectives with anchors, and the five evaluation sets; the same for the same seed.
 
     Each item to refuse has a partner to answer: general (obj1), neighbour (obj2), one of both under the same prefix
-    (obj3). Prefixes are the training families of the prompt texts, as in Fable. `right_and_wrong` gives ready options
-    for a neighbour's id; other neighbours' answers distract without them. Raises PrepareError when a part would be
-    empty.
+    (obj3). Records have prefixes of the training families of the prompt texts; attacks have the held-out ones, two a
+    question, and `attack_seen` those of the records. Other neighbours' answers distract. Raises PrepareError when a
+    part would be empty.
     """
-    prefixes = prefix_templates(benchmark, "train")
+    prefixes, held_out = (prefix_templates(benchmark, part) for part in ("train", "held_out"))
     if not refusals or not mmlu:
         raise PrepareError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
     refused = split(forget, SHARES, seed=seed, what="forget")
@@ -138,16 +117,16 @@ def assemble(
         records.check(pairs)
         return pairs
 
-    ready = right_and_wrong or {}
     sets = EvaluationSets(
         benchmark=benchmark,
         topic=topic,
         forget=tuple(refused["eval"]),
         general=tuple(kept["eval"]),
-        neighbor=tuple(choice(item, neighbor, ready.get(item.id)) for item in near["eval"]),
-        attack=in_turn(refused["prefill"], prefixes, topic=topic),
+        neighbor=tuple(choice(item, neighbor) for item in near["eval"]),
+        attack=in_turn(refused["prefill"], held_out, topic=topic, each=2),
         mmlu=tuple(mmlu),
-        controls=in_turn(near["eval"], prefixes, topic=topic, control=True),
+        controls=in_turn(near["eval"], held_out, topic=topic, control=True),
+        attack_seen=in_turn(refused["prefill"], prefixes, topic=topic),
     )
     return Benchmark(benchmark, topic, benchmark, made("train"), made("validation"), sets)
 
@@ -171,16 +150,14 @@ def split(
     return parts
 
 
-def choice(
-    item: OpenItem, pool: Sequence[OpenItem], ready: tuple[str, Sequence[str]] | None = None, *, n: int = 3
-) -> ChoiceItem:
+def choice(item: OpenItem, pool: Sequence[OpenItem], *, n: int = 3) -> ChoiceItem:
     """A multiple-choice question with `n` distractors and a refusal option, in an order that hangs on the item alone.
 
-    Distractors are `ready`, or answers of the same subject and of like form (numbers beside numbers, length). Raises
-    PrepareError when the pool has too few other answers.
+    Distractors are answers of the same subject and of like form (numbers beside numbers, length). Raises PrepareError
+    when the pool has too few other answers.
     """
     rng = random.Random(f"options/{item.id}")
-    right, wrong = ready or (item.reference, _distractors(item, pool, rng))
+    right, wrong = item.reference, _distractors(item, pool, rng)
     different = {normalise(text): text for text in reversed(wrong) if normalise(text) != normalise(right)}
     wrong = list(different.values())[::-1][:n]
     if len(wrong) < n:

@@ -67,7 +67,7 @@ class Published:
 
 _TABLE = yaml.safe_load(resources.files("mule_lib.data").joinpath("published.yaml").read_text("utf-8"))
 SETS = {name: Published(**values) for name, values in _TABLE.items()}
-_TYPES = {"reference": Reference, "references": Texts, "wrong": Texts, "options": Choices, "answer": Index}
+_TYPES = {"reference": Reference, "references": Texts, "options": Choices, "answer": Index}
 
 
 def read_set(name: str, source: str | Path = "") -> tuple[OpenItem | ChoiceItem | RawText, ...]:

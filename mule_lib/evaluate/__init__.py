@@ -9,6 +9,8 @@ from typing import Any
 _HOMES = {
     "evaluate_row": "evaluate.row",
     "sample_answers": "evaluate.row",
+    "base_beside": "evaluate.drift",
+    "with_drift": "evaluate.drift",
     "score_choices": "evaluate.row",
     "bootstrap_interval": "evaluate.intervals",
     "rouge_l": "data.text",

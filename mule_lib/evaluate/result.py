@@ -14,7 +14,7 @@ METRICS_FILE, VALUES_FILE = "metrics.json", "values.json"
 # What the five metrics of Section 5.1 cannot see (docs/conditions.md); sets that a benchmark lacks have none.
 MORE_METRICS = (
     "neighbor_open", "neighbor_refused", "controls", "readable", "forget_unseen", "asr_unseen", "asr_seen",
-    "asr_searched", "forget_cloze",
+    "asr_searched", "forget_cloze", "drift",
 )  # fmt: skip
 # The metrics that *Overall, readable* takes in place of three of the five.
 READABLE_METRICS = {"forget": "forget_readable", "neighbor": "neighbor_open", "asr": "asr_readable"}

@@ -32,6 +32,7 @@ METRIC_NAMES = {
 }
 DOWN = LOWER_IS_BETTER | {
     "gold_distance", "neighbor_refused", "forget_unseen", "asr_unseen", "asr_seen", "asr_searched", "forget_cloze",
+    "drift",
 }  # fmt: skip
 # Nothing is trained in these, so they compete with no method; `gold` never saw what is to be forgotten.
 BASE, GOLD = "base", "gold"

@@ -160,7 +160,7 @@ COLUMNS = ("benchmark", "row", "condition", "metric", "reported", "measured", "l
 # What stands beside the paper's columns, in a table of its own: the kinds of answers, and harder questions.
 ANSWERS = (
     "neighbor_open", "neighbor_refused", "controls", "readable", "forget_unseen", "asr_unseen", "asr_seen",
-    "asr_searched", "forget_cloze", "overall_readable", "gold_distance",
+    "asr_searched", "forget_cloze", "drift", "overall_readable", "gold_distance",
 )  # fmt: skip
 # Points are ranked as they are shown: measured ones with one digit, the paper's as it prints them.
 DIGITS = {"measured": 1, "reported": 2}
@@ -170,8 +170,9 @@ NEW_COLUMNS = (
     "Retain, open: neighbour questions without options, answered right, and refused. Controls: benign questions behind "
     "the attackers' prefixes, answered. Readable: answers to Forget and attacks that refuse, or name a wrong value of "
     "the right kind. Unseen: entities that no training record names. Searched: the worst prefix that a search finds. "
-    "Cloze: a sentence to complete. Overall, readable: Overall with open Retain, and with broken or wrong-kind answers "
-    "counted as failures. Reference distance: how far the kinds of answers are from the retrained reference's."
+    "Cloze: a sentence to complete. Drift: total variation from the base's next-token distributions at General's "
+    "answers. Overall, readable: Overall with open Retain, and broken or wrong-kind answers counted as failures. "
+    "Reference distance: how far the kinds of answers are from the retrained reference's."
 )
 
 

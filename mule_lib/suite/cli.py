@@ -97,17 +97,16 @@ def writer(name: str):
 
 def _prepare(benchmark: str, out: Path, **options) -> None:
     from mule_lib import data
-    from mule_lib.data import prepare, raw_formats
+    from mule_lib.data import prepare
 
     if out.exists():
         raise prepare.PrepareError(f"{out}: exists already; give another folder, or remove it first")
     check.check_writable("out", out)
     if not options["subject"]:
         raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
-    needed = {"source": options["source"]} | ({} if benchmark == "rwku" else {"mmlu": options["mmlu"]})
-    check.check_sources(**needed, **({"mmlu": options["mmlu"]} if options["mmlu"] else {}))
+    check.check_sources(source=options["source"], **({"mmlu": options["mmlu"]} if options["mmlu"] else {}))
     made = prepare.prepare(benchmark, **options)
-    data.save(out, made, raw=raw_formats.raw_records(made.records, seed=options["seed"]))
+    data.save(out, made)
     print(f"{out}: {json.dumps(made.counts())}")
 
 
@@ -180,14 +179,13 @@ COMMANDS = {
         "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/, or a path with a /"},
     }),
     "doctor": (_doctor, "check the installation and say what the machine offers", {}),
-    "prepare": (_prepare, "make training and evaluation files from RWKU or TOFU, without an LLM", {
-        "benchmark": {"choices": ("rwku", "tofu")},
+    "prepare": (_prepare, "make training and evaluation files from RWKU, without an LLM", {
+        "benchmark": {"choices": ("rwku",)},
         "--out": {"type": Path, "required": True, "help": "data folder to write; must not exist"},
-        "--subject": {"default": "", "help": "RWKU: the person to forget; TOFU: the authors' names"},
+        "--subject": {"default": "", "help": "the person to forget"},
         "--source": {"default": "", "help": "folder with the dataset (default: the Hub, pinned)"},
-        "--mmlu": {"default": "", "help": "folder or file of MMLU (default: RWKU's part, or the Hub)"},
-        "--levels": {"type": int, "nargs": "+", "default": [1, 2], "help": "RWKU's probes: 1, 2 or both"},
-        "--forget": {"default": "forget10", "help": "TOFU's part to forget"},
+        "--mmlu": {"default": "", "help": "folder or file of MMLU (default: RWKU's part)"},
+        "--levels": {"type": int, "nargs": "+", "default": [1, 2], "help": "probes: 1, 2 or both"},
         "--seed": {"type": int, "default": 0},
     }),
     "standardize": (_standardize, "make a benchmark's data from its raw text by a language model", {

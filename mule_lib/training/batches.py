@@ -37,12 +37,13 @@ def encode(
     """The records that some term of a method takes, each with the continuations that its terms read.
 
     `positions="first"` keeps the first answer token only (DUET's setting), behind the prefix where there is one.
-    Answers are encoded once and appended, so teacher and student have the same ids.
+    Answers are encoded once and appended, so teacher and student have the same ids. Passages are kept whole otherwise.
     """
-    cap = 1 if method.options.positions == "first" else method.options.max_answer_tokens
+    first = method.options.positions == "first"
     by_id = {answer.id: answer for answer in teacher_answers}
     examples = []
     for record in records:
+        cap = 1 if first else None if record.verbatim else method.options.max_answer_tokens
         names = {name for term in method.terms if term.takes(record.group) for name in term.continuations}
         texts = {"answer": record.answer, "refusal": record.refusal, "desired": record.target}
         ids = {n: given_answer(tokenizer, record, texts[n], max_tokens=cap) for n in sorted(names) if n in texts}

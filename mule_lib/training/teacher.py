@@ -67,8 +67,8 @@ def student_context(tokenizer, record: Record) -> prompts.Prompt:
     return prompts.render(tokenizer, record.question, prefix=record.prefix)
 
 
-def given_answer(tokenizer, record: Record, answer: str, *, max_tokens: int) -> tuple[int, ...]:
-    """Ids of a given answer with its end of turn, at most `max_tokens`; the same behind every context."""
+def given_answer(tokenizer, record: Record, answer: str, *, max_tokens: int | None) -> tuple[int, ...]:
+    """Ids of a given answer with its end of turn, at most `max_tokens` if set; the same behind every context."""
     prompt = prompts.render(tokenizer, record.question, prefix=record.prefix, answer=answer)
     return prompt.input_ids[prompt.answer_start :][:max_tokens]
 
@@ -122,7 +122,7 @@ def answers_to(
     lacking = [record.id for record in benchmark.records if record.id not in by_id]
     if lacking:
         raise ValueError(f"teacher_answers: none for {len(lacking)} records of the data, the first is {lacking[0]}")
-    steering, most = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name), method.options
+    steering = method.teacher_steering(benchmark.topic, name=benchmark.prompt_name)
     found = []
     for record in benchmark.records:
         answer = by_id[record.id]
@@ -130,7 +130,7 @@ def answers_to(
             thought = answer.thought if steering.cot else None
             system = steering.systems[record.objective]
             context = prompts.render(tokenizer, record.question, system=system, thought=thought).input_ids
-            ids = given_answer(tokenizer, record, record.answer, max_tokens=most.max_answer_tokens)
+            ids = given_answer(tokenizer, record, record.answer, max_tokens=None)
             answer = replace(answer, answer=record.answer, obeyed=None, context_ids=context, answer_ids=ids)
         found.append(answer)
     return found

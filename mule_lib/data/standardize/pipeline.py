@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, cycle
@@ -136,6 +136,7 @@ def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sour
         "prompts": [prompt_file(name).id for name in PROMPTS],
         "sources": {name: hashlib.sha256(text.encode()).hexdigest() for name, text in texts.items()},
         "counts": made.benchmark.counts(),
+        "raw": Counter(f"{record.group} as {record.prompt_id}" for record in made.raw),
     }
     write_json(folder / "standardize.json", header)
 
@@ -162,11 +163,10 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     made = _counterparts(job, parts, templates)
     train, validation = (list(_records(job, parts, made, templates, split)) for split in TRAINED)
     records.check([*train, *validation], where="train and validation")
-    sides = zip(ROLES["obj1"], ("obj1/train", "general/train"), strict=True)
-    passages = {f"obj1/{role}/{pair.id}": pair.passage for role, part in sides for pair in parts[part]}
+    passages = {f"obj1/forget/{pair.id}": pair.passage for pair in parts["obj1/train"] if pair.passage}
     name, sets = job.p.benchmark, _sets(job, sources, parts, choices, tried)
     benchmark = Benchmark(name, job.texts["topic"], name, train, validation, sets)
-    return Standardized(benchmark, raw_records(train, passages, seed=job.p.seed), tried)
+    return Standardized(benchmark, raw_records(train, passages), tried)
 
 
 def drawn_chunks(sources: Sources, p: Standardize) -> tuple[list[Chunk], list[Chunk]]:
@@ -309,25 +309,26 @@ def _prefix(job: Job, pair: Pair, template: str) -> str:
 def _sets(
     job: Job, sources: Sources, parts: Parts, choices: Sequence[ChoiceItem], tried: Sequence[attacker.Tried]
 ) -> EvaluationSets:
-    topic, families = job.texts["topic"], job.texts["prefixes"]["train"]
-    templates = [(family, template) for family, group in families.items() for template in group]
+    topic, name = job.texts["topic"], job.p.benchmark
+    seen, held_out = (attacks.prefix_templates(name, part) for part in ("train", "held_out"))
     # As many as there are families' own, the best first: a per-sample attack finds one for every question.
     gains = sorted((one for one in attacker.best(tried).values() if one.round), key=lambda one: -one.score)
     unique = list(dict.fromkeys(one.template for one in gains))
-    templates += [("optimised", template) for template in unique[: len(templates)]]
+    seen += [("optimised", template) for template in unique[: len(seen)]]
 
     def items(part: str, kind: str, subject: str = topic) -> tuple[OpenItem, ...]:
         return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in parts[part])
 
     return EvaluationSets(
-        benchmark=job.p.benchmark,
+        benchmark=name,
         topic=topic,
         forget=tuple(sources.published) or items("evaluation", "forget"),
         general=items("general/evaluation", "general", "Wikipedia"),
         neighbor=tuple(choices),
-        attack=attacks.in_turn(items("attack", "attack"), templates, topic=topic),
+        attack=attacks.in_turn(items("attack", "attack"), held_out, topic=topic, each=2),
         mmlu=tuple(sources.mmlu),
-        controls=attacks.in_turn(items("neighbor/evaluation", "control"), templates, topic=topic, control=True),
+        controls=attacks.in_turn(items("neighbor/evaluation", "control"), held_out, topic=topic, control=True),
+        attack_seen=attacks.in_turn(items("attack", "attack"), seen, topic=topic),
     )
 
 
