@@ -26,6 +26,8 @@ from mule_lib.suite.saved import BASE_FILE
 
 HUB_SECONDS = 5.0
 ROOM = 64 * 2**20  # bytes that a run without weights leaves behind, at most
+# With these, every method finds what it needs.
+EVERY_GROUP = {"obj1/forget", "obj1/retain", "obj2/forget", "obj2/neighbor", "obj3/adversarial", "obj3/benign"}
 CAUSAL = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
 PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
@@ -185,17 +187,15 @@ def _check_records(p: ModelNotebook) -> None:
         return
     from mule_lib import data
 
-    parts = {name: f"{p.data_dir}/{name}" for name in p.benchmarks} if isinstance(p, GradientCosine) else {}
+    several = {name: f"{p.data_dir}/{name}" for name in getattr(p, "benchmarks", ())}
     more = {"data_format": p.data_format, "objectives": p.objectives} if isinstance(p, Training) else {}
     try:
-        loaded = [data.load_benchmark(name, place, **more) for name, place in parts.items()] or [
-            data.load_benchmark(p.benchmark, p.data_dir, **more)
-        ]
-        if hasattr(p, "options") and method_options(p.method, p.options).trains:
-            from mule_lib import methods  # torch
+        for name, place in (several or {p.benchmark: p.data_dir}).items():
+            groups = {record.group for record in data.load_benchmark(name, place, **more).records}
+            if hasattr(p, "options") and not set(map(str, groups)) >= EVERY_GROUP:
+                from mule_lib import methods  # torch, which takes seconds
 
-            for each in loaded:
-                methods.get(p.method, p.options).on_groups({record.group for record in each.records})
+                methods.get(p.method, p.options).on_groups(groups)
     except (ValueError, OSError, RecursionError) as error:
         raise ParameterError(f"data_dir = {p.data_dir!r}: {' '.join(str(error).split())}") from None
 
