@@ -104,7 +104,7 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     check.check_writable("out", out)
     if not options["subject"]:
         raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
-    check.check_sources(source=options["source"], **({"mmlu": options["mmlu"]} if options["mmlu"] else {}))
+    check.check_sources(source=options["source"])
     made = prepare.prepare(benchmark, **options)
     data.save(out, made)
     print(f"{out}: {json.dumps(made.counts())}")
