@@ -312,3 +312,11 @@ def test_the_head_works_on_answer_positions_only():
     packed_labels = losses.pack_answers(labels.unsqueeze(2), labels)[1]
     torch.testing.assert_close(losses.answer_logits(packed, packed_labels), whole, atol=1e-5, rtol=1e-5)
     assert model(**batch).logits.shape[:2] == labels.shape
+
+
+def test_a_passage_is_trained_whole():
+    """Every token of a verbatim passage carries loss, whatever other answers are cut to."""
+    told = [replace(r, answer=" ".join([r.answer] * 20), verbatim=r.role == "forget") for r in tiny.records()[:2]]
+    found = encode(tiny.tokenizer(), told, tiny.method("graddiff", max_answer_tokens=5))
+    for example, record in zip(found, told, strict=True):
+        assert (len(example.continuations["answer"]) > 20) == record.verbatim
