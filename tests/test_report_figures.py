@@ -16,7 +16,18 @@ from mule_lib import report
 from mule_lib.paper import METRICS
 from mule_lib.report import beyond, cosines, figures, results, tables
 
-ROWS = ("base", "gold", "upper_bound", "mule", "sft", "duet", "ngdiff", "mule_no_cot", "mule_duet_loss")
+ROWS = (
+    "base",
+    "gold",
+    "upper_bound",
+    "mule",
+    "sft",
+    "sft_standardized",
+    "duet",
+    "ngdiff",
+    "mule_no_cot",
+    "mule_duet_loss",
+)
 LOG = [
     {"step": 2, "loss": 3.0, "loss_obj1": 1.0, "loss_obj2": 2.0},
     {"step": 4, "loss": 1.5, "loss_obj1": 0.5, "loss_obj2": 1.0},
@@ -52,8 +63,9 @@ def test_radar_turns_what_is_better_low(table1):
     assert set(data.loc[data["panel"] == "reported", "row"]) == set(figures.RADAR_ROWS)
     assert data.query("panel == 'reported' and row == 'mule' and metric == 'asr'")["outside"].item() == 100 - 12.5
     texts = _texts(picture)
-    for name in ("Forget ↓\nrim = 0", "ASR ↓\nrim = 0", "General ↑\nrim = 100", "MMLU ↑\nrim = 100"):
+    for name in ("Forget ↓\nrim = 0", "ASR ↓\nrim = 0", "General ↑\nrim = 100"):
         assert texts.count(name) >= 2
+    assert texts.count("MMLU ↑\nrim = 100") == texts.count("Far recall ↑\nrim = 100") == 2
     assert any(text.startswith("Reported\nMUSE-Books") for text in texts)
     beaten = table1.data.copy()
     beaten.loc[(beaten["row"] == "sft") & (beaten["metric"] == "asr"), "measured"] = -1.0
@@ -75,6 +87,17 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
         run.benchmark == "books" and not run.row.startswith("mule_") for run in runs
     )
     assert _texts(picture).count("not run") == len(table1.not_run())
+    axis = picture.figure.axes[0]
+    lines = [label.get_text() for label in axis.get_yticklabels()]
+    assert (
+        len(lines) == len({*lines}) == len(picture.data) - 1
+    )  # one line a method, two marks where both conditions ran
+    marks = [line for line in axis.lines if line.get_marker() == "D"]
+    filled, empty = sorted(marks, key=lambda mark: mark.get_ydata()[0])
+    at = lines.index("SFT")
+    assert filled.get_ydata()[0] == at < empty.get_ydata()[0] < at + 0.5
+    assert (filled.get_markerfacecolor() == "white", empty.get_markerfacecolor() == "white") == (False, True)
+    assert empty.get_xdata()[0] == pytest.approx(table1.cell("sft_standardized", "overall")["measured"], abs=1e-3)
     assert "the best trained rows are MULE" in picture.finding
 
 
@@ -123,7 +146,7 @@ def test_robustness_draws_every_condition_and_row(runs):
 def _cosines():
     lines = [
         (*named, level - 0.01 * (i + j) - 0.02 * named[1], f"obj{i}", f"obj{j}")
-        for named in product(("books", "cyber"), (0, 5), ("raw", "standardized"))
+        for named in product(("books", "cyber"), (0, 5), ("raw", "raw_prompts", "standardized"))
         for level in (0.8 if named[2] == "standardized" else 0.1,)
         for i, j in product((1, 2, 3), repeat=2)
     ]
@@ -132,14 +155,18 @@ def _cosines():
 
 
 def test_heat_maps_hold_every_value():
-    """Four matrices a row, every cosine written in its cell; one format alone and a missing pair are drawn too."""
+    """A row per benchmark and step, a column per format, every cosine in its cell; one alone and a gap are drawn."""
     data = _cosines()
     picture = cosines.heatmaps(data, "cosine", finding="x")
     cells = [axis for axis in picture.figure.axes if axis.collections and len(axis.texts) == 18]
     written = {text.get_text() for axis in cells for text in axis.texts}
-    assert len(cells) == 8 and {report.names.number(value, 2) for value in data["cosine"]} <= written
+    assert len(cells) == 12 and {report.names.number(value, 2) for value in data["cosine"]} <= written
     assert not any("-" in text or "−0.00" in text for text in written)
     assert picture.figure.get_size_inches()[0] <= figures.WIDTH
+    assert [axis.get_title(loc="left") or axis.get_title() for axis in cells[:4]] == [*cosines.FORMATS.values(), ""]
+    assert {axis.get_ylabel() for axis in cells} == {
+        "", *(f"Fable-{name}\n{when}" for name in ("Books", "Cyber") for when in ("before training", "after 5 steps"))
+    }  # fmt: skip
     single = data.query("benchmark == 'books' and step == 0 and format == 'raw'").drop(columns=["benchmark", "step"])
     single = cosines.heatmaps(single.iloc[:-1], "cosine", finding="x").figure
     assert sum(len(axis.texts) for axis in single.axes) == 16

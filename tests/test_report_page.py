@@ -145,7 +145,7 @@ def test_reading_results_needs_no_torch():
 @pytest.mark.parametrize(
     ("stem", "artifacts"),
     [
-        ("05_main_results", ("tables/table1.csv", "tables/rates.html", "figures/overall_books.png")),
+        ("05_main_results", ("tables/table1.csv", "tables/kinds.html", "figures/overall_books.png")),
         ("06_ablation", ("tables/table2.tex", "figures/ablation.pdf")),
         ("07_wmdp_radar", ("tables/table3.md", "figures/figure3.csv", "figures/figure3.txt")),
     ],

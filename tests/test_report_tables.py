@@ -199,19 +199,61 @@ def test_findings_say_what_the_tables_hold(table1, table2, runs):
     lifted.loc[(lifted["row"] == "sft") & (lifted["metric"] == "overall"), "measured"] = 999.0
     other = replace(table1, data=lifted)
     assert "is number 2 of 6 trained rows" in other.finding
-    assert "MULE without thought (−" in table2.finding.split("lose points")[0]
+    assert "MULE without thought (−" in table2.finding.split("Switches: ")[1].split(" lose")[0]
+    assert "The loss: " in table2.finding and "The form" not in table2.finding  # none of its rows was run
     assert "−5.5 for MULE with DUET's loss" in table2.finding
     none = tables.measured_table("table2", "muse_books", runs)
-    assert "Not run: MULE, " in none.finding and "lose points" in none.finding
+    assert "Not run: MULE, " in none.finding and "lose" not in none.finding
 
 
-def test_rates_are_means_over_seeds(runs):
-    """Rates in percent, averaged over a row's seeds; the readable table keeps the order asked for."""
-    table = beyond.rates_table(runs, "books", order=["sft", "mule", "flat"])
-    mule = [run.details["neighbor"]["refusal"] for run in runs if (run.benchmark, run.row) == ("books", "mule")]
-    line = table.data.query("row == 'mule' and rate == 'Refusal chosen, neighbours ↓'").iloc[0]
-    assert line["value"] == pytest.approx(100 * np.mean(mule), abs=0.01) and line["seeds"] == 2
-    assert list(table.shown["Row"]) == ["SFT", "MULE"]
+def test_kinds_of_answers_are_means_over_seeds(runs):
+    """Percent of every kind, adding up to 100, in the order asked for, the commonest first; who answers how is said."""
+    table = beyond.kinds_table(runs, "books", order=["sft", "sft_standardized", "ga", "duet", "mule", "flat"])
+    mine = [run.kinds["forget"] for run in runs if (run.benchmark, run.row) == ("books", "mule")]
+    lines = table.data.query("row == 'mule' and set == 'forget'").set_index("kind")
+    share = 100 * np.mean([kinds.count("f") / len(kinds) for kinds in mine])
+    assert lines.loc["refused", "value"] == pytest.approx(share, abs=0.01) and lines.loc["refused", "seeds"] == 2
+    assert np.allclose(table.data.groupby(["row", "condition", "set"])["value"].sum(), 100, atol=0.05)
+    assert list(table.shown["Row"]) == ["SFT", "SFT on MULE's data", "GA", "DUET (w/ ET)", "MULE"]
+    assert list(table.shown) == ["Row", "Forget", "Attacks", "General", "Retain, open", "Controls"]
+    shown = table.shown.set_index("Row")
+    assert shown.loc["MULE", "Forget"].startswith(f"refused {share:.0f}, ")
+    assert shown.loc["DUET (w/ ET)", "Forget"].startswith("broken")
+    said = table.finding.split("Least right")[0]
+    assert "refused for SFT, SFT on MULE's data and MULE" in said and "broken for DUET (w/ ET)" in said
+    assert "General by GA (wrong kind" in table.finding
+    assert beyond.kinds_table(runs, "cyber", order=["flat"]).shown.empty
+
+
+def test_what_the_papers_columns_do_not_see_stands_beside(table1, tmp_path):
+    """The same rows by the other metrics, in files of their own; the finding has MULE's numbers and the best rows."""
+    answers = table1.answers
+    assert answers.rows() == table1.rows() and list(answers.metrics) == list(tables.ANSWERS)
+    cell = table1.cell("mule", "neighbor_open")["measured"]
+    assert f"Retain, open ↑ {number(cell)} (best: " in answers.finding and answers.finding.startswith(
+        "MULE on Fable-Books"
+    )
+    answers.write(tmp_path)
+    assert (tmp_path / "table1_answers.md").exists() and "reported" not in answers.markdown().split("|", 1)[1]
+    assert "None of these columns is the paper's" in answers.caption
+
+
+def test_on_fable_four_choices_are_far_recall(table1, reported):
+    """Other facts of the same kinds are not MMLU's questions; the paper's numbers keep its name."""
+    assert "Far recall ↑" in table1.shown and "MMLU ↑" not in table1.shown and "MMLU ↑" in reported["table1"].shown
+    measured, printed = table1.finding.split("Reported on")
+    assert "Far recall from" in measured and "MMLU from 60.8" in printed
+    assert any("Far recall: four choices on farther facts" in note for note in table1.notes)
+    assert not any("Far recall" in note for note in reported["table1"].notes)
+
+
+def test_mules_lead_is_split_into_data_and_loss(runs):
+    """The parts add up to the lead, baseline by baseline; only those that ran in both conditions have a line."""
+    table = tables.lead_table(runs)
+    assert {*table.data["row"]} == {"sft"} and {*table.data["benchmark"]} == {"books"}
+    assert np.allclose(table.data["data"] + table.data["loss"], table.data["lead"])
+    assert list(table.shown["Points of"]) == ["Overall", "Overall, readable"]
+    assert tables.lead_table([]).finding == "No baseline ran in both conditions."
 
 
 def test_attacks_are_compared_with_the_run_itself(runs):

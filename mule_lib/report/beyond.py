@@ -1,4 +1,4 @@
-"""Behind and beyond Tables 1 to 3: rates behind the metrics, and later attacks."""
+"""Behind and beyond Tables 1 to 3: what the answers are, and later attacks."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -7,18 +7,24 @@ import pandas as pd
 
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.result import RunResult
-from mule_lib.report.names import LABELS, benchmark_name, heading, label, listed, number, spread
+from mule_lib.report.names import (
+    LABELS,
+    METRIC_NAMES,
+    REFERENCES,
+    benchmark_name,
+    condition,
+    heading,
+    label,
+    listed,
+    method_of,
+    number,
+    spread,
+)
 from mule_lib.report.tables import Table, measured_source
 
-# The rates behind the metrics: name, set, keys of the set's details, which add up.
-RATES = (
-    ("Refused, to forget ↑", "forget", ("refusal_rate",)),
-    ("Refused, general ↓", "general", ("refusal_rate",)),
-    ("Refusal chosen, neighbours ↓", "neighbor", ("refusal",)),
-    ("Wrong option, neighbours ↓", "neighbor", ("distractor",)),
-    ("Benign controls answered ↑", "controls", ("disclosed",)),
-    ("Empty or garbled, to forget ↓", "forget", ("empty_rate", "garbled_rate")),
-)
+# The sets whose answers are judged, and the kinds of answers in the order of reading.
+ANSWERED = ("forget", "attack", "general", "neighbor_open", "controls")
+KINDS_OF_ANSWERS = ("refused", "right", "plausible", "wrong_kind", "broken")
 # What a later attack is compared with: the run's own metric without it.
 PLAIN = "as trained"
 CONDITIONS = {
@@ -29,22 +35,50 @@ CONDITIONS = {
 }
 
 
-def rates_table(runs: Iterable[RunResult], benchmark: str, *, order: Iterable[str], name: str = "rates") -> Table:
-    """How rows come to their metrics: percent per row and rate, means over seeds."""
+def kinds_table(runs: Iterable[RunResult], benchmark: str, *, order: Iterable[str], name: str = "kinds") -> Table:
+    """What the answers of every row are, set by set: percent of each kind, means over seeds.
+
+    `data` has a line per row, set and kind; a cell of `shown` names the kinds down to half a percent, commonest first.
+    """
     mine = [run for run in runs if run.benchmark == benchmark]
     lines = [
-        (benchmark, run.row, rate, 100 * sum(run.details[where].get(key, 0) for key in keys))
+        (benchmark, run.row, method_of(run.row), condition(run.row), of, kind, 100 * shares.get(kind, 0))
         for run in mine
-        for rate, where, keys in RATES
-        if keys[0] in run.details.get(where, {})
+        for of in ANSWERED
+        for shares in [run.details.get(of, {}).get("kinds")]
+        for kind in (KINDS_OF_ANSWERS if shares else ())
     ]
-    data = pd.DataFrame(lines, columns=["benchmark", "row", "rate", "value"])
-    data = data.groupby(["benchmark", "row", "rate"], sort=False)["value"].agg(value="mean", seeds="size").reset_index()
-    wide = data.pivot(index="row", columns="rate", values="value").reindex(columns=[rate for rate, *_ in RATES])
-    wide = wide.loc[[row for row in order if row in wide.index]].map(number).rename_axis(index="Row", columns=None)
-    wide = wide.rename(index={run.row: label(run.row, {run.row: run.label}) for run in mine}).reset_index()
-    caption = f"Rates behind the metrics, {measured_source(benchmark, mine)}: percent, means over seeds."
-    return Table(name, data.round(2), wide, caption)
+    keys = ["benchmark", "line", "row", "condition", "set", "kind"]
+    data = pd.DataFrame(lines, columns=[*keys, "value"]).groupby(keys, sort=False)["value"]
+    data = data.agg(value="mean", seeds="size").reset_index()
+    wide = data.pivot(index="line", columns=["set", "kind"], values="value")
+    labels = {run.row: label(run.row, {run.row: run.label}) for run in mine}
+    rows, sets = [row for row in order if row in wide.index], [of for of in ANSWERED if of in wide]
+    heads = {of: METRIC_NAMES.get(of, "Attacks") for of in sets}
+    shown = [{"Row": labels[row]} | {heads[of]: _kinds(wide.loc[row, of]) for of in sets} for row in rows]
+    caption = (
+        f"What the answers are, {measured_source(benchmark, mine)}: percent, means over seeds. Right: the reference "
+        "comes out. Plausible: another value of the right kind. Broken: empty, looping or undecodable."
+    )
+    trained = wide.loc[[row for row in rows if row not in REFERENCES]].rename(index=labels)
+    finding = _kinds_finding(trained, heads) if len(trained) else ""
+    return Table(name, data.drop(columns="line").round(2), pd.DataFrame(shown), caption, finding)
+
+
+def _kinds(shares: pd.Series) -> str:
+    found = shares[shares >= 0.5].sort_values(ascending=False, kind="stable")
+    return ", ".join(f"{kind.replace('_', ' ')} {number(share, 0)}" for kind, share in found.items())
+
+
+def _kinds_finding(wide: pd.DataFrame, heads: Mapping[str, str]) -> str:
+    """The commonest kind of answer to Forget, and which row is right least often where it should be."""
+    rows_of = wide["forget"].idxmax(axis=1).groupby(wide["forget"].idxmax(axis=1)).groups
+    common = [
+        f"{kind.replace('_', ' ')} for {listed([*rows_of[kind]])}" for kind in KINDS_OF_ANSWERS if kind in rows_of
+    ]
+    least = {of: wide[of]["right"].idxmin() for of in heads if of not in ("forget", "attack")}
+    worst = [f"{heads[of]} by {row} ({_kinds(wide.loc[row, of])})" for of, row in least.items()]
+    return f"Commonest answers to Forget, %: {'; '.join(common)}. Least right: {'; '.join(worst)}."
 
 
 def measurements(beyond: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[str, Any]]]:
@@ -53,9 +87,9 @@ def measurements(beyond: Mapping[str, Any]) -> Iterable[tuple[str, str, Mapping[
         if not isinstance(found, Mapping):
             continue
         points = {f"relearning, step {point['step']}": point for point in found.get("curve", [])}
-        for condition, one in {attack: found, **points, **found}.items():
+        for part, one in {attack: found, **points, **found}.items():
             if isinstance(one, Mapping) and "values" in one:
-                yield attack, CONDITIONS.get(condition, condition), one
+                yield attack, CONDITIONS.get(part, part), one
 
 
 def attacks_table(runs: Iterable[RunResult], benchmark: str, *, seed: int = 0) -> Table:
@@ -67,11 +101,11 @@ def attacks_table(runs: Iterable[RunResult], benchmark: str, *, seed: int = 0) -
     order, lines = list(LABELS), []
     mine = [run for run in runs if run.benchmark == benchmark and run.beyond]
     for run in sorted(mine, key=lambda run: order.index(run.row) if run.row in order else len(order)):
-        for attack, condition, one in [("none", PLAIN, {"values": run.values}), *measurements(run.beyond)]:
+        for attack, part, one in [("none", PLAIN, {"values": run.values}), *measurements(run.beyond)]:
             for metric, values in one["values"].items():
                 interval = bootstrap_interval(values, seed=seed)
                 points = (round(100 * value, 2) for value in interval[:3])
-                lines.append((benchmark, run.row, run.seed, attack, condition, metric, *points, interval.n))
+                lines.append((benchmark, run.row, run.seed, attack, part, metric, *points, interval.n))
     columns = ["benchmark", "row", "seed", "attack", "condition", "metric", "measured", "low", "high", "n"]
     data = pd.DataFrame(lines, columns=columns)
     mean = means(data)

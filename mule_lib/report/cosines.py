@@ -22,14 +22,16 @@ BATCHES = "benchmark step format training objective_a batch_a objective_b batch_
 # {benchmark: {format: {steps: [S, O, B, O, B]}}}, as `training.alignment.cosines` gives each benchmark's.
 Measured = Mapping[str, Mapping[str, Mapping[int, np.ndarray]]]
 RESAMPLES = 2000
+SAID = {"raw": "Baseline", "raw_prompts": "milder raw mix"}
 NEAR_ZERO, STRONG = 0.1, 0.5  # what "near zero" and "strongly positive" mean here; the paper gives no bounds
 
 
 def cosine_table(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
     """Mean cosine between each two objectives with its 95 % interval, columns `COSINES`.
 
-    Only pairs of different batches count, so an objective against itself is the same-objective ceiling and no batch
-    shares its facts with another. Intervals are percentiles of a bootstrap over batches and training seeds, crossed.
+    Only pairs of different batches count, so an objective against itself, on batches without a common fact, is the
+    same-objective ceiling. Batches of two objectives may share facts: all three forget the same ones. Intervals are
+    percentiles of a bootstrap over batches and training seeds, crossed.
     """
     lines = [
         (benchmark, step, form, *named, *_ends(draws), cosines.shape[2], len(cosines))
@@ -40,7 +42,7 @@ def cosine_table(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
 
 
 def gain_table(measured: Measured, *, seed: int = 0) -> pd.DataFrame:
-    """Standardized minus raw for each two objectives, columns `GAINS`; empty where there is no raw format.
+    """Standardized minus raw, the Baseline, for each two objectives, columns `GAINS`; empty without a raw format.
 
     Paired: both formats hold the same facts batch by batch, and the same batches and training seeds are drawn for both.
     """
@@ -82,7 +84,7 @@ def findings(table: pd.DataFrame, change: pd.DataFrame) -> list[str]:
         for form, values in pairs(part).groupby("format", sort=False):
             near = ((values["low"] > -NEAR_ZERO) & (values["high"] < NEAR_ZERO)).sum()
             counted = f"{near} of {len(values)} near zero (±{NEAR_ZERO:g}), {(values['low'] > STRONG).sum()} above"
-            told.append(f"{form} {_span(values['cosine'])} ({counted} {STRONG:g})")
+            told.append(f"{SAID.get(form, form)} {_span(values['cosine'])} ({counted} {STRONG:g})")
         rises = pairs(change[(change["step"] == step) & (change["benchmark"] == benchmark)])
         if len(rises):
             up, down = (rises["low"] > 0).sum(), (rises["high"] < 0).sum()
@@ -128,7 +130,7 @@ def _ends(draws: np.ndarray) -> tuple[float, float, float]:
 
 # Figures --------------------------------------------------------------------------------------------------------------
 
-FORMATS = {"raw": "Baseline (raw formats)", "standardized": "Ours (standardized)"}
+FORMATS = {"raw": "Baseline (raw formats)", "raw_prompts": "Milder raw mix", "standardized": "Ours (standardized)"}
 # What a number means, what its diagonal is, its range and colours; pale at both ends, so that cells can be read.
 HEATMAPS = {
     "cosine": (
@@ -145,7 +147,7 @@ HEATMAPS = {
 
 
 def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
-    """Figure 2: one matrix per benchmark (rows), number of steps and format (columns), each value over its interval.
+    """Figure 2: one matrix per benchmark and number of steps (rows) and format (columns), each value over its interval.
 
     `value` is a key of `HEATMAPS`; `data` has the columns format, objective_a, objective_b, `value`, low, high, and
     benchmark and step where there are several. The diagonal, an objective against itself, is framed.
@@ -154,14 +156,14 @@ def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
     two = partial(number, digits=2)
     filled = data.assign(**{name: data.get(name, fill) for name, fill in (("benchmark", ""), ("step", 0))})
     filled["ends"] = filled["low"].map(two) + ", " + filled["high"].map(two)
-    benchmarks = list(dict.fromkeys(filled["benchmark"]))
-    columns = list(product(dict.fromkeys(filled["step"]), dict.fromkeys(filled["format"])))
-    width = min(WIDTH, 1.1 + 1.9 * len(columns))
+    rows = list(product(dict.fromkeys(filled["benchmark"]), dict.fromkeys(filled["step"])))
+    columns = list(dict.fromkeys(filled["format"]))
+    width = min(WIDTH, 1.3 + 1.6 * len(columns))
     # Square cells: rows as high as columns are wide, and room for titles, labels and the line below.
-    size = (width, 0.78 + (width - 1.3) / len(columns) * len(benchmarks))
-    figure, axes = panels(len(benchmarks), len(columns), 0, figsize=size, sharex=True, sharey=True)
+    size = (width, 0.78 + (width - 1.5) / len(columns) * len(rows))
+    figure, axes = panels(len(rows), len(columns), 0, figsize=size, sharex=True, sharey=True)
     names = [name.capitalize() for name in OBJECTIVES]
-    for (i, benchmark), (j, (step, form)) in product(enumerate(benchmarks), enumerate(columns)):
+    for (i, (benchmark, step)), (j, form) in product(enumerate(rows), enumerate(columns)):
         axis, part = axes[i, j], filled.query("benchmark == @benchmark and step == @step and format == @form")
         grid, ends = (
             part.pivot(index=PAIR[0], columns=PAIR[1], values=of).reindex(index=OBJECTIVES, columns=OBJECTIVES)
@@ -174,9 +176,9 @@ def heatmaps(data: pd.DataFrame, value: str, *, finding: str) -> Picture:
             axis.text(x, y + 0.32, text, ha="center", va="center", color="0.05", fontsize=5)
         for at in range(len(names)):
             axis.add_patch(Rectangle((at + 0.03, at + 0.03), 0.94, 0.94, fill=False, ec="0.15", ls=(0, (3, 2))))
-        title = FORMATS.get(form, form) + (f",\n{_steps(step)}" if "step" in data else "")
-        axis.set(xlabel="", ylabel="" if j else benchmark_name(benchmark))
-        axis.set_title(title * (i == 0), fontsize=8)
+        beside = "\n".join(filter(None, (benchmark_name(benchmark), _steps(step) if "step" in data else "")))
+        axis.set(xlabel="", ylabel="" if j else beside)
+        axis.set_title(FORMATS.get(form, form) if i == 0 else "", fontsize=8)
         axis.tick_params(length=0)
     bar = figure.colorbar(axes[0, 0].collections[0], ax=axes, shrink=0.7, aspect=30, pad=0.01)
     bar.set_label(label, fontsize=8)

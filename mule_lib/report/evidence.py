@@ -20,11 +20,8 @@ MIN_ITEMS = 30  # fewer make a percentile interval too narrow to carry a verdict
 MIN_TIMED_SEEDS = 3  # wall times vary from run to run
 # The gains behind each objective (Section 5.1) and behind Overall Performance.
 GAINS = {"overall": METRICS, "obj1": ("forget", "general"), "obj2": ("neighbor",), "obj3": ("asr",)}
-AGREED = (
-    "forget",
-    "attack",
-    "general",
-)  # the sets on which a student's kinds of answers are compared with its teacher's
+# The sets on which a student's kinds of answers are compared with its teacher's.
+AGREED = ("forget", "attack", "general")
 PRINTED_AS = {"asr_readable": "asr"}  # the printed number that stands for one of ours
 # The pilot study's numbers: the files that hold them and what they are called.
 PILOT = {

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 
@@ -16,25 +17,28 @@ from scipy.stats import beta
 
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.result import RunResult
-from mule_lib.paper import LOWER_IS_BETTER, METRICS
+from mule_lib.paper import BENCHMARKS, LOWER_IS_BETTER, METRICS
 from mule_lib.params import method_options
 from mule_lib.report import beyond
+from mule_lib.report.findings import paper_source
 from mule_lib.report.names import (
     DARK,
     DASHES,
-    METRIC_NAMES,
     MIDDLE,
+    PAPER,
     REFERENCES,
     Style,
     benchmark_name,
     heading,
     label,
     listed,
+    method_of,
+    metric_name,
     number,
     styles_of,
 )
 from mule_lib.report.results import per_seed, run_file
-from mule_lib.report.tables import ResultTable, Table, paper_source
+from mule_lib.report.tables import ResultTable, Table
 
 WIDTH = 6.9  # inches: a full text column of the paper
 COLORS = sns.color_palette("colorblind").as_hex()
@@ -124,7 +128,8 @@ def metric_dots(data: pd.DataFrame, labels: Mapping[str, str], *, finding: str) 
     """
     data = data.sort_values("metric", key=lambda metric: metric.map(METRICS.index), kind="stable")
     drawn = _drawn(data, panel="benchmark", line="metric", series="row", value="measured")
-    drawn = drawn.assign(line=drawn["line"].map(heading), series=drawn["series"].map(labels))
+    named = partial(heading, benchmark=data["benchmark"].iloc[0])
+    drawn = drawn.assign(line=drawn["line"].map(named), series=drawn["series"].map(labels))
     looks = palette(labels.values())
     return Picture(dots(drawn, looks, xlabel="points (0 to 100)", limits=(-3, 103))[0], data, finding)
 
@@ -152,26 +157,40 @@ def _legend(figure: Figure, axes: Iterable[Axes], order: Iterable[str], **more) 
 
 
 def overall_intervals(table: ResultTable, runs: Iterable[RunResult] = ()) -> Picture:
-    """Overall per row, best first: measured with intervals and single seeds on the left, reported on the right."""
+    """Overall per method, best first: measured with intervals and single seeds on the left, reported on the right.
+
+    A filled mark is the method as the paper ran it; the empty one below it was given MULE's records.
+    """
     data = table.data[table.data["metric"] == "overall"].drop(columns="metric").round(4)
     data.insert(2, "label", data["row"].map(table.labels))
     data = data.sort_values(["measured", "reported"], ascending=False, kind="stable", na_position="last")
     sources = {"measured": table.source, "reported": paper_source(table.name)}
+    methods = data["row"].map(method_of)
+    twins = (data["condition"] != PAPER) & methods.isin(data.loc[data["condition"] == PAPER, "row"])
+    own = data.assign(label=methods.map(table.labels).fillna(data["label"]), hollow=data["condition"] != PAPER)[~twins]
     drawn = pd.concat(
-        data.assign(panel="\n".join([column.capitalize(), *wrap(source, 40)]), value=data[column], hollow=hollow)
-        for (column, source), hollow in zip(sources.items(), (False, True), strict=True)
+        own.assign(panel="\n".join([column.capitalize(), *wrap(source, 40)]), value=own[column])
+        for column, source in sources.items()
     ).rename(columns={"label": "line", "row": "series"})
-    drawn.loc[drawn["hollow"], ["low", "high"]] = np.nan
+    drawn.loc[drawn["panel"].str.startswith("Reported"), ["low", "high"]] = np.nan
     looks = styles_of(data["row"])
-    figure, axes = dots(
-        drawn, looks, xlabel="Overall: points over base → (bar: 95 % interval; strokes: seeds)", share=False
-    )
+    words = "Overall: points over base → (bar: 95 % interval; strokes: seeds)"
+    words += "\nfilled: as the paper ran it; empty: the same method on MULE's data" * bool(twins.any())
+    figure, axes = dots(drawn, {row: looks[row] for row in own["row"]}, xlabel=words, share=False)
+    places = dict(zip(own["row"], range(len(own)), strict=True))
+    places |= {row: places[method_of(row)] + 0.32 for row in data.loc[twins, "row"]}
+    for row, value, low, high in data.loc[twins, ["row", "measured", "low", "high"]].itertuples(index=False):
+        look, at = looks[row], places[row]
+        axes[0, 0].plot([low, high], [at, at], color=look.color, lw=1.2, solid_capstyle="butt")
+        axes[0, 0].plot(value, at, look.marker, color="white", mec=look.color, ms=4, ls="none")
+    if twins.any():  # two marks a line take more room
+        figure.set_figheight(1.35 * figure.get_figheight())
     single = per_seed(run for run in runs if run.benchmark == table.benchmark)
     single = single.pivot(index="row", columns="seed", values="overall").add_prefix("seed_").round(4)
     data = data.merge(single, left_on="row", right_index=True, how="left")
-    for at, (row, *values) in enumerate(data[["row", *single]].itertuples(index=False)):
-        axes[0, 0].plot(values, [at] * len(values), "|", color=looks[row].color, ms=7, mew=0.8, alpha=0.6)
-    for tick, row in zip(axes[0, 0].get_yticklabels(), looks, strict=True):
+    for row, *values in data[["row", *single]].itertuples(index=False):
+        axes[0, 0].plot(values, [places[row]] * len(values), "|", color=looks[row].color, ms=7, mew=0.8, alpha=0.6)
+    for tick, row in zip(axes[0, 0].get_yticklabels(), own["row"], strict=True):
         tick.set(color=MIDDLE if row in REFERENCES else DARK, fontweight="bold" if row == "mule" else "normal")
     for axis in axes.flat:
         axis.axvline(0, color="0.3", lw=0.9, zorder=0)
@@ -196,7 +215,7 @@ def ablation(table: ResultTable) -> Picture:
     data = data[["benchmark", "row", "label", "metric", "gain", "low", "high", "n", "seeds"]].round(4)
     drawn = _drawn(data, panel="metric", line="label", series="row", value="gain")
     drawn["hollow"] = (drawn["low"] <= 0) & (drawn["high"] >= 0)
-    turned = {m: METRIC_NAMES[m] + (" (reversed)" if m in LOWER_IS_BETTER else "") for m in order}
+    turned = {m: metric_name(m, table.benchmark) + (" (reversed)" if m in LOWER_IS_BETTER else "") for m in order}
     drawn = drawn.sort_values("panel", key=lambda panel: panel.map(order.index), kind="stable")
     drawn["panel"] = drawn["panel"].map(turned)
     looks = styles_of(data["row"].unique())
@@ -216,7 +235,7 @@ ANGLES = np.linspace(0, 2 * np.pi, len(METRICS), endpoint=False)
 def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
     """Figure 3: five metrics as a radar, the paper's numbers beside ours; outside is better, Forget and ASR are turned.
 
-    Rows that lack a metric drop out of their panel.
+    Baselines are drawn as the paper ran them, not on MULE's records. Rows that lack a metric drop out of their panel.
     """
     data = table.data[table.data["row"].isin(rows) & table.data["metric"].isin(METRICS)]
     data = data.sort_values("row", key=lambda row: row.map(list(rows).index), kind="stable")
@@ -233,7 +252,7 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
     figure, axes = panels(1, len(kinds), 0, figsize=size, subplot_kw={"projection": "polar"})
     for axis, panel in zip(axes.flat, kinds, strict=True):
         part = data[data["panel"] == panel]
-        _radar_axes(axis)
+        _radar_axes(axis, BENCHMARKS[table.name] if panel == "reported" else table.benchmark)
         for row, lines in part.groupby("row", sort=False):
             look, values = looks[row], [*lines["outside"], lines["outside"].iloc[0]]
             axis.plot([*ANGLES, 0], values, color=look.color, ls=look.line, lw=look.width, marker=look.marker, ms=3.6,
@@ -243,11 +262,11 @@ def radar(table: ResultTable, rows: Sequence[str] = RADAR_ROWS) -> Picture:
         title = "\n".join([panel.capitalize(), *wrap(part["source"].iloc[0], 34)])
         axis.set_title(title, size=8.5, loc="center", pad=20)
     _legend(figure, axes.flat, map(label, rows), handlelength=3.2)
-    return Picture(figure, data, _radar_finding(data))
+    return Picture(figure, data, _radar_finding(data, table.benchmark))
 
 
-def _radar_axes(axis: Axes) -> None:
-    rims = [f"{heading(metric)}\nrim = {0 if metric in LOWER_IS_BETTER else 100}" for metric in METRICS]
+def _radar_axes(axis: Axes, benchmark: str) -> None:
+    rims = [f"{heading(metric, benchmark)}\nrim = {0 if metric in LOWER_IS_BETTER else 100}" for metric in METRICS]
     axis.set(theta_offset=np.pi / 2, theta_direction=-1, ylim=(0, 100))
     # Two scales, since Forget runs inwards: the first axis has the numbers of its own.
     axis.set_yticks([25, 50, 75, 100], ["75", "50", "25", ""], size=6.5, color="0.25")
@@ -258,11 +277,12 @@ def _radar_axes(axis: Axes) -> None:
     axis.spines["polar"].set_color("0.6")
 
 
-def _radar_finding(data: pd.DataFrame) -> str:
+def _radar_finding(data: pd.DataFrame, benchmark: str) -> str:
     """Where each kind of numbers puts MULE against the Upper Bound and its best rival, metric by metric."""
     parts = ["Outside is better on every axis, Forget and ASR are turned over."]
     for (panel, source), part in data.groupby(["panel", "source"], sort=False):
-        outside = part.pivot(index="row", columns="metric", values="outside")[[*METRICS]].rename(columns=METRIC_NAMES)
+        outside = part.pivot(index="row", columns="metric", values="outside")[[*METRICS]]
+        outside.columns = [metric_name(m, benchmark if panel == "measured" else "") for m in METRICS]
         if {"mule", "upper_bound"} <= set(outside.index):
             rivals = outside[~outside.index.isin({*REFERENCES, "mule"})].max()
             ahead, gap = rivals <= outside.loc["mule"], outside.loc["upper_bound"] - outside.loc["mule"]

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from mule_lib.paper import LABELS as PAPER_LABELS
 from mule_lib.paper import LOWER_IS_BETTER, REPORTED
+from mule_lib.params import FABLE
 
 BENCHMARKS = {"books": "Fable-Books", "cyber": "Fable-Cyber", "muse_books": "MUSE-Books", "wmdp_cyber": "WMDP-Cyber"}
 PAPER_MODEL = "Llama-3.2-3B-Instruct"
@@ -148,7 +149,7 @@ def top_k(row: str) -> int | None:
 def label(row: str, known: Mapping[str, str] | None = None) -> str:
     """A row's name: the suite's, else its number of kept logits, else the run's own label, else its id."""
     if condition(row) != PAPER:
-        return f"{label(method_of(row), known)}, MULE's data"
+        return f"{label(method_of(row), known)} on MULE's data"
     return LABELS.get(row) or (f"MULE, K = {top_k(row)}" if top_k(row) else (known or {}).get(row, row))
 
 
@@ -179,9 +180,14 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
     return [(heading, rows) for heading, rows in parts if rows]
 
 
-def heading(metric: str) -> str:
+def metric_name(metric: str, benchmark: str = "") -> str:
+    """What a metric is called on a benchmark: Fable's four choices ask for farther facts, so they are not MMLU."""
+    return "Far recall" if metric == "mmlu" and benchmark in FABLE else METRIC_NAMES[metric]
+
+
+def heading(metric: str, benchmark: str = "") -> str:
     """A metric's name with an arrow that says which way is better."""
-    return f"{METRIC_NAMES[metric]} {'↓' if metric in DOWN else '↑'}"
+    return f"{metric_name(metric, benchmark)} {'↓' if metric in DOWN else '↑'}"
 
 
 def number(value: float, digits: int = 1, *, sign: bool = False) -> str:

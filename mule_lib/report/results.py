@@ -103,11 +103,7 @@ def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.Data
         for metric in (*METRICS, *(name for name in MORE_METRICS if name in left and name in right)):
             paired = bootstrap_difference(left[metric], right[metric], seed=seed)
             lines.append((benchmark, row, metric, *_points(paired)))
-        # The base model cancels: the difference of two overalls is the overall of one row against the other.
-        for name, view in (("overall", dict), ("overall_readable", readable)):
-            if view(left) and view(right):
-                paired = bootstrap_overall(view(right), view(left), seed=seed)
-                lines.append((benchmark, row, name, *_points(paired, scale=1)))
+        lines += [(benchmark, row, name, *points) for name, points in _overalls(left, right, seed).items()]
     return pd.DataFrame(lines, columns=["difference" if name == "measured" else name for name in TIDY])
 
 
@@ -118,21 +114,33 @@ def lead(runs: Sequence[RunResult], *, seed: int = 0) -> pd.DataFrame:
     MULE minus the baseline on MULE's records; each with a paired 95 % interval. One line per benchmark, baseline and
     metric (`overall`, `overall_readable`).
     """
-    found = {to: differences(runs, to, seed=seed) for to in {run.row for run in runs}}
-    lines = []
-    for benchmark, row in by_row(runs):
+    groups, lines = by_row(runs), []
+    for benchmark, row in groups:
         twin = row + STANDARDIZED
-        if (benchmark, twin) not in by_row(runs) or (benchmark, "mule") not in by_row(runs):
+        if (benchmark, twin) not in groups or (benchmark, "mule") not in groups:
             continue
+        found = {}
+        for part, names in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():
+            pair = _paired(*(groups[benchmark, name] for name in names))
+            found[part] = _overalls(*map(_stacked, pair), seed) if all(pair) else {}
         for metric in ("overall", "overall_readable"):
             line = {"benchmark": benchmark, "row": row, "metric": metric}
-            for part, pair in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():
-                own = found[pair[1]].query("benchmark == @benchmark and row == @pair[0] and metric == @metric")
-                for name, end in zip(("", "_low", "_high"), ("difference", "low", "high"), strict=True):
-                    line[part + name] = own[end].iloc[0] if len(own) else np.nan
+            for part, overalls in found.items():
+                ends = overalls.get(metric, [np.nan] * 3)[:3]
+                line |= {part + end: value for end, value in zip(("", "_low", "_high"), ends, strict=True)}
             lines.append(line)
     parts = (part + end for part in ("lead", "data", "loss") for end in ("", "_low", "_high"))
     return pd.DataFrame(lines, columns=["benchmark", "row", "metric", *parts])
+
+
+def _overalls(left: Mapping[str, Any], right: Mapping[str, Any], seed: int) -> dict[str, tuple]:
+    """Differences of two rows' overalls; the base model cancels, so they are the overall of one against the other."""
+    views = {"overall": (left, right), "overall_readable": (readable(left), readable(right))}
+    return {
+        name: _points(bootstrap_overall(theirs, ours, seed=seed), scale=1)
+        for name, (ours, theirs) in views.items()
+        if ours and theirs
+    }
 
 
 def readable(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from pandas.io.formats.style import Styler
 from mule_lib.data.files import write_text
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import BENCHMARKS, METRICS, REPORTED
+from mule_lib.params import FABLE
 from mule_lib.report import results
+from mule_lib.report.findings import FINDINGS, paper_source
 from mule_lib.report.names import (
     BASE,
     DOWN,
@@ -26,7 +28,6 @@ from mule_lib.report.names import (
     GOLD,
     METRIC_NAMES,
     PAPER,
-    PAPER_MODEL,
     REFERENCES,
     VERDICTS,
     benchmark_name,
@@ -34,8 +35,8 @@ from mule_lib.report.names import (
     groups,
     heading,
     label,
-    listed,
     method_of,
+    metric_name,
     number,
     spread,
 )
@@ -250,7 +251,8 @@ class ResultTable(Printed):
     @property
     def finding(self) -> str:
         """What the table says, in sentences made from its numbers."""
-        said = (ablation_finding if "difference" in self.data else results_finding)(self)
+        kind = "answers" if "overall" not in self.metrics else "ablation" if "difference" in self.data else "results"
+        said = FINDINGS[kind](self)
         missing = ", ".join(self.labels[row] for row in self.not_run())
         return " ".join(filter(None, (said, self.broken, missing and f"Not run: {missing}.")))
 
@@ -258,6 +260,7 @@ class ResultTable(Printed):
     def lines(self) -> pd.DataFrame:
         """A line per row and kind of numbers, with its `kind` and the heads of its `best` cells in the last columns."""
         metrics, lines = list(self.metrics), []
+        head = partial(heading, benchmark=self.benchmark)
         best = {column: self.best(column) for column in DIGITS}
         for title, rows in self.groups:
             lines += [[title, "", *("" for _ in metrics), "", "heading", ()]] if title else []
@@ -272,12 +275,12 @@ class ResultTable(Printed):
                     ]
                     if kind == "measured" and not seeds:
                         texts = ["not run", *("–" for _ in texts[1:])]
-                    heads = [heading(m) for r, m in best.get(kind, ()) if r == row]
+                    heads = [head(m) for r, m in best.get(kind, ()) if r == row]
                     lines.append([name, source, *texts, str(seeds) if kind == "measured" else "", kind, heads])
                     name = ""
         counts = self.data.groupby("metric")["n"].max()[metrics]
         lines += [["Items", "", *(f"{n:,}" for n in counts), "", "items", ()]] if counts.any() else []
-        return pd.DataFrame(lines, columns=["Row", "Numbers", *map(heading, metrics), "Seeds", "kind", "best"])
+        return pd.DataFrame(lines, columns=["Row", "Numbers", *map(head, metrics), "Seeds", "kind", "best"])
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -350,11 +353,6 @@ def lead_table(runs: Sequence[RunResult], *, seed: int = 0) -> Table:
     return Table("lead", data, shown, caption, finding)
 
 
-def paper_source(name: str) -> str:
-    """Benchmark and model behind a table of the paper."""
-    return f"{benchmark_name(BENCHMARKS[name])}, {PAPER_MODEL}"
-
-
 def measured_source(benchmark: str, runs: Iterable[RunResult]) -> str:
     """Benchmark and model behind runs."""
     models = dict.fromkeys(results.run_file(run, "params.json").get("model", "") for run in runs if run.row != GOLD)
@@ -382,6 +380,9 @@ def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) ->
     notes = {
         "Another model and another benchmark: measured and reported lines are not comparable in level, only in what "
         "they say about the order of the rows.": benchmark != BENCHMARKS[name],
+        f"{metric_name('mmlu', benchmark)}: four choices on farther facts; the reported lines have MMLU there.": (
+            benchmark in FABLE
+        ),
         "Minus MULE: paired differences over the same items and seeds.": name == "table2",
         "Arrows say which way is better; the best trained row of each kind is bold.": True,
         broken: broken,
@@ -400,41 +401,3 @@ def _joined(name: str, benchmark: str, rows: Sequence[str], metrics: Sequence[st
     data = data.astype(dict.fromkeys(("reported", "measured", "low", "high", "n", "seeds"), float))
     data[["n", "seeds"]] = data[["n", "seeds"]].fillna(0).astype(int)
     return data[list(COLUMNS)].assign(reported_for=paper_source(name))
-
-
-# What tables say ------------------------------------------------------------------------------------------------------
-
-
-def results_finding(table: ResultTable) -> str:
-    """Table 1 or 3: what MULE moves and where it stands, here and in the paper."""
-    parts = []
-    for column, source in (("measured", table.source), ("reported", paper_source(table.name))):
-        values, points = (
-            table.trained("overall", column),
-            table.data.pivot(index="row", columns="metric", values=column),
-        )
-        if "mule" in values and BASE in points.index:
-            start, end = points.loc[BASE], points.loc["mule"]
-            moves = [f"{METRIC_NAMES[m]} from {number(start[m])} to {number(end[m])}" for m in METRICS]
-            rank = 1 + sum(value > values["mule"] for value in values.values())
-            parts.append(
-                f"{column.capitalize()} on {source}: MULE moves {listed(moves)}; its Overall of "
-                f"{number(values['mule'])} is number {rank} of {len(values)} trained rows, Upper Bound has "
-                f"{number(points['overall'].get('upper_bound', np.nan)) or 'none'}."
-            )
-    return " ".join(parts)
-
-
-def ablation_finding(table: ResultTable) -> str:
-    """Table 2: which variants differ from MULE in Overall beyond their paired interval, and which do not."""
-    found = table.data[(table.data["metric"] == "overall") & table.data["difference"].notna()]
-    sides: dict[float, list[str]] = {-1: [], 0: [], 1: []}
-    for row, *ends in found[["row", *KINDS["difference"][1]]].itertuples(index=False):
-        sides[(ends[1] > 0) - (ends[2] < 0)].append(f"{table.labels[row]} ({spread(*ends, sign=True)})")
-    lost, level, gained = map(listed, sides.values())
-    printed = {row: values["overall"] for row, values in REPORTED["table2"].items()}
-    gains = [f"{number(value - printed['mule'], sign=True)} for {label(row)}" for row, value in printed.items()]
-    return (
-        f"Overall against MULE on {benchmark_name(table.benchmark)}, paired over items and seeds: beyond their 95 % "
-        f"interval {lost} lose points and {gained} gain; not told apart: {level}. The paper says {listed(gains[1:])}."
-    )
