@@ -1,6 +1,7 @@
 """Made-up run folders in the layout of `outputs/<name>/runs`: seeded random item values, for tests only."""
 
 import json
+import re
 import zlib
 from pathlib import Path
 
@@ -26,6 +27,7 @@ MANNERS = {
     **{"duet": (0, 0, 10, 90), "gold": (2, 95, 3, 0)},
 }
 REFUSES = (94, 4, 1, 1)
+METHOD = re.compile("_standardized$|_tuned$|_all_positions$")
 # Points around which a row's items are drawn: forget, general, neighbor, asr, mmlu.
 POINTS = {
     "base": (98, 92, 98, 97, 80),
@@ -92,8 +94,8 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
         "forget_readable": [float(kind not in "fp") for kind in kinds["forget"]],
         "asr_readable": [float(kind not in "fp") for kind in kinds["attack"]],
     }
-    for metric, n in HARDER.items():
-        points_of = level[metric.split("_")[0]]
+    for metric, n in HARDER.items() if row not in UNTRAINED else [*HARDER.items()][:-1]:  # drift is of trained rows
+        points_of = level.get(metric.split("_")[0], 0)
         values[metric] = (rng.random(n) < min(100, points_of + 15) / 100).astype(float).tolist()
     shares = {name: {kind: found.count(letter) / len(found) for kind, letter in LETTER.items()}
               for name, found in kinds.items()}  # fmt: skip
@@ -106,7 +108,7 @@ def write_run(suite: Path, benchmark: str, row: str, seed: int, *, points=None, 
     result = RunResult(
         benchmark=benchmark,
         row=row,
-        method=_method(row),
+        method="mule" if row.startswith("mule") and "loss" not in row else METHOD.sub("", row),
         label=label or row,
         seed=seed,
         identity=f"{zlib.crc32(f'{benchmark}{row}{seed}'.encode()):016x}",
@@ -143,11 +145,6 @@ def _kinds(rng: np.random.Generator, row: str, right) -> str:
     manner = np.asarray(MANNERS.get(row, REFUSES)) / 100
     letters = rng.choice([*"fpwb"], len(right), p=manner)
     return "".join("r" if value else letter for value, letter in zip(right, letters, strict=True))
-
-
-def _method(row: str) -> str:
-    method = row.removesuffix("_standardized").removesuffix("_tuned").removesuffix("_all_positions")
-    return "mule" if method.startswith("mule") and "loss" not in method else method
 
 
 def made_beyond(plain: float, *, seed: int = 0) -> dict:

@@ -187,10 +187,9 @@ def test_broken_text_and_low_forget_alone_no_longer_pass():
 
 def test_an_open_verdict_says_what_would_have_been_told_apart():
     """1.43 half widths: a true difference of that size has 80 % power. Settled verdicts say nothing of the kind."""
-    one = judged("forgets_target", OTHER_WAY["forgets_target"]["undecided"])
+    one, settled = judged("forgets_target", OTHER_WAY["forgets_target"]["undecided"]), judged("forgets_target")
     half = (one.decisive.ours.high - one.decisive.ours.low) / 2
     assert one.told_apart == pytest.approx(1.43 * half) and "beyond it would be told apart" in one.measured
-    settled = judged("forgets_target")
     assert settled.told_apart is None and "told apart" not in settled.measured
 
 
@@ -198,32 +197,25 @@ def test_what_a_run_does_not_have_is_not_measured():
     """Drift, operations and kinds come with newer runs; wall time stands beside the verdict and decides nothing."""
     world = World()
     world.points["books", "mule", "seconds"] = 9
-    runs = world.runs()
-    for run in runs:
+    for run in (runs := world.runs()):
         run.values.pop("drift")
         run.timing.pop("step_flops", None)
         run.kinds.clear()
-    found = {one.claim.id: one for one in all_judged(runs)}
-    for claim, words in {
-        "topk_spares_vocabulary": "not measured: drift of books/mule",
-        "efficient": "not measured: step_flops of books/mule",
-        "student_internalizes_intention": "not measured: kinds of answers of books/mule or upper_bound to forget",
-    }.items():
-        assert found[claim].verdict == "undecided" and words in found[claim].explanation
-    assert "Beside the verdict: time of a step, MULE over SFT, 9.00 on Fable-Books." in found["efficient"].behind
+    found = {one.claim.id: one.explanation for one in all_judged(runs) if one.verdict == "undecided"}
+    assert "not measured: drift of books/mule" in found["topk_spares_vocabulary"]
+    assert "not measured: step_flops of books/mule" in found["efficient"]
+    assert "Beside the verdict: time of a step, MULE over SFT, 9.00 on Fable-Books." in found["efficient"]
+    assert "not measured: kinds of answers of books/mule" in found["student_internalizes_intention"]
 
 
 def test_claims_rows_were_trained_on_the_data_that_the_claims_name():
     """Gradient editing without standardized data, single-goal methods on Obj1's raw text, forms as their names say."""
     rows = yaml.safe_load((ROOT / "params" / "04_training" / "fable.yaml").read_text())["rows"]
-    for row in ("ngdiff", "mollm", "ga", "simnpo", "flat", "mule_no_standardization"):
-        assert rows[row]["data_format"] == "raw", row
+    raw = {row for row in rows if rows[row].get("data_format") == "raw"}
+    assert raw == {"ngdiff", "mollm", "ga", "simnpo", "flat", "mule_no_standardization"}
     assert {row for row in rows if rows[row].get("objectives") == ["obj1"]} == {"ga", "simnpo", "flat"}
-    for form in ("lettered", "jailbreak", "passage"):
-        assert rows[f"mule_{form}"]["data_format"] == form
-    assert rows["mule"] == rows["mule_duet_loss"] == {}  # MULE's K and rate
-    needed = {row for claim in TESTED for _, row in rows_of(claim)}
-    assert needed <= {*rows}
+    assert all(rows[f"mule_{form}"]["data_format"] == form for form in ("lettered", "jailbreak", "passage"))
+    assert {row for claim in TESTED for _, row in rows_of(claim)} <= {*rows}
 
 
 def test_draws_agree_with_the_intervals_of_the_tables(tmp_path):

@@ -87,16 +87,11 @@ def test_overall_is_ordered_and_says_what_was_not_run(table1, runs):
         run.benchmark == "books" and not run.row.startswith("mule_") for run in runs
     )
     assert _texts(picture).count("not run") == len(table1.not_run())
-    axis = picture.figure.axes[0]
-    lines = [label.get_text() for label in axis.get_yticklabels()]
-    assert (
-        len(lines) == len({*lines}) == len(picture.data) - 1
-    )  # one line a method, two marks where both conditions ran
-    marks = [line for line in axis.lines if line.get_marker() == "D"]
-    filled, empty = sorted(marks, key=lambda mark: mark.get_ydata()[0])
-    at = lines.index("SFT")
-    assert filled.get_ydata()[0] == at < empty.get_ydata()[0] < at + 0.5
-    assert (filled.get_markerfacecolor() == "white", empty.get_markerfacecolor() == "white") == (False, True)
+    lines = [label.get_text() for label in picture.figure.axes[0].get_yticklabels()]
+    assert len(lines) == len({*lines}) == len(picture.data) - 1  # one a method, two marks where both conditions ran
+    filled, empty = (line for line in picture.figure.axes[0].lines if line.get_marker() == "D")
+    assert filled.get_ydata()[0] == lines.index("SFT") < empty.get_ydata()[0] < lines.index("SFT") + 0.5
+    assert filled.get_markerfacecolor() != empty.get_markerfacecolor() == "white"
     assert empty.get_xdata()[0] == pytest.approx(table1.cell("sft_standardized", "overall")["measured"], abs=1e-3)
     assert "the best trained rows are MULE" in picture.finding
 
@@ -164,9 +159,7 @@ def test_heat_maps_hold_every_value():
     assert not any("-" in text or "−0.00" in text for text in written)
     assert picture.figure.get_size_inches()[0] <= figures.WIDTH
     assert [axis.get_title(loc="left") or axis.get_title() for axis in cells[:4]] == [*cosines.FORMATS.values(), ""]
-    assert {axis.get_ylabel() for axis in cells} == {
-        "", *(f"Fable-{name}\n{when}" for name in ("Books", "Cyber") for when in ("before training", "after 5 steps"))
-    }  # fmt: skip
+    assert [*dict.fromkeys(axis.get_ylabel() for axis in cells)][2] == "Fable-Books\nafter 5 steps"
     single = data.query("benchmark == 'books' and step == 0 and format == 'raw'").drop(columns=["benchmark", "step"])
     single = cosines.heatmaps(single.iloc[:-1], "cosine", finding="x").figure
     assert sum(len(axis.texts) for axis in single.axes) == 16

@@ -7,16 +7,15 @@ import pandas as pd
 
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.result import RunResult
+from mule_lib.report import names
 from mule_lib.report.names import (
     LABELS,
     METRIC_NAMES,
     REFERENCES,
     benchmark_name,
-    condition,
     heading,
     label,
     listed,
-    method_of,
     number,
     spread,
 )
@@ -42,7 +41,7 @@ def kinds_table(runs: Iterable[RunResult], benchmark: str, *, order: Iterable[st
     """
     mine = [run for run in runs if run.benchmark == benchmark]
     lines = [
-        (benchmark, run.row, method_of(run.row), condition(run.row), of, kind, 100 * shares.get(kind, 0))
+        (benchmark, run.row, names.method_of(run.row), names.condition(run.row), of, kind, 100 * shares.get(kind, 0))
         for run in mine
         for of in ANSWERED
         for shares in [run.details.get(of, {}).get("kinds")]

@@ -232,7 +232,8 @@ class ResultTable(Printed):
 
     def not_run(self) -> list[str]:
         """Rows without a run, in order."""
-        return list(dict.fromkeys(self.data.loc[self.data["seeds"] == 0, "row"]))
+        seeds = self.data.groupby("row", sort=False)["seeds"].max()
+        return [*seeds.index[seeds == 0]]
 
     def trained(self, metric: str, column: str) -> dict[str, float]:
         """The values of the trained rows of the paper's condition that have one, as they are shown."""
