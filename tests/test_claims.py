@@ -214,7 +214,6 @@ def test_claims_rows_were_trained_on_the_data_that_the_claims_name():
     raw = {row for row in rows if rows[row].get("data_format") == "raw"}
     assert raw == {"ngdiff", "mollm", "ga", "simnpo", "flat", "mule_no_standardization"}
     assert {row for row in rows if rows[row].get("objectives") == ["obj1"]} == {"ga", "simnpo", "flat"}
-    assert all(rows[f"mule_{form}"]["data_format"] == form for form in ("lettered", "jailbreak", "passage"))
     assert {row for claim in TESTED for _, row in rows_of(claim)} <= {*rows}
 
 
