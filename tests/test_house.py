@@ -29,7 +29,7 @@ ROOMS = {
 }  # fmt: skip
 PACKAGE_DATA = {"embedded", "prompt_texts", "templates"}
 # 12,500 lines with what came after the rebuild (itself 11,000), and 9,500 lines of tests.
-MOST = {"mule_lib": 12_450, "tests": 9_500}
+MOST = {"mule_lib": 12_500, "tests": 9_500}
 
 
 def files(folder: str = "mule_lib") -> list[Path]:

@@ -1,5 +1,6 @@
 """One call trains one method: what is refused, what a seed, adapter and precision change, how a run resumes."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -7,8 +8,11 @@ import pytest
 import tiny
 import torch
 
-from mule_lib import params
+from mule_lib import methods, params
+from mule_lib.methods import Method, Term
 from mule_lib.training import Settings, train
+from mule_lib.training.batches import encode
+from mule_lib.training.teacher import build_cache
 from mule_lib.training.train import check_precision, training_arguments
 from mule_lib.training.trainer import MultiObjectiveTrainer
 
@@ -137,3 +141,30 @@ def test_a_trained_model_is_no_base():
     model = tiny.train("ga").model
     with pytest.raises(ValueError, match=r"^model: already trained by 'GA' and would teach itself"):
         tiny.train(model=model)
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """The tiny model after it has learned the answers of all records by heart."""
+    every = Method("Taught", (Term("all", methods.LIKELIHOOD),), params.TrainedOptions(max_answer_tokens=6))
+    return tiny.train(every, steps=60, learning_rate=5e-3, log_every=60).model
+
+
+def answer_nll(model, roles) -> float:
+    """Mean negative log-likelihood of the true answers of some roles, in nats a token."""
+    examples = encode(
+        tiny.tokenizer(), [r for r in tiny.records() if r.role in roles], tiny.method("ngdiff", max_answer_tokens=6)
+    )
+    cache = build_cache(model, {e.id: (e.context, e.continuations["answer"]) for e in examples})
+    return float(cache.nll.mean())
+
+
+@pytest.mark.parametrize(("method", "options"), [("ngdiff", {}), ("mollm", {"normalize": True})])
+def test_gradient_editing_forgets_through_the_trainer(learned, method, options):
+    """The loss of what is to be forgotten rises from nearly nothing, that of what is kept by far less."""
+    model = copy.deepcopy(learned)
+    model.unlearned_by = ""  # what it was taught is what is to be forgotten
+    before = answer_nll(model, {"forget"})
+    tiny.train(method, model=model, options=options, steps=25, learning_rate=3e-3)
+    assert before < 0.2 and answer_nll(model, {"forget"}) > 1
+    assert answer_nll(model, {"retain"}) < 0.5 * answer_nll(model, {"forget"})
