@@ -210,10 +210,7 @@ def main() -> None:
     if args.benchmark == "choose":
         print(choices(every), end="")
         return
-    done = {
-        (line["row"], float(line["learning_rate"]), line["options"], int(line["seed"]))
-        for line in grids[args.benchmark]
-    }
+    done = {(r["row"], r["learning_rate"], r["options"], r["seed"]) for r in grids[args.benchmark]}
     todo = [pair for row in args.rows for pair in plan(row, args.round, every)]
     todo = [(setting, seed) for setting, seed in todo if (*map(str, setting.key), str(seed)) not in done]
     tuner = Tuner(*models.load("base"), args.benchmark)
