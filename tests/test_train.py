@@ -152,9 +152,8 @@ def learned():
 
 def answer_nll(model, roles) -> float:
     """Mean negative log-likelihood of the true answers of some roles, in nats a token."""
-    examples = encode(
-        tiny.tokenizer(), [r for r in tiny.records() if r.role in roles], tiny.method("ngdiff", max_answer_tokens=6)
-    )
+    some, method = [r for r in tiny.records() if r.role in roles], tiny.method("ngdiff", max_answer_tokens=6)
+    examples = encode(tiny.tokenizer(), some, method)
     cache = build_cache(model, {e.id: (e.context, e.continuations["answer"]) for e in examples})
     return float(cache.nll.mean())
 
