@@ -116,10 +116,6 @@ def test_the_refusal_may_not_be_an_answer(fable):
 # The searched attack --------------------------------------------------------------------------------------------------
 
 
-class Weak(torch.nn.Module):
-    """Stands for a model; what a prefix is worth is decided by `worth` in `search`."""
-
-
 @pytest.fixture
 def searched(monkeypatch):
     """Run the search with a made-up worth of each prefix; returns the attacks and what was scored."""
@@ -138,7 +134,7 @@ def searched(monkeypatch):
         )
         item = OpenItem("a", "Where?", "red tower")
         how = steering("none", "x")
-        found = searched_attacks(Weak(), tiny.tokenizer(), [item], how, [templates], budget=budget)
+        found = searched_attacks(None, tiny.tokenizer(), [item], how, [templates], budget=budget)
         return found[0].prefix, scored
 
     return run

@@ -1,6 +1,5 @@
 """One call trains one method: what is refused, what a seed, adapter and precision change, how a run resumes."""
 
-import copy
 import json
 from dataclasses import replace
 
@@ -143,27 +142,19 @@ def test_a_trained_model_is_no_base():
         tiny.train(model=model)
 
 
-@pytest.fixture(scope="module")
-def learned():
-    """The tiny model after it has learned the answers of all records by heart."""
-    every = Method("Taught", (Term("all", methods.LIKELIHOOD),), params.TrainedOptions(max_answer_tokens=6))
-    return tiny.train(every, steps=60, learning_rate=5e-3, log_every=60).model
-
-
-def answer_nll(model, roles) -> float:
-    """Mean negative log-likelihood of the true answers of some roles, in nats a token."""
-    some, method = [r for r in tiny.records() if r.role in roles], tiny.method("ngdiff", max_answer_tokens=6)
-    examples = encode(tiny.tokenizer(), some, method)
-    cache = build_cache(model, {e.id: (e.context, e.continuations["answer"]) for e in examples})
-    return float(cache.nll.mean())
+def answer_nll(model, role: str) -> float:
+    """Mean negative log-likelihood of the true answers of a role, in nats a token."""
+    some = [record for record in tiny.records() if record.role == role]
+    examples = encode(tiny.tokenizer(), some, tiny.method("ngdiff", max_answer_tokens=6))
+    return float(build_cache(model, {e.id: (e.context, e.continuations["answer"]) for e in examples}).nll.mean())
 
 
 @pytest.mark.parametrize(("method", "options"), [("ngdiff", {}), ("mollm", {"normalize": True})])
-def test_gradient_editing_forgets_through_the_trainer(learned, method, options):
-    """The loss of what is to be forgotten rises from nearly nothing, that of what is kept by far less."""
-    model = copy.deepcopy(learned)
-    model.unlearned_by = ""  # what it was taught is what is to be forgotten
-    before = answer_nll(model, {"forget"})
-    tiny.train(method, model=model, options=options, steps=25, learning_rate=3e-3)
-    assert before < 0.2 and answer_nll(model, {"forget"}) > 1
-    assert answer_nll(model, {"retain"}) < 0.5 * answer_nll(model, {"forget"})
+def test_gradient_editing_forgets_through_the_trainer(method, options):
+    """What was learned by heart is lost where it is to be forgotten, and far less where it is kept."""
+    by_heart = Method("Taught", (Term("all", methods.LIKELIHOOD),), params.TrainedOptions(max_answer_tokens=6))
+    model = tiny.train(by_heart, steps=40, learning_rate=8e-3, log_every=60).model
+    model.unlearned_by = ""
+    assert answer_nll(model, "forget") < 0.2
+    tiny.train(method, model=model, options=options, steps=25, learning_rate=3e-3, log_every=60)
+    assert answer_nll(model, "forget") > max(1, 2 * answer_nll(model, "retain"))
