@@ -16,6 +16,7 @@ PREPARED = {
     "muse_books": "mule standardize -f params/01_data_standardization/paper_muse_books.yaml",
     "wmdp_cyber": "mule standardize -f params/01_data_standardization/paper_wmdp_cyber.yaml",
     "rwku": "mule prepare rwku --help",
+    "own": "mule prepare own --help",  # docs/your_topic.md
 }
 BENCHMARKS = (*FABLE, *PREPARED)
 EMBEDDED = ("base", "gold")  # the models that the library ships

@@ -12,9 +12,10 @@ from scipy.sparse import csr_matrix
 from mule_lib import prompts
 from mule_lib.data import RAW_FILE, BenchmarkError, by_format, checks, distance, load_benchmark, records, save
 from mule_lib.data.fable.benchmark import fable_raw_records, unlearning_records
-from mule_lib.data.prepare import PrepareError
+from mule_lib.data.items import write_sets
+from mule_lib.data.prepare import PrepareError, prepare
 from mule_lib.data.raw_formats import Passage, lettered, raw_records, verbatim
-from mule_lib.data.records import Record
+from mule_lib.data.records import REFUSED, Record
 from mule_lib.evaluate.intervals import bootstrap_interval
 
 RULES = {
@@ -74,6 +75,14 @@ def test_prepared_benchmarks_need_raw_records_of_the_same_ids(books, tmp_path):
     records.write_records(tmp_path / RAW_FILE, [replace(record, anchor=None) for record in raw[1:]])
     with pytest.raises(BenchmarkError, match=f"{RAW_FILE}: no raw record .* of {raw[0].id!r}"):
         by_format("muse_books", tmp_path)
+
+
+def test_questions_of_one_s_own_become_a_benchmark(books, tmp_path):
+    write_sets(tmp_path, books.sets)
+    (tmp_path / "neighbor.jsonl").write_text((tmp_path / "general.jsonl").read_text())  # open questions
+    made = prepare("own", subject="owls", source=str(tmp_path))
+    refused = {record.question for record in made.records if record.role in REFUSED}
+    assert made.topic == "owls" and refused and refused < {item.question for item in books.sets.forget}
 
 
 # Raw formats

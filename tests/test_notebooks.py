@@ -20,7 +20,6 @@ PARAMS = sorted(p for p in (ROOT / "params").glob("[0-9]*/**/*.yaml") if not p.n
 
 
 def test_every_notebook_has_a_schema_and_a_params_file():
-    """Notebooks, schemas and embedded params files are the same set of names."""
     stems = {path.stem for path in NOTEBOOKS}
     embedded = {_stem(path) for path in PARAMS if path.stem == "fable"}
     assert stems == set(params.NOTEBOOKS) == embedded
@@ -32,7 +31,6 @@ def _stem(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_committed_clean(path):
-    """No outputs or counts, the python3 kernel, one parameters cell, other cells of at most 25 lines."""
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     assert notebook.metadata.kernelspec.name == "python3"
@@ -46,7 +44,6 @@ def test_notebook_is_committed_clean(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_defaults_equal_the_schema(path):
-    """JupyterLab's defaults are the ones that papermill validates: same names, same values, as far as the cell goes."""
     schema = params.NOTEBOOKS[path.stem]
     cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))
     namespace: dict = {}
@@ -58,14 +55,12 @@ def test_notebook_defaults_equal_the_schema(path):
 
 @pytest.mark.parametrize("path", PARAMS, ids=lambda path: path.relative_to(ROOT / "params").as_posix())
 def test_params_file_is_valid(path):
-    """Every committed params file, and every row of one, passes its notebook's schema."""
     for row in params.read_yaml(path).get("rows", [None]):
         read_parameters(_stem(path), path, {"row": row} if row else {})
 
 
 @pytest.mark.slow
 def test_meet_the_model_runs_under_papermill(tmp_path):
-    """The notebook runs headless on one benchmark and leaves its table, figure, samples and provenance."""
     out = tmp_path / "out"
     changed = {"benchmarks": ["books"], "out_dir": str(out)}
     run_notebook(ROOT / "notebooks" / "00_meet_the_model.ipynb", tmp_path / "executed.ipynb", overrides=changed)

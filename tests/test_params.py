@@ -32,7 +32,6 @@ def test_refusing_and_the_command_s_help_take_no_torch():
 
 
 def test_options_are_typed_and_have_ranges():
-    """Those of rows that train say so, and a bad value names its key."""
     for name in METHOD_OPTIONS:
         assert method_options(name).trains == bool(METHODS[name].terms)
     assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3

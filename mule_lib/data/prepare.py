@@ -7,12 +7,13 @@ be divided between training and evaluation.
 import random
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
+from pathlib import Path
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
 from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.files import DataFileError
-from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem, read_items
 from mule_lib.data.records import Record
 from mule_lib.data.text import normalise
 
@@ -36,13 +37,22 @@ def prepare(
     levels: Sequence[int] = (1, 2),
     seed: int = 0,
 ) -> Benchmark:
-    """The data of RWKU: `subject` is the person to forget, by probes of `levels`.
+    """The data of RWKU (`subject` is the person to forget, by probes of `levels`), or of questions of one's own.
 
     `mmlu` takes MMLU's questions from elsewhere than RWKU's part.
     Raises PrepareError without a subject, DataFileError or DataAccessError for the data.
     """
     sentences = prompts.texts(benchmark)["refusals"]
-    return assemble(benchmark, subject, refusals=sentences, **_rwku(subject, source, mmlu, levels), seed=seed)
+    make = _own(source) if benchmark == "own" else _rwku(subject, source, mmlu, levels)
+    return assemble(benchmark, subject, refusals=sentences, **make, seed=seed)
+
+
+def _own(source: str) -> dict:
+    """Questions of a reader's own: a folder with four files as `items.read_items` takes them."""
+    if not source:
+        raise PrepareError("source: empty; give the folder with your questions (docs/your_topic.md)")
+    kinds = {"forget": "open", "neighbor": "open", "general": "open", "mmlu": "choice"}
+    return {name: read_items(Path(source) / f"{name}.jsonl", kind) for name, kind in kinds.items()}
 
 
 def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:

@@ -104,7 +104,8 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     check.check_writable("out", out)
     if not options["subject"]:
         raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
-    check.check_sources(source=options["source"])
+    if benchmark != "own":  # those files are read at once
+        check.check_sources(source=options["source"])
     made = prepare.prepare(benchmark, **options)
     data.save(out, made)
     print(f"{out}: {json.dumps(made.counts())}")
@@ -179,11 +180,11 @@ COMMANDS = {
         "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/, or a path with a /"},
     }),
     "doctor": (_doctor, "check the installation and say what the machine offers", {}),
-    "prepare": (_prepare, "make training and evaluation files from RWKU, without an LLM", {
-        "benchmark": {"choices": ("rwku",)},
+    "prepare": (_prepare, "make training and evaluation files from RWKU or your questions, without an LLM", {
+        "benchmark": {"choices": ("rwku", "own")},
         "--out": {"type": Path, "required": True, "help": "data folder to write; must not exist"},
-        "--subject": {"default": "", "help": "the person to forget"},
-        "--source": {"default": "", "help": "folder with the dataset (default: the Hub, pinned)"},
+        "--subject": {"default": "", "help": "the person or topic to forget"},
+        "--source": {"default": "", "help": "folder with RWKU (default: the Hub, pinned) or your questions"},
         "--mmlu": {"default": "", "help": "folder or file of MMLU (default: RWKU's part)"},
         "--levels": {"type": int, "nargs": "+", "default": [1, 2], "help": "probes: 1, 2 or both"},
         "--seed": {"type": int, "default": 0},
