@@ -113,9 +113,6 @@ def test_what_cannot_be_measured_is_refused_by_name(method, changed, error, mess
         measure(tiny.model(), method, **changed)
 
 
-# The study's data -----------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def asked(monkeypatch):
     """A teacher that writes its question back, and a list of what it was asked."""
@@ -176,9 +173,6 @@ def test_a_shared_teacher_file_is_read_and_checked(asked, tmp_path):
     assert not asked and len(study.teacher_answers["raw"]) == 30
     with pytest.raises(TeacherFileError, match="made with other model"):
         alignment.prepare_study(p, "books", None, None, model_hash="abd")
-
-
-# The tables -----------------------------------------------------------------------------------------------------------
 
 
 def unit_cosines(shared, *, batches=6, size=400, noise=0.3, seed=0):

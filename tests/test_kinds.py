@@ -72,9 +72,6 @@ def test_a_judge_by_pools_needs_pools():
     assert kinds([named], ["needles."], {"home": POOL}, judge="text") == [Kind.PLAUSIBLE]
 
 
-# Retain Acc: the choice and its open twin -----------------------------------------------------------------------------
-
-
 def evaluated(monkeypatch, fable, fable_tokenizer, per_token, written=lambda i: ""):
     """Neighbour questions put to a made-up model: its log-likelihood per token of an option, and what it writes."""
 
@@ -111,9 +108,6 @@ def test_the_refusal_may_not_be_an_answer(fable):
     item = evaluation_sets(fable, "books").neighbor[0]
     with pytest.raises(ValueError, match="is also one of its answers"):
         row._with_refusal(item, item.options[item.answer])
-
-
-# The searched attack --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -154,9 +148,6 @@ def test_the_search_stops_where_nothing_helps_and_needs_a_budget(searched):
         searched(len, ["A:"], 0)
     with pytest.raises(SearchError, match="templates to start from"):
         searched(len, [], 5)
-
-
-# Drift ----------------------------------------------------------------------------------------------------------------
 
 
 def test_drift_is_the_distance_to_the_base():

@@ -46,5 +46,3 @@ def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
     assert read_parameters("04_training", file, {"row": "ga"}).steps == 4
     with pytest.raises(ParameterError, match="row 'mule_k2': did you mean 'mule_k1'"):
         read_parameters("04_training", file, {"row": "mule_k2"})
-    with pytest.raises(ParameterError, match="2 rows; choose one by -p row=NAME"):
-        read_parameters("04_training", file)

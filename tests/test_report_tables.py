@@ -262,9 +262,6 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     assert beyond.attacks_table(runs, "books").data.empty
 
 
-# LaTeX ----------------------------------------------------------------------------------------------------------------
-
-
 def test_text_is_printed_as_it_stands():
     assert r"5 % of $x_1$ & #2 {a} \ ~ ^ | <y>".translate(tables.SIGNS) == (
         r"5 \% of \$x\_1\$ \& \#2 \{a\} \textbackslash{} \textasciitilde{} \textasciicircum{} \textbar{} $<$y$>$"

@@ -190,8 +190,6 @@ def test_an_attack_without_a_target_is_refused():
     assert not job.generator.asked
 
 
-# The attacker (Section 3.2) -------------------------------------------------------------------------------------------
-
 PLACES = {"Ada": "red tower", "Bert": "blue river", "Cleo": "old mill"}
 QUERIES = [
     attacker.Pair(name, "", f"Where does {name} live?", f"{name} lives in the {place} beyond the hills", "")
@@ -271,9 +269,6 @@ def test_refusals_and_the_prefixs_own_words_count_as_nothing():
     assert tried.score == 0
     history, _ = attack(target=lambda attacked: ["nothing"] * len(attacked))
     assert {best.round for best in attacker.best(history).values()} == {0}  # nothing changes without a gain
-
-
-# `mule standardize` ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -114,9 +114,6 @@ def test_the_teacher_is_the_base_and_not_the_adapter():
     assert (model(input_ids=ids).logits - off).abs().max() > 1e-3
 
 
-# Files ----------------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def answers():
     return asked()
@@ -190,9 +187,6 @@ def test_a_passage_is_compared_at_its_own_tokens_behind_the_thought(answers):
     read = tiny.tokenizer().decode(answer.context_ids)
     assert read.index(tiny.TOPIC) < read.index(record.question)
     assert tiny.tokenizer().decode(answer.answer_ids, skip_special_tokens=True).strip() == record.answer
-
-
-# The exact cache ------------------------------------------------------------------------------------------------------
 
 
 def live_logits(model, name):
