@@ -146,33 +146,32 @@ def test_pairs_are_kept_together_and_without_anchors_fill_up():
     assert (sizes(alignment.some_pairs([replace(r, anchor=None) for r in records], 7)) == 7).all()
 
 
-def test_the_teacher_reads_questions_or_the_own_format(asked):
-    """By default both formats share the answers to the questions; otherwise each has the answers to its own texts."""
+def test_the_teacher_is_asked_questions_and_reads_passages_as_they_are(asked, fable_tokenizer):
+    """All formats share the answers to the questions; a passage stands behind the thought that its question had."""
 
     def study(**changed):
-        return alignment.prepare_study(params.GradientCosine(pairs=5, **changed), "books", None, None)
+        return alignment.prepare_study(params.GradientCosine(pairs=5, **changed), "books", None, fable_tokenizer)
 
     shared = study()
-    assert shared.teacher_answers["raw"] is shared.teacher_answers["standardized"]
+    answers = shared.teacher_answers
+    assert answers["raw_prompts"] == answers["standardized"] and list(answers) == ["raw", "raw_prompts", "standardized"]
     assert [record.question for record in asked] == [record.question for record in shared.formats["standardized"]]
-    assert {r.id for r in shared.formats["raw"]} == {answer.id for answer in shared.teacher_answers["raw"]}
-    assert len(shared.obedience) == 12
-    own = study(teacher_reads="own format")
-    assert [answer.answer for answer in own.teacher_answers["raw"]] == [r.question for r in own.formats["raw"]]
+    changed = [a.group for a, b in zip(shared.formats["raw"], answers["raw"], strict=True) if b.answer == a.answer]
+    assert changed and set(changed) == {("obj1", "forget")} and len(shared.obedience) == 17
     without = study(method="sft")
-    assert without.teacher_answers == {"raw": [], "standardized": []} and without.obedience.empty
+    assert not any(without.teacher_answers.values()) and without.obedience.empty
 
 
-def test_a_shared_teacher_file_is_read_and_checked(asked, tmp_path):
+def test_a_shared_teacher_file_is_read_and_checked(asked, tmp_path, fable_tokenizer):
     """With teacher_dir nobody is asked, the file has to be of this data, and the study takes its part of it."""
     books, file = data.load_benchmark("books"), tmp_path / "books" / "oracle-cot.jsonl"
     teacher.shared(file, books, methods.get("mule"), model="abc", load=lambda: (None, None))
     asked.clear()
     p = params.GradientCosine(pairs=5, teacher_dir=str(tmp_path))
-    study = alignment.prepare_study(p, "books", None, None, model_hash="abc")
+    study = alignment.prepare_study(p, "books", None, fable_tokenizer, model_hash="abc")
     assert not asked and len(study.teacher_answers["raw"]) == 30
     with pytest.raises(TeacherFileError, match="made with other model"):
-        alignment.prepare_study(p, "books", None, None, model_hash="abd")
+        alignment.prepare_study(p, "books", None, fable_tokenizer, model_hash="abd")
 
 
 def unit_cosines(shared, *, batches=6, size=400, noise=0.3, seed=0):
@@ -248,9 +247,7 @@ def test_batches_hold_every_cosine_once(measured):
 def test_words_follow_the_numbers(measured):
     """Counts in the text are those of the table, in both directions."""
     first = tables.findings(tables.cosine_table(measured), tables.gain_table(measured))[0]
-    assert (
-        "raw" in first and "3 of 3 near zero" in first and "3 above 0.5" in first and "raises 3 and lowers 0" in first
-    )
+    assert all(each in first for each in ("Baseline", "3 of 3 near zero", "3 above 0.5", "raises 3 and lowers 0"))
     turned = {name: {"raw": f["standardized"], "standardized": f["raw"]} for name, f in measured.items()}
     assert "raises 0 and lowers 3" in tables.findings(tables.cosine_table(turned), tables.gain_table(turned))[0]
 
