@@ -142,11 +142,10 @@ def test_a_fresh_run_is_the_reference_s_within_tolerance(data, tmp_path):
         p = read_parameters("04_training", FABLE, {"row": row, "out_dir": str(tmp_path / row)})
         model, tokenizer = models.load(p.model)
         trained = training.train(model, tokenizer, data, p.method, settings=training.Settings.of(p, 0))
-        evaluation = evaluate_row(
-            trained.model, tokenizer, data.sets, trained.method.steering(data.topic), **p.model_dump(include=sizes)
-        )
+        asked = {"refusal": data.refusal, **p.model_dump(include=sizes)}
+        evaluation = evaluate_row(trained.model, tokenizer, data.sets, trained.method.steering(data.topic), **asked)
         open_run(p).write(0, trained, evaluation, evaluate_seconds=0)
-    assert inspect.reference_differences(tmp_path, KEPT) == (2, [])
+    assert inspect.reference_differences(tmp_path, KEPT.with_name("reference_conditions")) == (2, [])
 
 
 def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):

@@ -10,17 +10,17 @@ from mule_lib import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-TABLES = ROOT / "outputs" / "reference" / "tables"
-COLUMNS = ("forget", "general", "neighbor", "asr", "mmlu", "overall")
+TABLES = ROOT / "outputs" / "reference_conditions" / "tables"
+COLUMNS = "forget general neighbor asr mmlu overall neighbor_open readable overall_readable".split()
 
 
 def test_the_results_are_those_of_the_reference():
     block = re.search(r"<!-- results.*?-->\n(.*?)<!-- end of results -->", README, re.DOTALL)[1]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.strip().splitlines()[2:]]
-    assert len(lines) >= 20
-    tables = pd.concat([pd.read_csv(TABLES / f"table{number}.csv") for number in (1, 3)])
-    for benchmark, row, *cells in lines:
-        found = tables[(tables["benchmark"] == benchmark) & (tables["row"] == row.strip("*`"))].set_index("metric")
+    assert len(lines) >= 15
+    table = pd.read_csv(TABLES / "table1.csv")
+    for row, condition, *cells in lines:
+        found = table[(table["row"] == row.strip("*`")) & (table["condition"] == condition)].set_index("metric")
         for metric, cell in zip(COLUMNS, cells, strict=True):
             assert float(cell.strip("*").replace("−", "-")) == pytest.approx(found.loc[metric, "measured"], abs=0.051)
 
@@ -39,7 +39,8 @@ def test_named_notebooks_and_params_exist():
 
 def test_the_example_of_a_new_method_runs_as_printed(monkeypatch, capsys):
     """With two steps instead of 100."""
-    code = re.search(r"## Adding a method\n.*?```python\n(.*?)```", README, re.DOTALL)[1]
+    text = (ROOT / "docs" / "your_method.md").read_text("utf-8")
+    code = re.search(r"## Adding a method in a notebook\n.*?```python\n(.*?)```", text, re.DOTALL)[1]
     assert "steps=100" in code
     monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
     names = {}

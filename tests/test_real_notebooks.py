@@ -166,8 +166,9 @@ def test_figures_claims_and_report(suite):
         assert "Fable" not in (suite / "figures" / f"{name}.txt").read_text("utf-8"), name
     claims = pd.read_csv(suite / "tables" / "claims.csv").set_index("id")
     assert set(claims["verdict"]) <= {"holds", "fails", "undecided"} and len(claims) >= 25
-    # What both notebooks of the pilot study measured is judged; what needs a row that was not run says so.
-    assert claims.loc[["standardization_aligns_gradients", "standardization_tightens_bound"], "measured"].notna().all()
+    # What the pilot study measured is judged; what needs later steps, or a row that was not run, says so.
+    assert claims["measured"].notna()["standardization_tightens_bound"]
+    assert "5" in claims.loc["standardization_aligns_gradients", "explanation"]
     assert "not run: muse_books/mule_bild_loss" in claims.loc["magnitudes_beat_rankings", "explanation"]
     parts = pd.read_csv(suite / "tables" / "claims_comparisons.csv")
     read = parts[parts["measured"].notna()].groupby("benchmark")["id"].nunique()

@@ -1,11 +1,12 @@
 """What the embedded models must show: rows measured on held-out facts and phrasings, and the bars they are held to."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
 from mule_lib import prompts
-from mule_lib.data.items import EvaluationSets
+from mule_lib.data.items import REQUIRED, SETS, EvaluationSets
 from mule_lib.evaluate.intervals import bootstrap_interval
 from mule_lib.evaluate.row import Evaluation, evaluate_row
 from mule_lib.paper import METRICS, overall
@@ -41,7 +42,8 @@ BARS = (
 def measure(
     models: Mapping[str, tuple], sets: EvaluationSets, *, rows: Sequence[str] = tuple(ROWS), **sizes
 ) -> dict[str, Evaluation]:
-    """Evaluate rows on one benchmark; `models` maps base and gold to (model, tokenizer), `sizes` go on."""
+    """Evaluate rows on the five sets; `models` maps base and gold to (model, tokenizer), `sizes` go on."""
+    sets = replace(sets, **{name: () for name in SETS if name not in REQUIRED})
     steerings = {row: prompts.steering(ROWS[row][2], sets.topic, cot=ROWS[row][3]) for row in rows}
     return {row: evaluate_row(*models[ROWS[row][1]], sets, steerings[row], **sizes) for row in rows}
 

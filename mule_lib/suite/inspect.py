@@ -164,8 +164,8 @@ def reference_differences(suite: Path, reference: Path) -> tuple[int, list[str]]
     beyond = []
     for (benchmark, row, seed), run in runs.items():
         tolerance = TRAINED if run.timing["steps"] else UNTRAINED
-        for metric, here in run.metrics.items():
-            there = held.loc[(benchmark, row, seed), metric]
+        for metric in set(run.metrics) & set(held):
+            here, there = run.metrics[metric], held.loc[(benchmark, row, seed), metric]
             if abs(here - there) > tolerance:
                 beyond.append(f"{benchmark}/{row}/seed-{seed}: {metric} is {here:.1f}, in the reference {there:.1f}")
     return len(runs), beyond
