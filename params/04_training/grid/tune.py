@@ -108,9 +108,9 @@ def plan(row: str, number: int, lines: Sequence[Mapping[str, Any]]) -> list[tupl
     best = next(iter(best_settings(row, rates_only)), Setting(row, rate, {}))
     if number == 2:
         tried = [float(line["learning_rate"]) for line in rates_only if line["row"] == row]
-        beyond = [BEYOND[0] * best.rate] * (best.rate == min(tried)) + [BEYOND[1] * best.rate] * (
-            best.rate == max(tried)
-        )
+        beyond = [
+            by * best.rate for by, end in zip(BEYOND, (min, max), strict=True) if tried and best.rate == end(tried)
+        ]
         own = OWN.get(parameters(row).method, ())
         return [
             *((Setting(row, round(each, 8), {}), 0) for each in beyond),
@@ -126,7 +126,7 @@ class Tuner:
     def __init__(self, model, tokenizer, benchmark: str):
         self.model, self.tokenizer, self.benchmark = model, tokenizer, benchmark
         self.sets = validation_sets(build(0), benchmark)
-        self.answers, self.loaded = lru_cache(self._answers), lru_cache(self._loaded)
+        self.answers, self.loaded = {}, lru_cache(self._loaded)
         self.base = self._score(model)
 
     def try_setting(self, setting: Setting, seed: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class Tuner:
         row, rate, options = setting.key
         line = {"row": row, "benchmark": self.benchmark, "learning_rate": rate, "options": options, "seed": seed}
         line |= {"steps": settings.steps, "batch_size": settings.batch_size}
-        answers = self.answers(method.options.teacher, method.options.cot) if method.distils else None
+        answers = self._answers(method) if method.distils else None
         loaded, student = self.loaded(p.data_format, tuple(p.objectives)), copy.deepcopy(self.model)
         try:
             trained = train(student, self.tokenizer, loaded, method, settings=settings, teacher_answers=answers)
@@ -155,10 +155,12 @@ class Tuner:
     def _loaded(self, data_format: str, objectives: tuple[str, ...]) -> data.Benchmark:
         return data.load_benchmark(self.benchmark, data_format=data_format, objectives=objectives)
 
-    def _answers(self, kind: str, cot: bool):
-        how = steering(kind, self.sets.topic, cot=cot)
-        records = self.loaded("unified", params.OBJECTIVES).records
-        return teacher_answers(self.model, self.tokenizer, records, how)
+    def _answers(self, method: methods.Method):
+        asked = method.options.teacher, method.options.cot
+        if asked not in self.answers:
+            loaded = self.loaded("unified", params.OBJECTIVES)
+            self.answers[asked] = teacher_answers(self.model, self.tokenizer, loaded, method)
+        return self.answers[asked]
 
     def _score(self, model) -> dict[str, float]:
         refusal = self.loaded("unified", params.OBJECTIVES).refusal
