@@ -121,9 +121,6 @@ def test_three_rates_by_hand():
 @pytest.mark.parametrize(
     ("scores", "answers", "refusals", "message"),
     [
-        ([[-1.0, -2.0]], [2], None, "item 0: answer_index 2 is outside the 2 options"),
-        ([[-1.0, -2.0]] * 2, [0, -1], None, "item 1: answer_index -1 is outside the 2 options"),
-        ([[-1.0, -2.0]], [0], [5], "item 0: refusal_index 5 is outside the 2 options"),
         ([[-1.0, -2.0]], [0], [0], "item 0: option 0 is both answer and refusal"),
         ([[-1.0, float("nan")]], [0], None, "item 0: log-likelihoods .* hold a NaN"),
         ([[-1.0]], [0], None, "item 0: log-likelihoods .* are fewer than two"),

@@ -173,10 +173,7 @@ def open_answer_scores(
     mean = {name: fmean(float(item[name]) for item in items) for name in items[0]}
     return {
         "score": mean["recall"],
-        "headline": "rougeL_recall",
-        "recall": mean["recall"],
-        "precision": mean["precision"],
-        "f1": mean["f1"],
+        **{name: mean[name] for name in ("recall", "precision", "f1")},
         "refusal_rate": mean["refused"],
         "empty_rate": mean["empty"],
         "garbled_rate": mean["garbled"],

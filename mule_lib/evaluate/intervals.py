@@ -3,8 +3,8 @@
 What is no plain mean of items (claims, cosines of batches) draws its members by `shares` and `item_means` too.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -85,8 +85,17 @@ def bootstrap_overall(base: Values, row: Values, *, resamples: int = 2000, seed:
     drawn items; seeds are drawn once for all metrics.
     """
     zero = dict.fromkeys(METRICS, 0.0)
-    sign = {metric: overall(zero, {**zero, metric: 1.0}) for metric in METRICS}
-    return _over_metrics(base, row, lambda gains: sum(sign[m] * gain for m, gain in gains.items()), resamples, seed)
+    tables = [
+        100 * overall(zero, {**zero, metric: 1.0}) * (_table(row[metric]) - _table(base[metric])) for metric in METRICS
+    ]
+    seeds = {len(table) for table in tables}
+    if len(seeds) != 1:
+        raise ValueError(f"metrics have different numbers of seeds: {sorted(seeds)}")
+    rng = np.random.default_rng(seed)
+    seed_shares = shares(rng, resamples, *seeds)
+    draws = sum(_crossed(table, seed_shares, rng) for table in tables)
+    estimate = sum(float(table.mean()) for table in tables)
+    return Interval(estimate, *percentiles(draws), sum(table.shape[1] for table in tables), *seeds)
 
 
 def bootstrap_gold_distance(
@@ -113,19 +122,6 @@ def bootstrap_gold_distance(
             draws += np.abs(_crossed(table, seed_shares, np.random.default_rng([seed, place]))) / 2
     scale = 100 / len(names)
     return Interval(scale * estimate, *percentiles(scale * draws), items, len(rows))
-
-
-def _over_metrics(base: Values, row: Values, combine: Callable[[dict], Any], resamples: int, seed: int) -> Interval:
-    """What `combine` makes of `row - base` in points by metric, of the means and of every resample."""
-    tables = {m: 100 * (_table(row[m]) - _table(base[m])) for m in METRICS}
-    seeds = {table.shape[0] for table in tables.values()}
-    if len(seeds) != 1:
-        raise ValueError(f"metrics have different numbers of seeds: {sorted(seeds)}")
-    rng = np.random.default_rng(seed)
-    seed_shares = shares(rng, resamples, *seeds)
-    draws = combine({metric: _crossed(table, seed_shares, rng) for metric, table in tables.items()})
-    estimate = combine({metric: table.mean() for metric, table in tables.items()})
-    return Interval(float(estimate), *percentiles(draws), sum(table.shape[1] for table in tables.values()), *seeds)
 
 
 def _table(values) -> np.ndarray:

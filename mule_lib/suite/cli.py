@@ -13,7 +13,7 @@ import yaml
 
 from mule_lib import params
 from mule_lib.data.items import SETS
-from mule_lib.params import ROOT, ParameterError
+from mule_lib.params import EMBEDDED, ROOT, ParameterError
 from mule_lib.suite import check, graph, inspect
 from mule_lib.suite.notebook import limit_threads, run_notebook
 from mule_lib.suite.runs import model_hash, shared_teacher_answers
@@ -111,11 +111,16 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     print(f"{out}: {json.dumps(made.counts())}")
 
 
-def _train_embedded(work: Path) -> None:
+def _train_embedded(work: Path, only: str | None, threads: int | None) -> None:
+    limit_threads(threads)
+    if only:
+        from mule_lib.training.embedded import train_run
+
+        return train_run(only, work)
     # Base and gold run side by side on one core each: that uses two cores better than one model on both.
-    command = [sys.executable, "-m", "mule_lib.training.embedded", "--work", str(work)]
+    command = [sys.executable, "-m", "mule_lib.suite.cli", "train-embedded", "--work", str(work), "--only"]
     subprocess.run([*command, "skills", "--threads", "2"], check=True)
-    both = [subprocess.Popen([*command, which, "--threads", "1"]) for which in ("base", "gold")]
+    both = [subprocess.Popen([*command, which, "--threads", "1"]) for which in EMBEDDED]
     if any([process.wait() for process in both]):
         raise ParameterError("a training ended with an error (above); the same command goes on from its checkpoint")
     from mule_lib.training.embedded import export_models
@@ -194,7 +199,8 @@ COMMANDS = {
         "--dry-run": {"action": "store_true", "help": "read the sources and say what would be asked"},
     }),
     "train-embedded": (_train_embedded, "train the embedded model and its gold reference again", {
-        "--work": {"type": Path, "default": Path("build/embedded")},
+        "--work": {"type": Path, "default": Path("build/embedded"), "help": "folder of logs and checkpoints"},
+        "--only": {"choices": ("skills", *EMBEDDED), "help": "one of the three runs, skills first"}, **THREADS,
     }),
     "show-prompt": (_show_prompt, "print any prompt of a row decoded, the scored tokens between ⟪ and ⟫", {
         "-f --file": {"type": Path, "default": ROOT / "params" / "04_training" / "fable.yaml"}, **PARAM,

@@ -1,11 +1,10 @@
-"""Train the embedded model: `python -m mule_lib.training.embedded skills|base|gold`; `mule train-embedded` does all.
+"""Train the embedded model: `mule train-embedded` does all, with `--only skills|base|gold` one run of it.
 
 `skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run
 writes `log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples
 of a step are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
 """
 
-import argparse
 import json
 import math
 import os
@@ -231,22 +230,11 @@ def export_models(work: Path, folder: Path = FOLDER) -> None:
     (folder / "manifest.json").write_text(json.dumps({"seed": 0, "sha256": digests}, indent=1) + "\n", "utf-8")
 
 
-def run_command() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("which", choices=list(RUNS))
-    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    start = None if args.which == "skills" else args.work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
+def train_run(which: str, work: Path) -> None:
+    """All stages of one of `RUNS` below `work`. Raises FileNotFoundError where `skills` was not trained before."""
+    start = None if which == "skills" else work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
     if start and not start.exists():
-        parser.error(f"{start} is missing; run `python -m mule_lib.training.embedded skills` first")
-    for stage in RUNS[args.which]:
-        folder = args.work / args.which / stage
-        train_stage(stage, folder, gold=args.which == "gold", start=start, seed=args.seed)
-        start = folder / "checkpoint.safetensors"
-
-
-if __name__ == "__main__":
-    run_command()
+        raise FileNotFoundError(f"{start} is missing; train it with `mule train-embedded --only skills`")
+    for stage in RUNS[which]:
+        train_stage(stage, work / which / stage, gold=which == "gold", start=start)
+        start = work / which / stage / "checkpoint.safetensors"
