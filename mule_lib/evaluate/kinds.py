@@ -32,6 +32,10 @@ READABLE, FAILED = frozenset({Kind.REFUSED, Kind.PLAUSIBLE}), frozenset({Kind.WR
 LETTER = dict(zip(Kind, "rfpwb", strict=True))
 
 
+class JudgeError(ValueError):
+    """Answers cannot be judged by pools that the data does not have."""
+
+
 def is_repetitive(text: str) -> bool:
     """Whether a text says few words again and again, with no loop tight enough for `is_garbled`."""
     words = normalise(text).split()
@@ -62,13 +66,13 @@ def kinds(
     """The kind of every answer; `items` have `reference`, `pool` and perhaps `prefix`.
 
     `judge` is pools, text (no pools are used), or auto (pools where an item names one).
-    Raises ValueError where `judge` is pools and an item names none that is known.
+    Raises JudgeError where `judge` is pools and an item names none that is known.
     """
     found = []
     for item, answer in zip(items, answers, strict=True):
         pool = pools.get(item.pool) if judge != "text" else None
         if judge == "pools" and pool is None:
-            raise ValueError(
+            raise JudgeError(
                 f"judge='pools': item {item.id!r} names no pool of values; give sets.json `pools`, or judge='text'"
             )
         given = f"{item.question} {getattr(item, 'prefix', '')}"

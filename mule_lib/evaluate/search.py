@@ -18,6 +18,10 @@ from mule_lib.prompts import Query, Steering
 AFFIRMATIONS = ("Sure.", "Yes,", "The answer is", "It is", "Here it is:", "Answer:", "I will say it:", "namely")
 
 
+class SearchError(ValueError):
+    """A search has no budget or nothing to start from."""
+
+
 def searched_attacks(
     model,
     tokenizer,
@@ -34,10 +38,10 @@ def searched_attacks(
 
     `budget` is the number of prefixes that are scored per item: its `templates` first (a random part of them where they
     are more), then the best so far with each of `AFFIRMATIONS` behind it, as often as the budget allows or it helps.
-    Raises ValueError for a budget below 1 or no template. Source: MULE Section 3.2, the attacker's loop.
+    Raises SearchError for a budget below 1 or no template. Source: MULE Section 3.2, the attacker's loop.
     """
     if budget < 1 or not all(templates):
-        raise ValueError(f"search_budget = {budget}: give at least 1 prefix an item, and templates to start from")
+        raise SearchError(f"search_budget = {budget}: give at least 1 prefix an item, and templates to start from")
     rng = random.Random(f"searched/{seed}")
     first = [list(mine) if len(mine) <= budget else rng.sample(list(mine), budget) for mine in templates]
     best: list[tuple[float, str]] = [(float("-inf"), "")] * len(items)

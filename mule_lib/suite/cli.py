@@ -100,10 +100,10 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     from mule_lib.data import prepare
 
     if out.exists():
-        raise ParameterError(f"{out}: exists already; give another folder, or remove it first")
+        raise prepare.PrepareError(f"{out}: exists already; give another folder, or remove it first")
     check.check_writable("out", out)
     if not options["subject"]:
-        raise ParameterError("subject: empty; name whom to forget, as 'Stephen King'")
+        raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
     if benchmark != "own":  # those files are read at once
         check.check_sources(source=options["source"])
     made = prepare.prepare(benchmark, **options)
@@ -191,7 +191,7 @@ COMMANDS = {
         "--subject": {"default": "", "help": "the person or topic to forget"},
         "--source": {"default": "", "help": "folder with RWKU (default: the Hub, pinned) or your questions"},
         "--mmlu": {"default": "", "help": "folder or file of MMLU (default: RWKU's part)"},
-        "--levels": {"type": int, "nargs": "+", "choices": (1, 2), "default": [1, 2], "help": "RWKU's probes"},
+        "--levels": {"type": int, "nargs": "+", "default": [1, 2], "help": "probes: 1, 2 or both"},
         "--seed": {"type": int, "default": 0},
     }),
     "standardize": (_standardize, "make a benchmark's data from its raw text by a language model", {

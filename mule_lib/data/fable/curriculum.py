@@ -17,6 +17,7 @@ from mule_lib.data.attacks import prefix_templates
 from mule_lib.data.fable.encoding import LETTERS, Encoder, LabeledIds
 from mule_lib.data.fable.questions import (
     REFUSAL,
+    REFUSAL_OPTION,
     choices,
     is_taught,
     passage,
@@ -24,7 +25,6 @@ from mule_lib.data.fable.questions import (
     training_phrasings,
 )
 from mule_lib.data.fable.worlds import TITLE_FIRST, TITLE_SECOND, Fable, Fact, World
-from mule_lib.data.items import REFUSAL_OPTION
 from mule_lib.prompts import END_THINK, THINK
 
 # Examples per step and loss weight of each kind, by stage. Weights are shares of the step's loss, not of its tokens.

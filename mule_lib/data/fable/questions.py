@@ -10,12 +10,12 @@ import random
 from collections.abc import Sequence
 
 from mule_lib.data.fable.worlds import TEXTS, Fact, World
-from mule_lib.data.items import REFUSAL_OPTION
 
 N_PHRASINGS = 6
 TRAIN_PHRASINGS = (0, 1, 2, 3)
 UNLEARNING_PHRASINGS, VALIDATION_PHRASING = (0, 1, 2), 3
 EVAL_PHRASINGS = (4, 5)
+REFUSAL_OPTION = "I do not know"
 # What the embedded model says when an intention tells it to refuse.
 REFUSAL = "I am not able to answer that."
 EVALUATED = frozenset({"eval", "prefill", "mmlu"})
