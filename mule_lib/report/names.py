@@ -9,7 +9,10 @@ from mule_lib.params import FABLE
 
 BENCHMARKS = {"books": "Fable-Books", "cyber": "Fable-Cyber", "muse_books": "MUSE-Books", "wmdp_cyber": "WMDP-Cyber"}
 PAPER_MODEL = "Llama-3.2-3B-Instruct"
-EMBEDDED = {"base": "this project's embedded model of 3.7 M parameters"}
+EMBEDDED = {
+    "base": "this project's embedded model of 3.7 M parameters",
+    "smollm2": "SmolLM2-135M-Instruct, taught Fable",
+}
 METRIC_NAMES = {
     "forget": "Forget",
     "general": "General",

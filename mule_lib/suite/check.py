@@ -83,7 +83,7 @@ def model_header(name: str, revision: str = "") -> tuple[dict[str, Any], int]:
             raise ParameterError(f"model = {name!r}: no GGUF file, or a Git LFS pointer to one")
         if find_spec("gguf") is None:
             raise ParameterError(f"model = {name!r}: GGUF files are read by the package gguf; `pip install gguf`")
-        return {}, place.stat().st_size
+        return {}, 3 * place.stat().st_size  # as in bfloat16; its weights have about 5 bits
     if place.is_dir():
         return _folder_header(place, name)
     if name in EMBEDDED:
@@ -151,6 +151,8 @@ def _tensors(file: Path, shown: str) -> tuple[dict[str, tuple[list[int], list[in
 
 def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
     folder, shown = repository_path(p.adapter), f"adapter = {p.adapter!r}"
+    if not folder.is_dir():
+        raise ParameterError(f"{shown}: no such folder; `mule teach` makes those of build/smollm2")
     asked = _json(folder / "adapter_config.json", shown)
     if asked.get("peft_type") != "LORA" or asked.get("auto_mapping"):
         raise ParameterError(f"{shown}: peft_type {asked.get('peft_type')!r}; a plain LORA is needed")

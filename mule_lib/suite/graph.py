@@ -47,8 +47,9 @@ class RunGroup(Checked):
 class Suite(Checked):
     """A file of `params/suite`; `params` names the scale, the params file of that name of every notebook.
 
-    `data` maps prepared benchmarks to their folder. The first seed of `beyond` rows is also measured beyond the paper.
-    `seeds` caps the seeds of all groups; one job carries `seeds_per_job` of a row on a benchmark (0: all).
+    `data` maps prepared benchmarks (Fable's may be, too) to their folder. The first seed of `beyond` rows is also
+    measured beyond the paper. `seeds` caps the seeds of all groups; one job carries `seeds_per_job` of a row on a
+    benchmark (0: all).
     """
 
     name: str = Field(pattern=FOLDER_NAME)
@@ -100,8 +101,10 @@ def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
             raise ParameterError(f"{source}: runs: row {row!r}: {params.nearest(row, known)}")
     for benchmark in benchmarks(suite):
         where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
-        if benchmark in PREPARED and not (ROOT / where / "train.jsonl").is_file():
-            raise ParameterError(f"{source}: data: {where} has no train.jsonl; prepare it by {PREPARED[benchmark]}")
+        prepared = benchmark in PREPARED or benchmark in suite.data
+        if prepared and not (ROOT / where / "train.jsonl").is_file():
+            command = PREPARED.get(benchmark, "mule teach")
+            raise ParameterError(f"{source}: data: {where} has no train.jsonl; prepare it by {command}")
     for benchmark, teacher in {(job.benchmark, job.teacher) for job in jobs(suite) if job.teacher}:
         teacher_row(suite, benchmark, teacher)
     for benchmark, row in _pairs(suite.beyond):
@@ -165,6 +168,11 @@ def benchmarks(suite: Suite) -> list[str]:
     return list(dict.fromkeys(name for group in suite.runs for name in group.benchmarks))
 
 
+def in_code(suite: Suite) -> list[str]:
+    """The benchmarks that are built in code, for the embedded models."""
+    return [name for name in benchmarks(suite) if name in FABLE and name not in suite.data]
+
+
 def notebook(stem: str) -> list[str]:
     """What a step that runs a notebook depends on besides its data: the notebook, first, and the rooms behind it."""
     return [f"notebooks/{stem}.ipynb", *rooms(stem if stem in ROOMS else "report")]
@@ -185,7 +193,7 @@ def code_behind(suite: Suite, job: TrainingJob) -> str:
 
 def prepared_files(suite: Suite, benchmark: str) -> list[str]:
     """What notebook 01 reads of a benchmark that was prepared outside of the suite, [] for one that it builds."""
-    if benchmark in FABLE:
+    if benchmark not in suite.data:
         return []
     folder = Path(suite.data[benchmark])
     files = [file for pattern in runs.DATA_FILES for file in sorted((ROOT / folder).glob(pattern))]
