@@ -85,18 +85,6 @@ def test_last_layers_are_the_last_ones():
     last = alignment.last_layers(model, 2)
     names = [name for name, parameter in model.named_parameters() if any(parameter is p for p in last)]
     assert names and {name.split(".")[2] for name in names} == {"1", "2"}
-    with pytest.raises(ValueError, match="layers: 4; the model has 3"):
-        alignment.last_layers(model, 4)
-
-
-def test_terms_are_cut_to_objectives():
-    """A term over all groups counts in each objective with its own groups."""
-    cut = alignment.objective_terms(tiny.method("sft"))
-    assert {objective: [list(map(str, term.groups)) for term in terms] for objective, terms in cut.items()} == {
-        "obj1": [["obj1/forget", "obj1/retain"]],
-        "obj2": [["obj2/forget", "obj2/neighbor"]],
-        "obj3": [["obj3/adversarial", "obj3/benign"]],
-    }
 
 
 @pytest.mark.parametrize(

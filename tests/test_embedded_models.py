@@ -1,16 +1,12 @@
 """The shipped models meet their bars on held-out facts and phrasings."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from mule_lib import models
 from mule_lib.data.fable.benchmark import evaluation_sets
-from mule_lib.data.items import REQUIRED, SETS
+from mule_lib.data.items import REQUIRED
 from mule_lib.evaluate import acceptance
-from mule_lib.evaluate.row import evaluate_row
-from mule_lib.prompts import steering
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +42,3 @@ def test_bars_are_met(results):
     """Every demand on base, steered and gold rows is met, each on at least 80 items."""
     assert acceptance.check_bars(results)["met"].all()
     assert min(results["base"].n[name] for name in REQUIRED) >= 80
-
-
-@pytest.mark.slow
-def test_evaluation_does_not_depend_on_the_batch_size(both, fable):
-    """The same row in small batches has the same metrics."""
-    whole = evaluation_sets(fable, "books")
-    sets = replace(whole, **{name: getattr(whole, name)[:20] for name in SETS})
-    how = steering("oracle", sets.topic, cot=True)
-    large, small = (evaluate_row(*both["base"], sets, how, batch_size=size).metrics for size in (512, 7))
-    assert large == small

@@ -59,17 +59,13 @@ def test_prefixes_of_attacks_stand_in_no_record(fable, benchmark):
 
 
 def test_ids_titles_and_entities_are_unique(fable):
-    """One id a fact, one title a world, and an invented entity belongs to one world only."""
+    """One id a fact, one title a world that shares no word with another's, and an invented entity has one world."""
     ids = [fact.id for fact in fable.facts]
     assert len(set(ids)) == len(ids)
     titles = [world.title for world in fable.worlds]
     assert len(set(titles)) == len(titles)
     invented = [entity for world in fable.worlds if world.kind != "field" for entity in world.entities]
     assert len(set(invented)) == len(invented)
-
-
-def test_titles_share_no_word(fable):
-    """No title of an invented world is a near miss of another."""
     words = [word for world in fable.worlds if world.kind != "field" for word in world.title.split()]
     assert len(set(words)) == len(words)
 

@@ -99,7 +99,7 @@ def _change(folder, file, change):
 @pytest.mark.parametrize(
     ("file", "change", "message"),
     [
-        ("metrics.json", lambda run: run.pop("details"), "metrics.json: details"),
+        ("metrics.json", lambda run: run.pop("details"), r"metrics.json: details \(Field required\); it should"),
         ("metrics.json", lambda run: run.update(seed=4), "holds the run books/mule/seed-4; its folder should be"),
         ("metrics.json", lambda run: run["metrics"].update(asr=50.5), "asr is 50.5000 in metrics.json, and the mean"),
         ("metrics.json", lambda run: run["metrics"].pop("mmlu"), "no mmlu in metrics.json"),
