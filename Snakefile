@@ -6,6 +6,7 @@ import sys
 sys.path.insert(0, workflow.basedir)
 from mule_lib.suite import graph
 
+graph.end_with_driver()
 SUITE = graph.check_suite(config, source="suite")
 JOBS = graph.jobs(SUITE)
 BENCHMARKS = graph.benchmarks(SUITE)

@@ -3,7 +3,9 @@
 import argparse
 import json
 import logging
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,7 +17,7 @@ from mule_lib import params
 from mule_lib.data.items import SETS
 from mule_lib.params import EMBEDDED, ROOT, ParameterError
 from mule_lib.suite import check, graph, inspect
-from mule_lib.suite.notebook import limit_threads, run_notebook
+from mule_lib.suite.notebook import QUIET, limit_threads, run_notebook
 from mule_lib.suite.runs import model_hash, shared_teacher_answers
 
 
@@ -224,6 +226,11 @@ def main() -> None:
     """Entry point of the `mule` command; a refusal is one line on standard error and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.INFO)  # what cells print, as they print it
+    graph.end_with_driver()
+    for name in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(name) == signal.SIG_DFL:  # not under nohup
+            signal.signal(name, signal.default_int_handler)
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     parser = _Parser(prog="mule", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, text, arguments) in COMMANDS.items():

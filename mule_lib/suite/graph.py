@@ -1,11 +1,14 @@
 """A suite as a graph of files: which methods, benchmarks and seeds, what each step needs, and its start."""
 
 import os
+import platform
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
@@ -13,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import psutil
 from pydantic import Field
 
 from mule_lib import params
@@ -23,6 +27,8 @@ from mule_lib.suite.notebook import THREADS
 TRAINING = "04_training"
 TAUGHT_BY = ("model", "revision", "adapter", "precision", "max_thought_tokens")
 NUMBERS = ("prompts.py", "losses.py", "gradients.py", "data", "models", "methods.py", "training", "evaluate")
+# Host and process of the `mule reproduce` behind a process; how long what it started may take to end.
+DRIVER, ENDING_SECONDS = "MULE_DRIVER", 2.0
 # The rooms behind each step, for Snakemake; what is behind a training is in `code_behind`.
 ROOMS = {
     "00_meet_the_model": ("params.py", "prompts.py", "data", "models", "evaluate", "report"),
@@ -244,19 +250,62 @@ def reproduce(
         with nullcontext() if dry_run else filelock.FileLock(out / ".lock", timeout=0):
             for place in () if dry_run else runs.set_aside(out, {ROOT / folder for folder in folders}):
                 print(f"set aside {place.relative_to(ROOT)}: not asked for, and of an earlier state", flush=True)
-            process = subprocess.Popen(command, cwd=ROOT, env=environment())
-            try:
-                process.wait()
-            finally:  # after Ctrl-C, which Snakemake got as well, it ends its jobs
-                process.wait()
+            status = drive(command)
     except filelock.Timeout:
         raise ParameterError(f"outputs/{suite.name}: another `mule reproduce` is at work there") from None
-    if process.returncode:
-        failed = failures(out / "logs", begun) or [f"snakemake ended with status {process.returncode}, see above"]
+    if status:
+        failed = failures(out / "logs", begun) or [f"snakemake ended with status {status}, see above"]
         raise RuntimeError(f"{len(failed)} failed; the same command tries again. Last: {failed[-1]}")
     if not dry_run:
         minutes = (time.time() - begun) / 60
         print(f"done in {minutes:.1f} min; tables, figures and report.html are in outputs/{suite.name}")
+
+
+def drive(command: Sequence[str]) -> int:
+    """Run a command of many processes and return its status; they all end with this one, in whatever way it ends.
+
+    After Ctrl-C, SIGTERM or SIGHUP they are gone before this returns, so that no other suite starts beside them.
+    """
+    # A group of its own: Ctrl-C reaches this process alone, which then ends the others in order.
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), process_group=0)
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        started = psutil.Process().children(recursive=True)
+        process.send_signal(signal.SIGINT)  # Snakemake starts no further job, and cancels those of a cluster
+        _end([other for other in started if other.pid != process.pid], ENDING_SECONDS)
+        _end([psutil.Process(process.pid)] if process.poll() is None else [], ENDING_SECONDS)
+        raise
+
+
+def end_with_driver() -> None:
+    """End this process and its children within a second after the `mule reproduce` behind it is gone.
+
+    A killed process cannot end its children: each has to look by itself. Nothing is watched in a command by hand, nor
+    on another machine than the driver's.
+    """
+    host, _, pid = os.environ.get(DRIVER, "").rpartition(" ")
+    if host == platform.node():
+        threading.Thread(target=_watch, args=(int(pid),), daemon=True).start()
+
+
+def _watch(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        driver = psutil.Process(pid)
+        while driver.is_running() and driver.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.5)
+    _end(psutil.Process().children(recursive=True), 0)
+    os._exit(1)
+
+
+def _end(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Ask processes to end, and end those that have not after some seconds."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    for process in psutil.wait_procs(processes, timeout=seconds)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def failures(logs: Path, begun: float) -> list[str]:
@@ -276,6 +325,7 @@ def environment() -> dict[str, str]:
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
         "PYTHONUNBUFFERED": "1",
+        DRIVER: f"{platform.node()} {os.getpid()}",
         "XDG_CACHE_HOME": str(ROOT / ".snakemake" / "cache"),
         "HF_HOME": os.environ.get("HF_HOME", str(home / "huggingface")),
         **dict.fromkeys(THREADS, "1"),

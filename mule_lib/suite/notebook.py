@@ -12,8 +12,9 @@ from mule_lib.suite.check import before_run, check_writable
 from mule_lib.suite.runs import open_folder, open_run
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
-# Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook.
+# Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook. No run tells anybody.
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
+QUIET |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
 MORE = "more"  # the name in a parameters cell that takes what the cell does not spell out
 
 

@@ -130,7 +130,7 @@ def code_hashes(method: str) -> dict[str, str]:
         if name in definitions and name not in hashes:
             hashes[name], references = definitions[name]
             waiting += references
-    return hashes
+    return dict(sorted(hashes.items()))  # sets of names have no order
 
 
 def _code(file: Path) -> dict[str, tuple[str, frozenset[str]]]:
