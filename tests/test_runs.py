@@ -17,17 +17,14 @@ from mule_lib.data.items import SETS
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import METHOD_OPTIONS, ROOT, TableNotebook, Training
-from mule_lib.suite import RunFolderError, notebook, open_run, runs
+from mule_lib.suite import RunFolderError, notebook, open_run
+from mule_lib.suite import identity as identities
+from mule_lib.suite.identity import changed_values, code_hashes, fingerprint, identity, model_hash
 from mule_lib.suite.notebook import NotebookError, run_notebook
 from mule_lib.suite.runs import (
     NOTEBOOK,
-    changed_values,
     check_free,
-    code_hashes,
-    fingerprint,
-    identity,
     is_reusable,
-    model_hash,
     read_identity,
     set_aside,
     shared_teacher_answers,
@@ -86,7 +83,7 @@ def test_code_prompts_and_packages_count(monkeypatch):
     assert {"methods.METHODS[mule]", "methods.BIDIRECTIONAL_TOPK", "losses.bidirectional_topk"} <= set(before["code"])
     assert not {"methods.METHODS[ga]", "losses.npo"} & set(before["code"])
     assert before["prompts"].keys() == {"fable.yaml"} and json.dumps(before)
-    monkeypatch.setattr(runs, "version", lambda name: "0.0")
+    monkeypatch.setattr(identities, "version", lambda name: "0.0")
     after = identity(NOTEBOOK, Training(), seed=0)
     assert {name.split(".")[0] for name, *_ in changed_values(before, after)} == {"packages"}
 
@@ -124,7 +121,7 @@ def library(tmp_path, monkeypatch):
     """A copy of the library that identities are taken of; `edit` replaces text in one of its files."""
     home = tmp_path / "mule_lib"
     shutil.copytree(ROOT / "mule_lib", home, ignore=shutil.ignore_patterns("weights", "__pycache__"))
-    monkeypatch.setattr(runs, "LIBRARY", home)
+    monkeypatch.setattr(identities, "LIBRARY", home)
 
     def edit(name, old, new):
         text = (home / name).read_text("utf-8")

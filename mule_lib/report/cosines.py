@@ -80,17 +80,17 @@ def findings(table: pd.DataFrame, change: pd.DataFrame) -> list[str]:
     """
     sentences = []
     for (step, benchmark), part in table.groupby(["step", "benchmark"], sort=False):
-        told = []
+        spans = []
         for form, values in pairs(part).groupby("format", sort=False):
             near = ((values["low"] > -NEAR_ZERO) & (values["high"] < NEAR_ZERO)).sum()
             counted = f"{near} of {len(values)} near zero (±{NEAR_ZERO:g}), {(values['low'] > STRONG).sum()} above"
-            told.append(f"{SAID.get(form, form)} {_span(values['cosine'])} ({counted} {STRONG:g})")
+            spans.append(f"{SAID.get(form, form)} {_span(values['cosine'])} ({counted} {STRONG:g})")
         rises = pairs(change[(change["step"] == step) & (change["benchmark"] == benchmark)])
         if len(rises):
             up, down = (rises["low"] > 0).sum(), (rises["high"] < 0).sum()
-            told.append(f"standardization raises {up} and lowers {down}, by {_span(rises['gain'])}")
+            spans.append(f"standardization raises {up} and lowers {down}, by {_span(rises['gain'])}")
         own = _span(part.loc[part["objective_a"] == part["objective_b"], "cosine"])
-        sentences.append(f"{benchmark_name(benchmark)} {_steps(step)}: {'; '.join(told)}; the same objective {own}.")
+        sentences.append(f"{benchmark_name(benchmark)} {_steps(step)}: {'; '.join(spans)}; the same objective {own}.")
     return sentences
 
 

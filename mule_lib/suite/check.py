@@ -21,9 +21,9 @@ from mule_lib.params import (
     method_options,
     repository_path,
 )  # fmt: skip
-from mule_lib.suite.runs import WEIGHTS, cached_config, model_hash
-from mule_lib.suite.saved import BASE_FILE
+from mule_lib.suite.identity import WEIGHTS, cached_config, model_hash
 
+BASE_FILE = "base.json"  # beside a saved model: which one it was trained from, with that one's hash
 HUB_SECONDS = 5.0
 ROOM = 64 * 2**20  # bytes that a run without weights leaves behind, at most
 # With these, every method finds what it needs.
@@ -160,9 +160,9 @@ def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
     tensors, _ = _tensors(folder / "adapter_model.safetensors", shown)
     widths = {shape[-1] for name, (shape, _) in tensors.items() if name.endswith("q_proj.lora_A.weight")}
     base = str(asked.get("base_model_name_or_path") or "")
-    told = (folder / BASE_FILE).is_file() and _json(folder / BASE_FILE, shown).get("hash")
-    other = told and told != model_hash(p.model, p.revision)
-    other |= "/" in base and not told and not repository_path(p.model).exists() and base != p.model
+    held = (folder / BASE_FILE).is_file() and _json(folder / BASE_FILE, shown).get("hash")
+    other = held and held != model_hash(p.model, p.revision)
+    other |= "/" in base and not held and not repository_path(p.model).exists() and base != p.model
     if other or (widths and config.get("hidden_size") and widths != {config["hidden_size"]}):
         raise ParameterError(f"{shown}: belongs to another base ({base}) than model = {p.model!r}")
 

@@ -17,8 +17,9 @@ from mule_lib import params
 from mule_lib.data.items import SETS
 from mule_lib.params import EMBEDDED, ROOT, ParameterError
 from mule_lib.suite import check, graph, inspect
+from mule_lib.suite.identity import model_hash
 from mule_lib.suite.notebook import QUIET, limit_threads, run_notebook
-from mule_lib.suite.runs import model_hash, shared_teacher_answers
+from mule_lib.suite.runs import shared_teacher_answers
 
 
 def given(texts: Sequence[str]) -> dict:

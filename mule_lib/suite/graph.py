@@ -21,7 +21,7 @@ from pydantic import Field
 
 from mule_lib import params
 from mule_lib.params import FABLE, PREPARED, ROOT, Checked, ParameterError
-from mule_lib.suite import runs
+from mule_lib.suite import identity, runs
 from mule_lib.suite.notebook import THREADS
 
 TRAINING = "04_training"
@@ -194,7 +194,7 @@ def rooms(step: str) -> list[str]:
 def code_behind(suite: Suite, job: TrainingJob) -> str:
     """Hash of a job's parameters and of the code that its method runs through; other rows do not enter it."""
     p = row_of(suite.params, job.row)
-    return runs.fingerprint([p.model_dump(mode="json"), runs.code_hashes(p.method)])
+    return identity.fingerprint([p.model_dump(mode="json"), identity.code_hashes(p.method)])
 
 
 def prepared_files(suite: Suite, benchmark: str) -> list[str]:
@@ -202,7 +202,7 @@ def prepared_files(suite: Suite, benchmark: str) -> list[str]:
     if benchmark not in suite.data:
         return []
     folder = Path(suite.data[benchmark])
-    files = [file for pattern in runs.DATA_FILES for file in sorted((ROOT / folder).glob(pattern))]
+    files = [file for pattern in identity.DATA_FILES for file in sorted((ROOT / folder).glob(pattern))]
     return [(folder / file.relative_to(ROOT / folder)).as_posix() for file in files]
 
 

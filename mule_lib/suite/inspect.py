@@ -18,7 +18,8 @@ from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training
-from mule_lib.suite.runs import PACKAGES, changed_values, read_identity, runs_below
+from mule_lib.suite.identity import PACKAGES, changed_values
+from mule_lib.suite.runs import read_identity, runs_below
 
 TOOLS = ("papermill", "snakemake", "jupyterlab", "ipykernel", "datasets")
 # Files and folders of a suite that are large or of one machine only.
