@@ -265,4 +265,4 @@ def test_notebook_02_runs_under_papermill(tmp_path):
     files += " ../figures/figure2.csv ../figures/figure2.png ../figures/figure2.pdf ../figures/figure2.txt"
     assert all((out / name).stat().st_size > 0 for name in files.split())
     table = pd.read_csv(tmp_path / "figures" / "figure2.csv")
-    assert len(table) == 3 * 9 and set(table["format"]) == {"raw", "raw_prompts", "standardized"}
+    assert len(table) == 2 * 9 and set(table["format"]) == {"raw", "standardized"}

@@ -244,12 +244,16 @@ def test_rows_that_tie_tie_in_every_draw():
 
 def write_pilot(suite):
     """Files as notebooks 01 and 02 leave them: two steps, and views of the distances beside the main one."""
-    files = {"figures/figure2.csv": [], "02_gradient_cosine/changes.csv": [], "01_data/books/distances.csv": []}
+    files = {
+        "02_gradient_cosine/cosines.csv": [],
+        "02_gradient_cosine/changes.csv": [],
+        "01_data/books/distances.csv": [],
+    }
     for step, (a, b) in ((step, pair) for step in (0, 10) for pair in (("obj1", "obj1"), PAIR, PAIR[::-1])):
         line = {"benchmark": "books", "step": step, "objective_a": a, "objective_b": b}
         for form, c in (("raw", 0.0), ("standardized", 0.8)):
             ends = {"cosine": c + step / 100, "low": c - 0.1, "high": c + 0.1 + step / 100}
-            files["figures/figure2.csv"].append({**line, "format": form, **ends})
+            files["02_gradient_cosine/cosines.csv"].append({**line, "format": form, **ends})
         files["02_gradient_cosine/changes.csv"].append({**line, "gain": 0.8, "low": 0.7 - step / 100, "high": 0.9})
     for features, distance in (("hidden", 1.5), ("words", 0.1)):
         view = {"features": features, "reads": "question", "roles": "all", "format": "raw", "benchmark": "books"}
@@ -279,9 +283,9 @@ def test_the_pilot_study_is_read_step_by_step(tmp_path):
 def test_a_pilot_that_was_not_run_or_is_broken_says_so(tmp_path):
     with pytest.raises(NotMeasuredError, match=r"the pilot study \(cosine between objectives\) was not run"):
         Measured([], load_pilot(tmp_path)).cosine("table1", "raw", 0, PAIR)
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "figure2.csv").write_text("format,cosine\nraw,0.1\n")
-    with pytest.raises(PilotError, match=r"figure2.csv: lacks the columns benchmark, objective_a"):
+    (tmp_path / "02_gradient_cosine").mkdir(exist_ok=True)
+    (tmp_path / "02_gradient_cosine" / "cosines.csv").write_text("format,cosine\nraw,0.1\n")
+    with pytest.raises(PilotError, match=r"cosines.csv: lacks the columns benchmark, objective_a"):
         load_pilot(tmp_path)
 
 
@@ -330,16 +334,20 @@ def test_all_forms_hold_the_same_verdicts_and_the_finding_counts(mixed, as_claim
     assert "Of 30 claims of the paper, 29 hold, 0 fail and 1 are undecided on Fable-Books and Fable-Cyber" in text
 
 
-def test_the_figure_shows_every_claim_once_and_what_is_missing(mixed):
+def test_the_figure_has_a_tile_per_claim_and_scale(mixed, monkeypatch, tmp_path):
+    """By section; the paper's numbers and this suite's, and another scale's where its reference is committed."""
     picture = ledger.figure(mixed)
     axis, data = picture.figure.axes[0], picture.data
-    assert [label.get_text() for label in axis.get_yticklabels()] == [ledger.title(name) for name in data["id"]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == [*("§" + data["section"] + "  " + data["claim"])]
+    assert list(data["section"]) == sorted(data["section"]) and len(data) == len({*data["claim"]}) == len(mixed)
     words = [text.get_text() for text in axis.texts]
-    assert "not run: books/mule_no_anchors" in words and words.count("no") == 4
-    shown = data[data["missing"] == ""]
-    assert (shown.loc[shown["verdict"] == "holds", "low"] > 0).all()
-    assert (shown.loc[shown["verdict"] == "fails", "high"] < 0).all()
-    assert ledger.title("sft_collapses_cyber") == "SFT collapses cyber"
+    assert words == data[["paper's numbers", "Fable"]].to_numpy().ravel().tolist()
+    lines = data.set_index("id")
+    assert lines.loc["anchors_sharpen_boundary", "Fable"] == "not measured" and words.count("fails") >= 4
+    monkeypatch.setattr(ledger, "ROOT", tmp_path)
+    ledger.table(mixed).write(tmp_path / "outputs" / "reference_smollm2" / "tables")
+    both = ledger.figure(mixed[:5]).data
+    assert list(both["SmolLM2"]) == [one.verdict for one in ledger.by_section(mixed[:5])]
 
 
 @pytest.mark.slow

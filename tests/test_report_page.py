@@ -15,7 +15,7 @@ matplotlib.use("Agg")
 
 from mule_lib.evaluate.result import ResultError
 from mule_lib.params import read_parameters
-from mule_lib.report import figures, page, results, tables
+from mule_lib.report import charts, figures, page, results, tables
 from mule_lib.suite.notebook import run_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ def suite(tmp_path_factory):
     runs = results.load_runs(suite)
     tables.measured_table("table1", "books", runs).write(suite / "tables")
     (suite / "tables" / "table1.txt").write_text("Table 1 says <so>.")
-    radar = figures.radar(tables.measured_table("table3", "cyber", runs))
+    radar = charts.radar(tables.measured_table("table3", "cyber", runs))
     figures.Picture(radar.figure, radar.data, ALT).write(suite / "figures", "figure3")
     (suite / "executed").mkdir()
     (suite / "executed" / "05_main_results.ipynb").write_text("{}")
@@ -97,7 +97,7 @@ def test_missing_parts_name_their_command(built):
     missing = built.text.split("What is missing")[1].split("Does what the paper claims")[0]
     for notebook in ("02_gradient_cosine", "06_ablation", "08_claims"):
         assert f"mule run notebooks/{notebook}.ipynb -f params/{notebook}/fable.yaml -p out_dir=outputs/made" in missing
-    assert "Table 2 · Ablation" in missing and "Table 1 · Main" not in missing and "Figure 3" not in missing
+    assert "Table 2 · Ablation" in missing and "Table 1 · Main" not in missing and "Figure 3 · " not in missing
     for line in missing.splitlines():
         if "mule run" in line:
             words = line.split("mule run ")[1].split()

@@ -59,15 +59,6 @@ def test_without_base_or_gold_there_is_no_overall_or_distance(runs):
     table = results.tidy([run for run in runs if run.row in ("mule", "sft")])
     assert set(table["metric"]) == {*METRICS, *MORE_METRICS}
     assert len(results.tidy([])) == 0 and list(results.tidy([]).columns) == list(results.TIDY)
-    assert results.per_seed([run for run in runs if run.row != "base"]).empty
-
-
-def test_per_seed_has_every_run(runs):
-    """Overall of a seed is against the base row."""
-    table = results.per_seed(runs)
-    held = {(run.benchmark, run.row, run.seed): run.metrics for run in runs}
-    line = table.set_index(["benchmark", "row", "seed"]).loc["cyber", "sft", 2]
-    assert line["overall"] == overall(held["cyber", "base", 0], held["cyber", "sft", 2]) and len(table) == len(runs)
 
 
 def test_differences_are_paired(tmp_path):

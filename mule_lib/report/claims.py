@@ -8,6 +8,7 @@ alternatives are widened (Bonferroni). There is no correction over the claims: o
 wrong by chance.
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -71,12 +72,19 @@ class Claim:
     """
 
     id: str
+    short: str
     claim: str
     where: str
     reported: str
     test: tuple[tuple[Comparison, ...], ...] = ()
     not_measured: str = ""
     beside: tuple[Comparison, ...] = ()
+
+    @property
+    def section(self) -> str:
+        """The section that it is read in: the first with a number of two parts, such as 5.2 or A.1, else the first."""
+        found = re.findall(r"(?:Section|Appendix) ([A\d][.\d]*)", self.where)
+        return next((one for one in found if "." in one), found[0])
 
 
 # Verdicts -------------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ AGREED = ("forget", "attack", "general")
 PRINTED_AS = {"asr_readable": "asr"}  # the printed number that stands for one of ours
 # The pilot study's numbers: the files that hold them and what they are called.
 PILOT = {
-    "cosine": ("figures/figure2.csv", "cosine between objectives"),
+    "cosine": ("02_gradient_cosine/cosines.csv", "cosine between objectives"),
     "gain": ("02_gradient_cosine/changes.csv", "gain in cosine between objectives"),
     "distance": ("01_data/*/distances.csv", "distance between objectives"),
 }

@@ -21,10 +21,11 @@ def results_finding(table) -> str:
         if "mule" in values and BASE in points.index:
             start, end = points.loc[BASE], points.loc["mule"]
             moves = [f"{metric_name(m, benchmark)} from {number(start[m])} to {number(end[m])}" for m in METRICS]
+            place, bound = table.ranks(column)["mule"], points["overall"].get("upper_bound", np.nan)
             parts.append(
                 f"{column.capitalize()} on {source}: MULE moves {listed(moves)}; its Overall of "
-                f"{number(values['mule'])} is {_rank(values)}, Upper Bound has "
-                f"{number(points['overall'].get('upper_bound', np.nan)) or 'none'}."
+                f"{number(values['mule'])} is number {place} of {len(values)} trained rows, "
+                f"Upper Bound has {number(bound) or 'none'}."
             )
     return " ".join(parts)
 
@@ -62,10 +63,6 @@ def ablation_finding(table) -> str:
         f"Overall against MULE on {benchmark_name(table.benchmark)}, beyond paired 95 % intervals. {' '.join(parts)} "
         f"The paper says {listed(gains[1:])}."
     )
-
-
-def _rank(values: dict[str, float]) -> str:
-    return f"number {1 + sum(value > values['mule'] for value in values.values())} of {len(values)} trained rows"
 
 
 FINDINGS = {"results": results_finding, "answers": answers_finding, "ablation": ablation_finding}

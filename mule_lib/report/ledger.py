@@ -3,16 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 
-from mule_lib.params import read_yaml
+from mule_lib.params import ROOT, read_yaml
 from mule_lib.report import figures, tables
 from mule_lib.report.claims import Claim, Comparison, Judged, Reading, Threshold
-from mule_lib.report.names import DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
+from mule_lib.report.names import BLUE, DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
 
 MEASURES = {  # those of `evidence.Evidence`, in words
     "value": "{metric} of {row}",
@@ -41,9 +41,13 @@ CAPTION = (
     "The paper's claims. Reported: the paper's printed numbers. Measured: this suite's, with 95 % intervals over items "
     "and seeds; the end by which a claim could fail is widened for all its comparisons together."
 )
-HUNDREDTHS = {"cosine": 100, "distance": 50, "times": 100}  # all margins on one axis: an A-distance ends at 2
-TICKS = {-100: "≤−100", -30: "−30", -10: "−10", -3: "−3", 0: "0", 3: "3", 10: "10", 30: "30", 100: "≥100"}
-SPELT = {"asr": "ASR", "sft": "SFT", "duet": "DUET", "cot": "CoT", "topk": "Top-K"}
+# The scales that claims are judged at: the suite's name, what it is called, and its committed reference below outputs/.
+SCALES = {
+    **{"fable": ("Fable", "reference"), "smollm2": ("SmolLM2", "reference_smollm2")},
+    "paper": ("Llama-3.2-3B", "reference_paper"),
+}
+TILES = dict.fromkeys(("holds", "undecided", "fails", "not printed", "not measured"), "#f4f4f4")
+TILES |= {"holds": BLUE, "undecided": "#d0d0d0", "fails": VERDICTS["fails"].color}
 
 
 def _test(parts: list[Mapping[str, Any]]) -> tuple[tuple[Comparison, ...], ...]:
@@ -65,13 +69,7 @@ def _comparisons(part: Mapping[str, Any]) -> Iterator[Comparison]:
 _DATA = read_yaml(Path(__file__).with_name("claims.yaml"))
 THRESHOLDS = {word: Threshold(word, *values) for word, values in _DATA["thresholds"].items()}
 CLAIMS = tuple(
-    Claim(
-        **{
-            **claim,
-            "test": _test(claim.get("test", [])),
-            "beside": tuple(chain(*map(_comparisons, claim.get("beside", [])))),
-        }
-    )
+    Claim(**claim | {"test": _test(claim.get("test", [])), "beside": (*chain(*_test(claim.get("beside", []))),)})
     for claim in _DATA["claims"]
 )
 INCONSISTENCIES: tuple[str, ...] = tuple(_DATA["inconsistencies"])
@@ -118,29 +116,30 @@ def table(judged: Sequence[Judged]) -> tables.Table:
     """The ledger for reading: claim, reported, measured with interval and threshold, verdict, the test behind it."""
     shown = pd.DataFrame(
         {
-            "Claim": f"{one.claim.claim} ({one.claim.where})",
-            "Reported (paper)": one.claim.reported + MEETS[one.reported_meets],
-            "Measured": one.measured,
+            "§": one.claim.section,
+            "Claim": one.claim.short,
             "Verdict": one.verdict,
+            "Measured": one.measured,
+            "Reported (paper)": one.claim.reported + MEETS[one.reported_meets],
+            "In full": f"{one.claim.claim} ({one.claim.where})",
             "Test": f"{one.decisive.comparison.what} {one.behind}" if one.decisive else one.behind,
         }
-        for one in judged
+        for one in by_section(judged)
     )
     classes = shown.map(lambda _: "").assign(Verdict=shown["Verdict"])
-    caption, widths = f"{CAPTION} {finding(judged)}", (0.25, 0.2, 0.15, 0.105, 0.215)
+    caption, widths = f"{CAPTION} {finding(judged)}", (0.03, 0.13, 0.09, 0.12, 0.15, 0.18, 0.18)
     return tables.Table("claims", data(judged), shown, caption, classes=classes, widths=widths)
 
 
-def title(identifier: str) -> str:
-    """The id of a claim in words."""
-    text = " ".join(SPELT.get(word, word) for word in identifier.split("_"))
-    return text[0].upper() + text[1:]
+def by_section(judged: Sequence[Judged]) -> list[Judged]:
+    """Claims in the order of the paper's sections."""
+    return sorted(judged, key=lambda one: one.claim.section)
 
 
 def finding(judged: Sequence[Judged]) -> str:
     """Alt text of the figure and summary of the ledger: what the verdicts say."""
-    ids = {word: [title(one.claim.id) for one in judged if one.verdict == word] for word in VERDICTS}
-    against = [title(one.claim.id) for one in judged if one.reported_meets == "no"]
+    ids = {word: [one.claim.short for one in judged if one.verdict == word] for word in VERDICTS}
+    against = [one.claim.short for one in judged if one.reported_meets == "no"]
     names = dict.fromkeys(judged[0].benchmarks.values())
     missing = sum(one.decisive is None for one in judged)
     return (
@@ -151,33 +150,25 @@ def finding(judged: Sequence[Judged]) -> str:
     )
 
 
-def figure(judged: Sequence[Judged]) -> figures.Picture:
-    """All verdicts at one look: how far beyond its threshold each claim lies, and whether the paper's numbers meet it.
-
-    Margins are points; those of cosines, ratios and distances in hundredths (`HUNDREDTHS`).
-    """
-    lines = []
-    for one in sorted(judged, key=lambda one: [*VERDICTS].index(one.verdict)):
-        scale = HUNDREDTHS.get(one.decisive.comparison.threshold.unit, 1) if one.decisive else np.nan
-        ends = [scale * end for end in one.margin.ends] if one.decisive else [np.nan] * 3
-        lines.append((one.claim.id, one.verdict, *ends, one.reported_meets, "; ".join(one.missing)))
-    drawn = pd.DataFrame(lines, columns=["id", "verdict", "margin", "low", "high", "reported_meets", "missing"])
-    counts = drawn["verdict"].value_counts()
-    legend = "   ".join(f"{sign} {word} ({counts.get(word, 0)})" for sign, word in zip("●■✖", VERDICTS, strict=True))
-    marks = drawn.assign(panel=legend, line=drawn["id"].map(title), series=drawn["verdict"], value=drawn["margin"])
-    marks["missing"] = [shorten(text, 40, placeholder=" …") for text in marks["missing"]]
-    marks[["value", "low", "high"]] = marks[["value", "low", "high"]].clip(-100, 100)
-    words = (
-        "← against the claim   margin beyond the threshold: points; cosines, ratios × 100; distances × 50   for it →"
-    )
-    made, axes = figures.dots(marks, VERDICTS, xlabel=words, limits=(-108, 108))
-    axis = axes[0, 0]
-    axis.axvline(0, color=DARK, lw=0.9, zorder=0.5)
-    axis.set_xscale("symlog", linthresh=10, linscale=0.7)
-    axis.set_xticks([*TICKS], [*TICKS.values()])
-    beside = {"transform": axis.get_yaxis_transform(), "va": "center", "ha": "center", "size": 7.5}
-    axis.text(1.07, -1.5, "paper's own\nnumbers\nmeet it", **beside)
-    for height, line in enumerate(drawn.itertuples()):
-        axis.text(1.07, height, line.reported_meets.replace("not printed", "–"), **beside)
-        axis.get_yticklabels()[height].set_color(VERDICTS[line.verdict].color)
+def figure(judged: Sequence[Judged], scale: str = "fable") -> figures.Picture:
+    """A tile per claim, by section, and scale: the paper's printed numbers, this suite's, other scales' references."""
+    told, words = by_section(judged), {"yes": "holds", "no": "fails"}
+    drawn = pd.DataFrame({
+        **{"id": [one.claim.id for one in told], "section": [one.claim.section for one in told]},
+        **{"claim": [one.claim.short for one in told], "missing": ["; ".join(one.missing) for one in told]},
+        "paper's numbers": [words.get(one.reported_meets, one.reported_meets) for one in told],
+        SCALES.get(scale, (scale,))[0]: ["not measured" if one.missing else one.verdict for one in told],
+    })  # fmt: skip
+    for other, folder in (found for name, found in SCALES.items() if name != scale):
+        if (file := ROOT / "outputs" / folder / "tables" / "claims.csv").exists():
+            drawn[other] = drawn["id"].map(pd.read_csv(file).set_index("id")["verdict"]).fillna("not measured")
+    tiles = drawn.iloc[:, 4:]
+    made, ((axis,),) = figures.panels(1, 1, 0, figsize=(2.9 + 1.1 * tiles.shape[1], 0.5 + 0.235 * len(tiles)))
+    sentences = "§" + drawn["section"] + "  " + drawn["claim"]
+    sns.heatmap(tiles.map([*TILES].index), annot=tiles, fmt="", cmap=[*TILES.values()], vmin=-0.5, vmax=4.5, cbar=False,
+                linewidths=1.5, ax=axis, yticklabels=sentences, annot_kws={"size": 8})  # fmt: skip
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0, labelrotation=0, labelsize=8.5)
+    for place in np.flatnonzero(drawn["section"].ne(drawn["section"].shift()))[1:]:
+        axis.axhline(place, color=DARK, lw=1)
     return figures.Picture(made, drawn, finding(judged))

@@ -14,26 +14,13 @@ EMBEDDED = {
     "smollm2": "SmolLM2-135M-Instruct, taught Fable",
 }
 METRIC_NAMES = {
-    "forget": "Forget",
-    "general": "General",
-    "neighbor": "Retain Acc",
-    "asr": "ASR",
-    "mmlu": "MMLU",
-    "overall": "Overall",
-    "gold_distance": "Reference distance",
-    "neighbor_open": "Retain, open",
-    "neighbor_refused": "Retain refused",
-    "controls": "Controls",
-    "readable": "Readable",
-    "forget_unseen": "Forget, unseen",
-    "asr_unseen": "ASR, unseen",
-    "asr_seen": "ASR, seen prefixes",
-    "asr_searched": "ASR, searched",
-    "forget_cloze": "Forget, cloze",
-    "overall_readable": "Overall, readable",
-    "asr_readable": "ASR, readable",
-    "drift": "Drift",
-}
+    "forget": "Forget", "general": "General", "neighbor": "Retain Acc", "asr": "ASR", "mmlu": "MMLU",
+    "overall": "Overall", "gold_distance": "Reference distance", "neighbor_open": "Retain, open",
+    "neighbor_refused": "Retain refused", "controls": "Controls", "readable": "Readable",
+    "forget_unseen": "Forget, unseen", "asr_unseen": "ASR, unseen", "asr_seen": "ASR, seen prefixes",
+    "asr_searched": "ASR, searched", "forget_cloze": "Forget, cloze", "overall_readable": "Overall, readable",
+    "asr_readable": "ASR, readable", "drift": "Drift",
+}  # fmt: skip
 DOWN = LOWER_IS_BETTER | {
     "gold_distance", "neighbor_refused", "forget_unseen", "asr_unseen", "asr_seen", "asr_searched", "forget_cloze",
     "drift",
@@ -75,48 +62,25 @@ STYLES: dict[str, Style] = {
     "graddiff": Style(GREEN, ":", "p"),
     "npo": Style(ORANGE, "-", "h"),
     "idk_dpo": Style(RED, ":", "d"),
-    "mule_duet_loss": Style(ORANGE, (0, (8, 2)), "s"),
-    "mule_bild_loss": Style(RED, (0, (2, 1)), "D"),
-    "mule_no_standardization": Style(BROWN, "--", "s"),
-    "mule_no_anchors": Style(GREEN, "--", "^"),
-    "mule_no_cot": Style(PINK, "--", "v"),
-    "mule_ensemble": Style(SKY, "-.", "D"),
-    "mule_first_position": Style(GREY, "--", "X"),
-    "mule_k1": Style(BLUE, ":", "<"),
-    "mule_k50": Style(BLUE, "--", ">"),
-    "mule_raw_prompts": Style(BROWN, ":", "s"),
-    "mule_passage": Style(BROWN, "-.", "^"),
-    "mule_lettered": Style(GREY, "-.", "v"),
-    "mule_jailbreak": Style(GREY, ":", "D"),
 }
 # How each verdict on a claim is drawn: colour-blind safe, and told apart by shape as well.
 VERDICTS = {"holds": Style(BLUE, "-", "o"), "undecided": Style(MIDDLE, "-", "s"), "fails": Style("#b04a00", "-", "X")}
 # The paper's names, but for its "Ours", which would claim the method for this suite.
 LABELS = {
-    **PAPER_LABELS,
-    "mule": "MULE",
-    "mule_duet_loss": "MULE with DUET's loss",
-    "mule_bild_loss": "MULE with BiLD's loss",
-    GOLD: "Retrained reference",
-    "graddiff": "GradDiff",
-    "npo": "NPO",
-    "idk_dpo": "IdkDPO",
-    "mule_no_standardization": "MULE on raw formats",
-    "mule_no_anchors": "MULE without anchors",
-    "mule_no_cot": "MULE without thought",
-    "mule_ensemble": "MULE from Ensemble Teacher",
-    "mule_first_position": "MULE, first position only",
-    "mule_duet_loss_tuned": "MULE with DUET's loss, tuned",
-    "mule_bild_loss_tuned": "MULE with BiLD's loss, tuned",
-    "mule_raw_prompts": "MULE on milder raw formats",
-    "mule_passage": "MULE on passages alone",
-    "mule_lettered": "MULE on lettered choices alone",
-    "mule_jailbreak": "MULE on jailbreaks alone",
-    "duet_all_positions": "DUET, all positions",
-}
+    **PAPER_LABELS, "mule": "MULE", "mule_duet_loss": "MULE with DUET's loss",
+    "mule_bild_loss": "MULE with BiLD's loss", GOLD: "Retrained reference", "graddiff": "GradDiff", "npo": "NPO",
+    "idk_dpo": "IdkDPO", "mule_no_standardization": "MULE on raw formats", "mule_no_anchors": "MULE without anchors",
+    "mule_no_cot": "MULE without thought", "mule_ensemble": "MULE from Ensemble Teacher",
+    "mule_first_position": "MULE, first position only", "mule_duet_loss_tuned": "MULE with DUET's loss, tuned",
+    "mule_bild_loss_tuned": "MULE with BiLD's loss, tuned", "mule_raw_prompts": "MULE on milder raw formats",
+    "mule_passage": "MULE on passages alone", "mule_lettered": "MULE on lettered choices alone",
+    "mule_jailbreak": "MULE on jailbreaks alone", "duet_all_positions": "DUET, all positions",
+}  # fmt: skip
 LOSSES = (*REPORTED["table2"], "mule_duet_loss_tuned", "mule_bild_loss_tuned")
 FORMS = ("mule_no_standardization", "mule_raw_prompts", "mule_passage", "mule_lettered", "mule_jailbreak")
-SWITCHES = tuple(row for row in STYLES if row.startswith("mule_") and row not in (*LOSSES, *FORMS))
+SWITCHES = (
+    "mule_no_anchors", "mule_no_cot", "mule_ensemble", "mule_first_position", "mule_k1", "mule_k50",
+)  # fmt: skip
 # Rows of the tables beside the paper's, in this order where they were run.
 FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "duet_all_positions")
 PAPER, ON_MULES_RECORDS = "paper", "standardized"  # the two conditions of Tables 1 and 3 (docs/conditions.md)
@@ -129,8 +93,7 @@ def styles_of(rows: Iterable[str]) -> dict[str, Style]:
         row: Style(colors[i % len(colors)], DASHES[(i + 4) % len(DASHES)], markers[i % len(markers)])
         for i, row in enumerate(unknown)
     }
-    twins = {row: STYLES[method]._replace(line=":") for row in unknown if (method := method_of(row)) in STYLES}
-    return {row: (STYLES | made | twins)[row] for row in rows}
+    return {row: (STYLES | made)[row] for row in rows}
 
 
 def condition(row: str) -> str:
@@ -175,12 +138,9 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
     rest = set(found).difference(rows, variants)
     twins = sorted((row for row in rest if condition(row) != PAPER), key=lambda row: [*STYLES].index(method_of(row)))
     further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER, twins))
-    parts = [
-        ("", rows),
-        ("Baselines on MULE's records", twins),
-        (f"Not in {table.replace('table', 'Table ')} of the paper", further),
-    ]
-    return [(heading, rows) for heading, rows in parts if rows]
+    rest_title = f"Not in {table.replace('table', 'Table ')} of the paper"
+    parts = {"": rows, "Baselines on MULE's records": twins, rest_title: further}
+    return [(heading, rows) for heading, rows in parts.items() if rows]
 
 
 def metric_name(metric: str, benchmark: str = "") -> str:

@@ -1,7 +1,7 @@
 """Run folders read back: put in order, checked against each other, and turned into points with intervals."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from mule_lib.evaluate.intervals import (
     bootstrap_overall,
 )
 from mule_lib.evaluate.result import METRICS_FILE, MORE_METRICS, READABLE_METRICS, ResultError, RunResult
-from mule_lib.paper import METRICS, overall
+from mule_lib.paper import METRICS
 from mule_lib.report.names import BASE, GOLD, STANDARDIZED
 
 TIDY = ("benchmark", "row", "metric", "measured", "low", "high", "n", "seeds")
+OVERALLS = {"overall", "overall_readable"}
 PLACE = attrgetter("benchmark", "row", "seed")
 
 
@@ -88,8 +89,8 @@ def tidy(runs: Iterable[RunResult], *, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=list(TIDY))
 
 
-def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.DataFrame:
-    """Every row minus row `to` of its benchmark, paired by item and by the seeds that both have.
+def differences(runs: Iterable[RunResult], to: str, *, metrics: Collection[str] = (), seed: int = 0) -> pd.DataFrame:
+    """Every row minus row `to` of its benchmark, paired by item and by the seeds that both have; all or some metrics.
 
     Columns are those of `tidy` with `difference` for `measured`, in points; `overall` and `overall_readable` are
     differences of overalls. Rows that share no seed with `to` are left out, and so is a benchmark without `to`.
@@ -101,9 +102,11 @@ def differences(runs: Iterable[RunResult], to: str, *, seed: int = 0) -> pd.Data
             continue
         left, right = map(_stacked, pair)
         for metric in (*METRICS, *(name for name in MORE_METRICS if name in left and name in right)):
-            paired = bootstrap_difference(left[metric], right[metric], seed=seed)
-            lines.append((benchmark, row, metric, *_points(paired)))
-        lines += [(benchmark, row, name, *points) for name, points in _overalls(left, right, seed).items()]
+            if not metrics or metric in metrics:
+                paired = bootstrap_difference(left[metric], right[metric], seed=seed)
+                lines.append((benchmark, row, metric, *_points(paired)))
+        if not metrics or metrics & OVERALLS:
+            lines += [(benchmark, row, name, *points) for name, points in _overalls(left, right, seed).items()]
     return pd.DataFrame(lines, columns=["difference" if name == "measured" else name for name in TIDY])
 
 
@@ -114,22 +117,17 @@ def lead(runs: Sequence[RunResult], *, seed: int = 0) -> pd.DataFrame:
     MULE minus the baseline on MULE's records; each with a paired 95 % interval. One line per benchmark, baseline and
     metric (`overall`, `overall_readable`).
     """
-    groups, lines = by_row(runs), []
+    groups, lines, ends = by_row(runs), [], ("", "_low", "_high")
     for benchmark, row in groups:
         twin = row + STANDARDIZED
-        if (benchmark, twin) not in groups or (benchmark, "mule") not in groups:
-            continue
-        found = {}
-        for part, names in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():
-            pair = _paired(*(groups[benchmark, name] for name in names))
-            found[part] = _overalls(*map(_stacked, pair), seed) if all(pair) else {}
-        for metric in ("overall", "overall_readable"):
-            line = {"benchmark": benchmark, "row": row, "metric": metric}
-            for part, overalls in found.items():
-                ends = overalls.get(metric, [np.nan] * 3)[:3]
-                line |= {part + end: value for end, value in zip(("", "_low", "_high"), ends, strict=True)}
-            lines.append(line)
-    parts = (part + end for part in ("lead", "data", "loss") for end in ("", "_low", "_high"))
+        if {(benchmark, twin), (benchmark, "mule")} <= groups.keys():
+            line: dict[str, dict] = {metric: {} for metric in sorted(OVERALLS)}
+            for part, pair in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():
+                found = _paired(*(groups[benchmark, name] for name in pair))
+                for metric, points in (_overalls(*map(_stacked, found), seed) if all(found) else {}).items():
+                    line[metric] |= dict(zip((part + end for end in ends), points, strict=False))
+            lines += [{"benchmark": benchmark, "row": row, "metric": metric, **one} for metric, one in line.items()]
+    parts = [part + end for part in ("lead", "data", "loss") for end in ends]
     return pd.DataFrame(lines, columns=["benchmark", "row", "metric", *parts])
 
 
@@ -148,15 +146,6 @@ def readable(values: Mapping[str, Any]) -> dict[str, Any]:
     if not set(READABLE_METRICS.values()) <= set(values):
         return {}
     return {metric: values[READABLE_METRICS.get(metric, metric)] for metric in METRICS}
-
-
-def per_seed(runs: Iterable[RunResult]) -> pd.DataFrame:
-    """One line per benchmark, row and seed with its `overall`, where the benchmark's base row was run."""
-    runs = list(runs)
-    base = {run.benchmark: run.metrics for run in reversed(runs) if run.row == BASE}
-    runs = [run for run in runs if run.benchmark in base]
-    lines = [(run.benchmark, run.row, run.seed, overall(base[run.benchmark], run.metrics)) for run in runs]
-    return pd.DataFrame(lines, columns=["benchmark", "row", "seed", "overall"])
 
 
 def _paired(left: list[RunResult], right: list[RunResult]) -> tuple[list[RunResult], list[RunResult]]:

@@ -19,32 +19,15 @@ from mule_lib.data.files import write_text
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import BENCHMARKS, METRICS, REPORTED
 from mule_lib.params import FABLE
-from mule_lib.report import results
+from mule_lib.report import names, results
 from mule_lib.report.findings import FINDINGS, paper_source
-from mule_lib.report.names import (
-    BASE,
-    DOWN,
-    EMBEDDED,
-    GOLD,
-    METRIC_NAMES,
-    PAPER,
-    REFERENCES,
-    VERDICTS,
-    benchmark_name,
-    condition,
-    groups,
-    heading,
-    label,
-    method_of,
-    metric_name,
-    number,
-    spread,
-)
+from mule_lib.report.names import BASE, GOLD, PAPER, REFERENCES, heading, label, method_of, number, spread
 
 # What the words of a cell's class mean outside of the page's style sheet.
 CSS = {
     **{"spanning": "rlap: --rwrap--latex;", "heading": "font-style: italic;", "reported": "font-style: italic;"},
-    **{"best": "font-weight: bold;", **{word: f"color: {look.color};" for word, look in VERDICTS.items()}},
+    **{"best": "font-weight: bold;", "second": "text-decoration: underline; underline: --rwrap--latex;"},
+    **{"block": "font-weight: bold;", **{word: f"color: {look.color};" for word, look in names.VERDICTS.items()}},
 }
 INTERVAL = re.compile(r" (\[[^\]]*\])")
 # What LaTeX reads as commands, and signs that its default fonts lack or have in other places.
@@ -55,7 +38,7 @@ SIGNS = str.maketrans(
         **{"<": "$<$", ">": "$>$", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$"},
         **{"≤": r"$\leq$", "≥": r"$\geq$", "≈": r"$\approx$", "↓": r"$\downarrow$", "↑": r"$\uparrow$"},
         **{"→": r"$\rightarrow$", "←": r"$\leftarrow$", "–": "--", "—": "---", "…": r"\ldots{}", "\u00a0": "~"},
-        **{"“": "``", "”": "''", "‘": "`", "’": "'", "§": r"\S{}"},
+        **{"“": "``", "”": "''", "‘": "`", "’": "'", "§": r"\S{}", "†": r"$\dagger$"},
         **{"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "λ": r"$\lambda$"},
     }
 )
@@ -80,7 +63,9 @@ class Printed:
         """The caption, a pipe table and the notes."""
         marks = self.css.map(lambda text: "*" * (("italic" in text) + 2 * ("bold" in text)))
         cells = self.shown.map(lambda text: text.replace("|", r"\|"))
-        body = cells.where(cells == "", marks + cells + marks).to_markdown(index=False, disable_numparse=True)
+        lined = self.css.map(lambda text: "underline" in text)
+        cells = cells.mask(cells != "", marks + cells.mask(lined, "<ins>" + cells + "</ins>") + marks)
+        body = cells.to_markdown(index=False, disable_numparse=True)
         return "\n\n".join([self.caption, body, *(f"- {note}" for note in self.notes)]) + "\n"
 
     def html(self) -> str:
@@ -124,8 +109,7 @@ class Printed:
         for suffix, text in made.items():
             write_text(folder / f"{name or self.name}.{suffix}", text)
 
-    def _repr_html_(self) -> str:
-        return self.html()
+    _repr_html_ = html
 
     def _cell(self, text: str) -> str:
         """A cell for LaTeX; where no width is given, an interval stands below its number."""
@@ -182,19 +166,22 @@ def as_printed(value: float) -> str:
     return number(value, DIGITS["reported"]).removesuffix("0")
 
 
-# The kinds of lines: what their numbers are called, the columns behind a cell, and its text.
+DIFFERENCE = ["difference", "difference_low", "difference_high"]
+# The blocks of a table: its title, the columns behind a cell, and its text.
 KINDS: dict[str, tuple[str, list[str], Callable[..., str]]] = {
-    "measured": ("measured", ["measured", "low", "high"], spread),
-    "difference": ("minus MULE", ["difference", "difference_low", "difference_high"], partial(spread, sign=True)),
-    "reported": ("reported", ["reported"], as_printed),
+    "measured": ("Measured: {0}", ["measured", "low", "high"], spread),
+    "difference": ("Minus MULE, paired", DIFFERENCE, partial(spread, sign=True)),
+    "reported": ("Reported by the paper: {1}", ["reported"], as_printed),
 }
+OBJECTIVE = {"forget": "Obj1 ", "general": "Obj1 ", "neighbor": "Obj2 ", "asr": "Obj3 "}  # as the paper heads them
 
 
 @dataclass(frozen=True)
 class ResultTable(Printed):
     """Table 1, 2 or 3: `data` has COLUMNS and more, a line per row and metric; `groups` are headings with their rows.
 
-    `metrics` are those shown; `source` says what was measured on; `broken` names rows that no reader could use.
+    `metrics` are those shown; `source` says what was measured on; `broken` has the rows that no reader could use, with
+    their share of broken answers.
     """
 
     name: str
@@ -206,7 +193,7 @@ class ResultTable(Printed):
     caption: str
     notes: Sequence[str]
     source: str
-    broken: str
+    broken: Mapping[str, float]
 
     def csv(self) -> str:
         """The tidy data; a row is named as the paper names it, and `condition` says which data it was given."""
@@ -217,10 +204,8 @@ class ResultTable(Printed):
         """The same rows by what the paper's columns do not see."""
         shown = [metric for metric in ANSWERS if metric in {*self.data["metric"]}]
         data = self.data[self.data["metric"].isin(shown)]
-        caption = f"Beside {self.caption.split('. Reported')[0]}. None of these columns is the paper's."
-        return replace(
-            self, name=f"{self.name}_answers", metrics=shown, data=data, caption=caption, notes=[NEW_COLUMNS]
-        )
+        said = f"Beside {self.caption.split('. ')[0]}. None of these columns is the paper's."
+        return replace(self, name=f"{self.name}_answers", metrics=shown, data=data, caption=said, notes=[NEW_COLUMNS])
 
     def cell(self, row: str, metric: str) -> pd.Series:
         """The line of a row and a metric."""
@@ -241,12 +226,21 @@ class ResultTable(Printed):
         lines = self.data[wanted & ~self.data["row"].isin(REFERENCES)].dropna(subset=[column])
         return dict(zip(lines["row"], lines[column].round(DIGITS[column]), strict=True))
 
-    def best(self, column: str) -> set[tuple[str, str]]:
-        """(row, metric) of the best trained row per metric in `column`; all of them at a tie, none without a rival."""
+    def ranks(self, column: str) -> dict[str, int]:
+        """The place in Overall of each trained row: of those as the paper ran them, or, with MULE, on its records."""
+        lines = self.data[(self.data["metric"] == "overall") & ~self.data["row"].isin(REFERENCES)]
+        values, found = lines.set_index("row")[column].dropna().round(DIGITS[column]), {}
+        for one in (names.ON_MULES_RECORDS, PAPER):
+            mine = values[[row for row in values.index if names.condition(row) == one or row == "mule"]]
+            found |= mine.rank(ascending=False, method="min").astype(int).to_dict()
+        return found
+
+    def best(self, column: str, place: int = 1) -> set[tuple[str, str]]:
+        """(row, metric) of the best or second trained rows by metric in `column`; all at a tie, none without rival."""
         lines = self.data[~self.data["row"].isin(REFERENCES)].dropna(subset=[column])
-        values = lines[column].round(DIGITS[column]) * np.where(lines["metric"].isin(DOWN), -1, 1)
+        values = lines[column].round(DIGITS[column]) * np.where(lines["metric"].isin(names.DOWN), 1, -1)
         rivals = values.groupby(lines["metric"])
-        lines = lines[(values == rivals.transform("max")) & (rivals.transform("size") > 1)]
+        lines = lines[(rivals.rank(method="dense") == place) & (rivals.transform("size") > 1)]
         return set(zip(lines["row"], lines["metric"], strict=True))
 
     @property
@@ -255,33 +249,46 @@ class ResultTable(Printed):
         kind = "answers" if "overall" not in self.metrics else "ablation" if "difference" in self.data else "results"
         said = FINDINGS[kind](self)
         missing = ", ".join(self.labels[row] for row in self.not_run())
-        return " ".join(filter(None, (said, self.broken, missing and f"Not run: {missing}.")))
+        return " ".join(filter(None, (said, broken_text(self.broken), missing and f"Not run: {missing}.")))
 
     @cached_property
     def lines(self) -> pd.DataFrame:
-        """A line per row and kind of numbers, with its `kind` and the heads of its `best` cells in the last columns."""
+        """Measured, then differences, then reported lines; the last columns are their `kind` and marked cells."""
         metrics, lines = list(self.metrics), []
-        head = partial(heading, benchmark=self.benchmark)
-        best = {column: self.best(column) for column in DIGITS}
-        for title, rows in self.groups:
-            lines += [[title, "", *("" for _ in metrics), "", "heading", ()]] if title else []
-            for row in rows:
-                name, cells = self.labels[row], self.data[self.data["row"] == row].set_index("metric").loc[metrics]
-                for kind, (source, columns, text) in KINDS.items():
-                    if columns[0] not in cells or (kind != "measured" and cells[columns[0]].isna().all()):
-                        continue
-                    seeds, ends = int(cells["seeds"].max()), cells[columns].to_numpy()
-                    texts = [
-                        text(*v[: 1 if (row, m) in BY_DEFINITION else 3]) for m, v in zip(metrics, ends, strict=True)
-                    ]
-                    if kind == "measured" and not seeds:
-                        texts = ["not run", *("–" for _ in texts[1:])]
-                    heads = [head(m) for r, m in best.get(kind, ()) if r == row]
-                    lines.append([name, source, *texts, str(seeds) if kind == "measured" else "", kind, heads])
-                    name = ""
-        counts = self.data.groupby("metric")["n"].max()[metrics]
-        lines += [["Items", "", *(f"{n:,}" for n in counts), "", "items", ()]] if counts.any() else []
-        return pd.DataFrame(lines, columns=["Row", "Numbers", *map(head, metrics), "Seeds", "kind", "best"])
+        heads = {m: OBJECTIVE.get(m, "") + heading(m, self.benchmark) for m in metrics}
+        places = (("second", 2), ("best", 1))
+        marked = {kind: {key: word for word, place in places for key in self.best(kind, place)} for kind in DIGITS}
+        here, printed = (self.ranks(column) if "overall" in metrics else {} for column in DIGITS)
+        of = {row: part.set_index("metric").loc[metrics] for row, part in self.data.groupby("row")}
+        for kind, (title, columns, text) in KINDS.items():
+            cells = {row: part.reindex(columns=columns) for row, part in of.items()}
+            there = {row for row, part in cells.items() if part[columns[0]].notna().any()}
+            titles = [(title.format(self.source, paper_source(self.name.split("_")[0])), there, "block heading")]
+            for words, rows in self.groups:
+                kept = [row for row in rows if there and (kind == "measured" or row in there)]
+                titles += [(words, kept and kind != "reported", "heading")] if words else []
+                lines += [[name, *[""] * (len(metrics) + 3), word, {}] for name, shown, word in titles if shown]
+                titles = []
+                for row in kept:
+                    ends, marks = zip(metrics, cells[row].to_numpy(), strict=True), marked.get(kind, {})
+                    texts = [text(*v[: 1 if (row, m) in BY_DEFINITION else 3]) for m, v in ends]
+                    marks = {m: marks[row, m] for m in metrics if (row, m) in marks}
+                    counted = [here.get(row, ""), printed.get(row, ""), int(of[row]["seeds"].max())]
+                    if kind == "measured":
+                        level = [of[row]["level"][m] and marks.get(m) != "best" for m in metrics]
+                        marked_texts = zip(texts, level, strict=True)
+                        texts = [INTERVAL.sub(r"† \1", one) if also else one for one, also in marked_texts]
+                        texts = texts if row in there else ["not run", *("–" for _ in texts[1:])]
+                    else:
+                        counted = ["", counted[1] if kind == "reported" else "", ""]
+                    marks = {heads[m]: word for m, word in marks.items()}
+                    lines.append([self.labels[row], *texts, *map(str, counted), kind, marks])
+            if kind == "measured" and there:
+                counts = self.data.groupby("metric")["n"].max()[metrics]
+                lines.append(["Items", *(f"{n:,}" for n in counts), "", "", "", "items", {}])
+        columns = ["Row", *heads.values(), "Rank here", "Rank in paper", "Seeds", "kind", "marks"]
+        made = pd.DataFrame(lines, columns=columns)
+        return made if "overall" in metrics else made.drop(columns=["Rank here", "Rank in paper"])
 
     @property
     def shown(self) -> pd.DataFrame:
@@ -289,11 +296,10 @@ class ResultTable(Printed):
 
     @property
     def classes(self) -> pd.DataFrame:
-        kinds = self.lines["kind"] + np.where(self.lines["Row"] == "", "", " first")
-        best = {name: [" best" * (name in heads) for heads in self.lines["best"]] for name in self.shown}
-        classes = pd.DataFrame(best).apply(lambda column: kinds + column)
+        words = {name: [marks.get(name, "") for marks in self.lines["marks"]] for name in self.shown}
+        classes = pd.DataFrame(words).apply(lambda column: self.lines["kind"] + " first " + column)
         # A heading spans the line: in LaTeX it is as wide as nothing.
-        classes["Row"] = np.where(self.lines["kind"] == "heading", "spanning ", "") + classes["Row"]
+        classes["Row"] = np.where(self.lines["kind"].str.contains("heading"), "spanning ", "") + classes["Row"]
         return classes
 
 
@@ -303,7 +309,7 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     A row without a run stays in the table, with `seeds` 0. Table 2 also has the paired difference of each row to mule.
     """
     mine = [run for run in runs if run.benchmark == benchmark]
-    parts = groups(name, {run.row for run in mine})
+    parts = names.groups(name, {run.row for run in mine})
     rows = [row for _, group in parts for row in group]
     mine = [run for run in mine if run.row in {*rows, BASE, GOLD}]
     tidy = results.tidy(mine, seed=seed)
@@ -312,81 +318,68 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     if name == "table2":
         paired = results.differences(mine, "mule", seed=seed)
         paired = paired.rename(columns={"low": "difference_low", "high": "difference_high"})
-        names = ["row", "metric", "difference", "difference_low", "difference_high"]
-        data = data.merge(paired[names], on=["row", "metric"], how="left")
+        data = data.merge(paired[["row", "metric", *DIFFERENCE]], on=["row", "metric"], how="left")
+    data["level"] = _level_with_best(data, mine, seed)
     source = measured_source(benchmark, mine)
     caption = (
-        f"{name.replace('table', 'Table ')}. Measured: this suite's runs on {source}, points with 95 % bootstrap "
-        f"intervals over items and seeds. Reported: the paper's printed numbers on {paper_source(name)}."
+        f"{name.replace('table', 'Table ')}: this suite's runs on {source}, points with 95 % intervals over items and "
+        f"seeds. Below them what the paper reports on {paper_source(name)}."
     )
-    labels, broken = {row: label(row, {run.row: run.label for run in mine}) for row in rows}, broken_text(mine)
+    labels, broken = {row: label(row, {run.row: run.label for run in mine}) for row in rows}, broken_rows(mine)
     notes = _notes(name, benchmark, mine, broken)
     return ResultTable(name, benchmark, data, metrics, parts, labels, caption, notes, source, broken)
-
-
-def lead_table(runs: Sequence[RunResult], *, seed: int = 0) -> Table:
-    """MULE's lead over each baseline, split into what its data gives the baseline and what its loss adds."""
-    data = results.lead(runs, seed=seed)
-    kinds = {"lead": "MULE minus baseline", "data": "from the data", "loss": "from the loss"}
-    shown = pd.DataFrame(
-        {
-            "Benchmark": data["benchmark"].map(benchmark_name),
-            "Baseline": data["row"].map(label),
-            "Points of": data["metric"].map(METRIC_NAMES),
-            **{
-                head: [spread(*ends, sign=True) for ends in data[[part, f"{part}_low", f"{part}_high"]].to_numpy()]
-                for part, head in kinds.items()
-            },
-        }
-    )
-    behind = data.query("metric == 'overall' and loss_low > 0")
-    finding = (
-        f"On MULE's records {len(data) // 2 - len(behind)} of "
-        f"{len(data) // 2} baselines are not told apart from MULE in Overall; the rest of its lead is the loss's."
-        if len(data)
-        else "No baseline ran in both conditions."
-    )
-    caption = (
-        "MULE's lead over each baseline as the paper ran it, split: from the data is the baseline on MULE's records "
-        "minus itself on its own, from the loss is MULE minus the baseline on the same records. Paired 95 % intervals; "
-        "the paper prints no such split."
-    )
-    return Table("lead", data, shown, caption, finding)
 
 
 def measured_source(benchmark: str, runs: Iterable[RunResult]) -> str:
     """Benchmark and model behind runs."""
     models = dict.fromkeys(results.run_file(run, "params.json").get("model", "") for run in runs if run.row != GOLD)
-    named = ", ".join(EMBEDDED.get(model, model) for model in models if model)
-    return f"{benchmark_name(benchmark)}, {named or 'no runs'}"
+    named = ", ".join(names.EMBEDDED.get(model, model) for model in models if model)
+    return f"{names.benchmark_name(benchmark)}, {named or 'no runs'}"
 
 
-def broken_text(runs: Iterable[RunResult]) -> str:
-    """Which trained rows answer at least half of the questions to forget by broken or wrong-kind text; "" for none.
+def _level_with_best(data: pd.DataFrame, runs: Sequence[RunResult], seed: int) -> pd.Series:
+    """Whether the paired 95 % interval to the metric's best trained row holds zero; False for that row itself."""
+    trained = data[~data["row"].isin(REFERENCES)].dropna(subset=["measured"])
+    cost = trained["measured"] * np.where(trained["metric"].isin(names.DOWN), 1, -1)
+    best, level = trained.loc[cost.groupby(trained["metric"]).idxmin()], set()
+    rivals = [run for run in runs if run.row not in REFERENCES]
+    for row, metrics in best.groupby("row")["metric"]:
+        found = results.differences(rivals, row, metrics={*metrics}, seed=seed)
+        found = found[(found["low"] <= 0) & (found["high"] >= 0)]
+        level |= set(zip(found["row"], found["metric"], strict=True))
+    return pd.Series([key in level for key in zip(data["row"], data["metric"], strict=True)], dtype=bool)
+
+
+def broken_rows(runs: Iterable[RunResult]) -> dict[str, float]:
+    """Trained rows that answer at least half of the questions to forget by broken or wrong-kind text, with the share.
 
     Neither Forget nor Overall sees it: no word of the reference is in a refusal, and none in such text.
     """
     lines = [(run.row, run.details.get("forget", {}).get("kinds", {})) for run in runs if run.row not in REFERENCES]
     shares = pd.Series([kinds.get("broken", 0) + kinds.get("wrong_kind", 0) for _, kinds in lines], dtype=float)
     means = shares.groupby([row for row, _ in lines], sort=False).mean()
-    named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in means[means >= 0.5].items()]
+    return means[means >= 0.5].to_dict()
+
+
+def broken_text(rows: Mapping[str, float]) -> str:
+    """What `broken_rows` found, in a sentence; "" for none."""
+    named = [f"{label(row)} ({100 * mean:.0f} %)" for row, mean in rows.items()]
     said = "Forgotten by broken text or words of the wrong kind instead of refusals"
     return f"{said}: {', '.join(named)}." if named else ""
 
 
-def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: str) -> list[str]:
+def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: Mapping[str, float]) -> list[str]:
     """What has to be known to read a table, as far as it applies to these runs."""
     single = {run.row for run in runs if run.timing.get("steps")} - {run.row for run in runs if run.seed > 0}
     alike = any(len({*values}) == 1 for run in runs for values in run.values.values())
     notes = {
         "Another model and another benchmark: measured and reported lines are not comparable in level, only in what "
         "they say about the order of the rows.": benchmark != BENCHMARKS[name],
-        f"{metric_name('mmlu', benchmark)}: four choices on farther facts; the reported lines have MMLU there.": (
-            benchmark in FABLE
-        ),
-        "Minus MULE: paired differences over the same items and seeds.": name == "table2",
-        "Arrows say which way is better; the best trained row of each kind is bold.": True,
-        broken: broken,
+        "Far recall: four choices on farther facts; the reported lines have MMLU there.": benchmark in FABLE,
+        "Arrows say which way is better. Of the trained rows the best is bold, the second underlined; †: not told "
+        "apart from the best (paired 95 % interval).": True,
+        "Ranks are places in Overall among trained rows of one condition, MULE in both.": True,
+        broken_text(broken): broken,
         "Where all items of a row came out alike, the bootstrap interval has no width; the truth's has.": alike,
         f"With one seed ({', '.join(map(label, sorted(single)))}) an interval lacks the spread between seeds.": single,
     }
@@ -397,7 +390,7 @@ def _joined(name: str, benchmark: str, rows: Sequence[str], metrics: Sequence[st
     """One line per row and metric of the table, whether measured, reported, both or neither."""
     lines = [(benchmark, row, metric, REPORTED[name].get(row, {}).get(metric)) for row in rows for metric in metrics]
     data = pd.DataFrame(lines, columns=["benchmark", "row", "metric", "reported"])
-    data.insert(2, "condition", data["row"].map(condition))
+    data.insert(2, "condition", data["row"].map(names.condition))
     data = data.merge(tidy.drop(columns="benchmark"), on=["row", "metric"], how="left")
     data = data.astype(dict.fromkeys(("reported", "measured", "low", "high", "n", "seeds"), float))
     data[["n", "seeds"]] = data[["n", "seeds"]].fillna(0).astype(int)
