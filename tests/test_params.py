@@ -5,8 +5,7 @@ import sys
 
 import pytest
 
-from mule_lib.methods import METHODS
-from mule_lib.params import METHOD_OPTIONS, ROOT, ParameterError, method_options, read_parameters, validate
+from mule_lib.params import ROOT, ParameterError, read_parameters, validate
 
 
 def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
@@ -29,12 +28,6 @@ def test_refusing_and_the_command_s_help_take_no_torch():
     code = "import sys; import mule_lib.suite.cli; print('torch' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
-
-
-def test_options_are_typed_and_have_ranges():
-    for name in METHOD_OPTIONS:
-        assert method_options(name).trains == bool(METHODS[name].terms)
-    assert method_options("duet").positions == "first" and method_options("mule", {"top_k": 3}).top_k == 3
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
