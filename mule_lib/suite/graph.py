@@ -109,7 +109,7 @@ def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
         where = suite.data.get(benchmark, f"(no folder is set for {benchmark})")
         prepared = benchmark in PREPARED or benchmark in suite.data
         if prepared and not (ROOT / where / "train.jsonl").is_file():
-            command = PREPARED.get(benchmark, "mule teach")
+            command = PREPARED.get(benchmark, "make teach")
             raise ParameterError(f"{source}: data: {where} has no train.jsonl; prepare it by {command}")
     for benchmark, teacher in {(job.benchmark, job.teacher) for job in jobs(suite) if job.teacher}:
         teacher_row(suite, benchmark, teacher)
