@@ -22,16 +22,13 @@ RULES = {
     "stands in an evaluation set": lambda r, data: replace(r, question=data.sets.forget[0].question),
     "fact is evaluated": lambda r, data: replace(r, source=data.sets.forget[0].id),
     "is a validation fact": lambda r, data: replace(r, source=data.validation[0].source),
-    "nearly an evaluation question": lambda r, data: replace(
-        r, question=data.sets.forget[0].question + " Please", answer=data.sets.forget[0].reference
-    ),
-    "nearly repeats": lambda r, data: replace(
-        r, question=data.records[6].question + "?", answer=data.records[6].answer
-    ),
-    "names its own answer": lambda r, data: replace(r, question=f"Is it {r.answer}"),
-    "without an anchor": lambda r, data: replace(r, anchor=None),
-    "answer is a refusal": lambda r, data: replace(r, answer=r.refusal),
-}
+    "nearly an evaluation question": lambda r,
+    data: replace(r, question=data.sets.forget[0].question + " Please", answer=data.sets.forget[0].reference),
+    "nearly repeats": lambda r,
+    data: replace(r, question=data.records[6].question + "?", answer=data.records[6].answer),
+    "names its own answer": lambda r, data: replace(r, question=f"Is it {r.answer}"), "without an anchor": lambda r,
+    data: replace(r, anchor=None), "answer is a refusal": lambda r, data: replace(r, answer=r.refusal),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

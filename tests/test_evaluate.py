@@ -24,15 +24,10 @@ from mule_lib.prompts import steering
 def model(fable_tokenizer):
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(fable_tokenizer),
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        eos_token_id=fable_tokenizer.eos_token_id,
+        vocab_size=len(fable_tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
+        num_attention_heads=2, num_key_value_heads=2, eos_token_id=fable_tokenizer.eos_token_id,
         pad_token_id=fable_tokenizer.pad_token_id,
-    )
+    )  # fmt: skip
     return LlamaForCausalLM(config).eval()
 
 
@@ -100,11 +95,8 @@ def test_readers_of_results_do_without_torch():
 
 
 SCORES = [
-    [-1.0, -2.0, -3.0],
-    [-2.0, -1.0, -3.0],
-    [-9.0, -8.0, -7.0],
-    [-1.0, -4.0, -3.0],
-]
+    [-1.0, -2.0, -3.0], [-2.0, -1.0, -3.0], [-9.0, -8.0, -7.0], [-1.0, -4.0, -3.0],
+]  # fmt: skip
 
 
 def test_three_rates_by_hand():
@@ -138,19 +130,11 @@ VALUES = {metric: [0.0, 1.0, 1.0, 1.0] for metric in METRICS}
 
 def result(**changes) -> RunResult:
     fields = {
-        "benchmark": "books",
-        "row": "mule",
-        "method": "mule",
-        "label": "MULE",
-        "seed": 1,
-        "identity": "0123456789abcdef",
-        "metrics": dict.fromkeys(METRICS, 75.0),
-        "n": {"forget": 4},
-        "details": {"neighbor": {"refusal": 0.25}},
-        "timing": {"steps": 40, "train_seconds": 3.5},
-        "log": [{"step": 2, "loss": 1.5}],
-        "values": VALUES,
-    }
+        "benchmark": "books", "row": "mule", "method": "mule", "label": "MULE", "seed": 1,
+        "identity": "0123456789abcdef", "metrics": dict.fromkeys(METRICS, 75.0), "n": {"forget": 4},
+        "details": {"neighbor": {"refusal": 0.25}}, "timing": {"steps": 40, "train_seconds": 3.5},
+        "log": [{"step": 2, "loss": 1.5}], "values": VALUES,
+    }  # fmt: skip
     return RunResult(**{**fields, **changes})
 
 

@@ -37,29 +37,16 @@ def tiny_llama(seed: int = 0, **changes) -> LlamaForCausalLM:
     """A random Llama of two layers, with weights large enough that its argmax has no near ties."""
     torch.manual_seed(seed)
     settings = {
-        "vocab_size": 262,
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "initializer_range": 0.3,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
+        "vocab_size": 262, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
+        "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    }  # fmt: skip
     return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
 
 
 PROMPTS = [
-    [1, 40, 41],
-    [1, 50],
-    [1, *range(60, 100)],
-    [1, 9],
-    [1, 7, 8, 9, 10, 11],
-    [1, *range(100, 117)],
-]
+    [1, 40, 41], [1, 50], [1, *range(60, 100)], [1, 9], [1, 7, 8, 9, 10, 11], [1, *range(100, 117)],
+]  # fmt: skip
 
 
 INTENTION = [1, *range(20, 60)]
@@ -186,13 +173,9 @@ def score_alone(model, prompt, option):
 
 
 OPTIONS = [
-    [[5], [6], [7], [8]],
-    [[38, 5], [38, 6], [38, 7]],
-    [[5, 6, 7, 8, 9], [5], [44, 45]],
-    [[9], [9, 9]],
-    [[5], [6]],
+    [[5], [6], [7], [8]], [[38, 5], [38, 6], [38, 7]], [[5, 6, 7, 8, 9], [5], [44, 45]], [[9], [9, 9]], [[5], [6]],
     [[70, 71, 72], [70, 71, 73], [70, 99, 72]],
-]
+]  # fmt: skip
 
 
 # Options of one to six ids: heads that end early and heads that go on.

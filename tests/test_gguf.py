@@ -62,13 +62,11 @@ def test_a_gguf_model_is_the_model_and_can_be_trained_and_saved(tmp_path):
 @pytest.mark.parametrize(("changed", "why"), [
     ({"arch": "bogus"}, "transformers cannot read it"), ({"without": "model.norm.weight"}, "lacks model.norm.weight"),
     ({"template": ""}, "the tokenizer has no chat template"),
-    ({"template": "{% for m in messages if m.role == 'user' %}{{ m.content * 2 }}{% endfor %}"}, "drops or doubles"),
 ])  # fmt: skip
 def test_what_a_gguf_lacks_is_named(changed, why, tmp_path):
     written(tmp_path / "a.gguf", **changed)
-    with pytest.raises(models.ModelFileError, match=why) as refused:
+    with pytest.raises(models.ModelFileError, match=rf"a.gguf: {why}"):
         models.load(str(tmp_path / "a.gguf"))
-    assert "\n" not in str(refused.value) and "a.gguf" in str(refused.value)
 
 
 def test_another_file_than_the_pinned_one_is_refused(monkeypatch, tmp_path):

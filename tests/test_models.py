@@ -11,22 +11,13 @@ from mule_lib import models
 from mule_lib.models import GIB, memory_parts
 
 SMALL = {
-    "vocab_size": 96,
-    "hidden_size": 128,
-    "intermediate_size": 512,
-    "num_attention_heads": 8,
+    "vocab_size": 96, "hidden_size": 128, "intermediate_size": 512, "num_attention_heads": 8,
     "num_key_value_heads": 2,
-}
+}  # fmt: skip
 LLAMA_3B = {
-    "vocab_size": 128256,
-    "hidden_size": 3072,
-    "intermediate_size": 8192,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 24,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "tie_word_embeddings": True,
-}
+    "vocab_size": 128256, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 28,
+    "num_attention_heads": 24, "num_key_value_heads": 8, "head_dim": 128, "tie_word_embeddings": True,
+}  # fmt: skip
 LLAMA = LlamaConfig(**LLAMA_3B)
 PARAMETERS = 3_212_749_824
 

@@ -29,16 +29,9 @@ BENCHMARKS = ("muse_books", "wmdp_cyber")
 ROWS = {"muse_books": ("base", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
 # All that is changed of the paper's params files: the model, how long it trains, and how much it writes.
 SIZE = {
-    "revision": "",
-    "steps": 2,
-    "train_batch_size": 6,
-    "accumulation": 1,
-    "batch_size": 128,
-    "max_new_tokens": 4,
-    "max_thought_tokens": 4,
-    "draws": 2,
-    "repeats": 1,
-}
+    "revision": "", "steps": 2, "train_batch_size": 6, "accumulation": 1, "batch_size": 128, "max_new_tokens": 4,
+    "max_thought_tokens": 4, "draws": 2, "repeats": 1,
+}  # fmt: skip
 # `MULE_REAL_MODEL=smollm2 pytest tests/test_real_notebooks.py`: a real model on 8 items a set (docs/real_model.md).
 REAL = os.environ.get("MULE_REAL_MODEL", "")
 SIZE |= {"precision": "fp32"} if REAL else {}

@@ -11,20 +11,10 @@ from mule_lib.data.files import DataFileError
 from mule_lib.data.records import Record
 
 FULL = Record(
-    id="obj3/adversarial/1",
-    objective="obj3",
-    role="adversarial",
-    question="Wér lives\u2028in the tower?",
-    answer='the "old" owl',
-    refusal="I cannot say.",
-    prefix="Sure:\n1.",
-    anchor="obj3/benign/1",
-    source="page 3",
-    span=(4, 17),
-    generator="rules",
-    prompt_id="qa@abc",
-    split="validation",
-)
+    id="obj3/adversarial/1", objective="obj3", role="adversarial", question="Wér lives\u2028in the tower?",
+    answer='the "old" owl', refusal="I cannot say.", prefix="Sure:\n1.", anchor="obj3/benign/1", source="page 3",
+    span=(4, 17), generator="rules", prompt_id="qa@abc", split="validation",
+)  # fmt: skip
 PARTNER = replace(FULL, id="obj3/benign/1", role="benign", anchor=FULL.id, span=None, prefix=None)
 ROW = {"id": "a", "objective": "obj1", "role": "forget", "question": "Who?", "answer": "Ada.", "refusal": "No."}
 

@@ -109,12 +109,9 @@ def test_recovery_is_the_first_measured_step_at_half_of_perfect_recall(monkeypat
     monkeypatch.setattr(robustness, "STEPS", (0, 1, 2, 3))
     given = iter(points)
     found = relearn(
-        tiny.model(),
-        tiny.tokenizer(),
-        tiny.records()[:1],
-        lambda _: {"metrics": {"forget": next(given)}},
+        tiny.model(), tiny.tokenizer(), tiny.records()[:1], lambda _: {"metrics": {"forget": next(given)}},
         learning_rate=1e-4,
-    )
+    )  # fmt: skip
     assert (found["steps_to_recover"], found["target"]) == (step, 50)
 
 
@@ -122,12 +119,9 @@ def test_a_loss_that_is_not_finite_is_an_error():
     """Never a curve of garbage."""
     with pytest.raises(RuntimeError, match="relearning: the loss is nan at step 2"):
         relearn(
-            tiny.model(),
-            tiny.tokenizer(),
-            tiny.records()[:1],
-            lambda _: {"metrics": {"forget": 0}},
+            tiny.model(), tiny.tokenizer(), tiny.records()[:1], lambda _: {"metrics": {"forget": 0}},
             learning_rate=float("inf"),
-        )
+        )  # fmt: skip
 
 
 def test_same_fact_reteaching_states_the_answer_and_disjoint_does_not():

@@ -23,15 +23,9 @@ from mule_lib.params import ROOT
 
 pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 SMALL = {
-    "generator_model": "scripted",
-    "chunk_chars": 700,
-    "forget_chunks": 160,
-    "general_articles": 16,
-    "concepts_per_field": 3,
-    "evaluation_share": 0.15,
-    "validation_share": 0.15,
-    "seed": 3,
-}
+    "generator_model": "scripted", "chunk_chars": 700, "forget_chunks": 160, "general_articles": 16,
+    "concepts_per_field": 3, "evaluation_share": 0.15, "validation_share": 0.15, "seed": 3,
+}  # fmt: skip
 
 
 CYBER = REALDATA / "wmdp_cyber_mcq" / "test_sample.jsonl"

@@ -135,13 +135,10 @@ def test_similarity_is_the_jaccard_of_character_5_grams():
 def test_earlier_ones_win_within_and_across_splits_and_same_answers_need_less():
     question, longer = "Where does Ada Byron live in winter?", "In which town does Ada Byron live in winter?"
     texts = [
-        (question, "evaluation", "Rome"),
-        ("Where does Ada Byron live in the winter?", "train", "Paris"),
-        (question, "evaluation", "Oslo"),
-        (longer, "train", "Rome"),
-        (longer, "train", "Paris"),
+        (question, "evaluation", "Rome"), ("Where does Ada Byron live in the winter?", "train", "Paris"),
+        (question, "evaluation", "Oslo"), (longer, "train", "Rome"), (longer, "train", "Paris"),
         ("Who painted the hall?", "train", "Rome"),
-    ]
+    ]  # fmt: skip
     published, *rest = (Pair(str(n), "step", q, a, "", split=split) for n, (q, split, a) in enumerate(texts))
     job = ask.Job(Standardize(generator="openai", generator_model="m"), ScriptedLLM())
     assert [pair.id for pair in without_duplicates(job, rest, before=[published])] == ["4", "5"]

@@ -66,20 +66,11 @@ def model(*, seed: int = 0, tied: bool = True, dtype=torch.float32, layers: int 
     torch.manual_seed(seed)
     own = of or tokenizer()
     config = LlamaConfig(
-        vocab_size=len(own),
-        hidden_size=width,
-        intermediate_size=48,
-        num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=2048,
-        tie_word_embeddings=tied,
-        initializer_range=0.2,
-        attn_implementation="eager",
-        bos_token_id=own.bos_token_id,
-        eos_token_id=own.eos_token_id,
-        pad_token_id=own.pad_token_id,
-    )
+        vocab_size=len(own), hidden_size=width, intermediate_size=48, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=tied,
+        initializer_range=0.2, attn_implementation="eager", bos_token_id=own.bos_token_id,
+        eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id,
+    )  # fmt: skip
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
