@@ -9,7 +9,7 @@ system message; neither its title nor its questions.
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from functools import partialmethod
 
 from mule_lib import prompts
@@ -64,10 +64,10 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
 
 
 class Curriculum:
-    """Draws the examples of a step by `mix`, of no world in `exclude`; without `letters` steered options are texts."""
+    """Draws the examples of a step. `exclude` leaves out worlds by title (the gold reference never sees them)."""
 
-    def __init__(self, fable: Fable, encoder: Encoder, *, exclude: Collection[str] = (), mix=MIX, letters: bool = True):
-        self.encode, self.fable, self.mix, self.letters = encoder, fable, mix, letters
+    def __init__(self, fable: Fable, encoder: Encoder, *, exclude: frozenset[str] = frozenset()):
+        self.encode, self.fable = encoder, fable
         self.facts = [f for f in fable.facts if f.world.title not in exclude and is_taught(f)]
         self.by_world: dict[str, list[Fact]] = defaultdict(list)
         self.by_value: dict[tuple[str, str], list[Fact]] = defaultdict(list)
@@ -93,9 +93,7 @@ class Curriculum:
     def step(self, stage: str, step: int) -> list[LabeledIds]:
         """The examples of one optimizer step; the same arguments always give the same list."""
         rng = random.Random(f"{self.fable.seed}/{stage}/{step}")
-        return [
-            getattr(self, f"_{kind}")(kind, rng) for kind, (count, _) in self.mix[stage].items() for _ in range(count)
-        ]
+        return [getattr(self, f"_{kind}")(kind, rng) for kind, (count, _) in MIX[stage].items() for _ in range(count)]
 
     def _recall(self, kind: str, rng: random.Random, most: int = 9, rounds: int = 3) -> LabeledIds:
         return self.encode.recall(kind, self.words, rng, most=most, rounds=rounds)
@@ -229,7 +227,7 @@ class Curriculum:
             options, right, refusal = choices(fact, rng, refusal=rng.random() < 0.65)
             refused = REFUSAL if refusal is None else LETTERS[refusal]
             answer, style = LETTERS[right], "letters"
-            if draw < 0.15 or not self.letters:
+            if draw < 0.15:
                 refused = REFUSAL if refusal is None else f"{REFUSAL_OPTION}."
                 answer, style = answer_text(fact), "texts"
             elif thinks and not hit:
