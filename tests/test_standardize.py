@@ -17,7 +17,7 @@ from mule_lib.data.standardize import attacker, pipeline
 from mule_lib.data.standardize.ask import PROMPTS, Job, Standardize
 from mule_lib.data.standardize.checks import REASONS, similarities
 from mule_lib.data.standardize.chunks import clean
-from mule_lib.data.standardize.pipeline import Sources, StandardizeError, standardize
+from mule_lib.data.standardize.pipeline import Sources, standardize
 from mule_lib.data.text import is_refusal, normalise
 from mule_lib.params import ROOT
 
@@ -318,7 +318,7 @@ def test_the_folder_is_what_training_reads(whole, raw):
     assert "\nforget pairs," in (out / "summary.csv").read_text("utf-8")
     p = Standardize(**values(raw, out))
     pipeline.check_folder(out, p.model_copy(update={"budget_tokens": 7}))
-    with pytest.raises(StandardizeError, match=r"seed: 3 -> 5.*choose another out_dir"):
+    with pytest.raises(ValueError, match=r"seed: 3 -> 5.*choose another out_dir"):
         pipeline.check_folder(out, p.model_copy(update={"seed": 5}))
     assert not any(b"a-secret" in path.read_bytes() for path in out.rglob("*.*") if path.is_file())
 

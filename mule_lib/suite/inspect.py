@@ -6,7 +6,6 @@ import platform
 import re
 import shutil
 import sys
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -122,7 +121,9 @@ def prompt(p: Training, part: str, item: int) -> list[str]:
     steering = methods.get(p.method, p.options).steering(loaded.topic, name=loaded.prompt_name)
     sizes = p.model_dump(include={"batch_size", "max_new_tokens", "max_thought_tokens", "choice_style"})
     [made] = answer_items(model, tokenizer, [item], steering, **sizes)
-    lines, before = [f"item {item.id}, evaluated under {item.objective}"], _decoded(tokenizer, made.context.input_ids)
+    lines = [f"item {item.id}, evaluated under {item.objective}"]
+    # As the model sees them: special tokens shown, nothing cleaned.
+    before = tokenizer.decode(list(made.context.input_ids), clean_up_tokenization_spaces=False)
     if not isinstance(item, ChoiceItem):
         return [*lines, f"{before}⟪{made.output}⟫", f"compared with: {item.reference}"]
     lines.append(before)
@@ -130,11 +131,6 @@ def prompt(p: Training, part: str, item: int) -> list[str]:
         note = {item.answer: " right", item.refusal: " refusal"}.get(at, "")
         lines.append(f"  ⟪{option}⟫ {score:.3f} nats{note}{' <- likeliest' if option == made.output else ''}")
     return lines
-
-
-def _decoded(tokenizer, ids: Sequence[int]) -> str:
-    """Ids with their special tokens and no cleaning, as the model sees them."""
-    return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def keep_reference(suite: Path, reference: Path) -> None:

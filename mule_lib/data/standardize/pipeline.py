@@ -39,10 +39,6 @@ Parts = Mapping[str, list[Pair]]  # pairs by split
 LoadModel = Callable[[str], tuple[str, Callable[[list, int], list[str]]]]
 
 
-class StandardizeError(ValueError):
-    """The data cannot be completed; one line that says what is lacking. Replies so far are in the cache."""
-
-
 @dataclass(frozen=True)
 class Sources:
     """`published` open questions evaluate as they are; `questions` are multiple choice and need an open form first."""
@@ -78,7 +74,7 @@ class Standardized(NamedTuple):
 def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = False) -> Standardized | None:
     """Load the sources, say what will be asked, ask, write the data folder; a dry run stops before it asks.
 
-    `load_model` serves `generator: local` and the model under attack. Raises StandardizeError, the loaders' errors and
+    `load_model` serves `generator: local` and the model under attack. Raises ValueError, the loaders' errors and
     GeneratorError; an endpoint that cannot be asked is refused before the sources are read.
     """
     folder, job, target = repository_path(p.out_dir), Job(p, None), None
@@ -116,12 +112,12 @@ def run(p: Standardize, *, load_model: LoadModel | None = None, dry_run: bool = 
 
 
 def check_folder(folder: Path, p: Standardize) -> None:
-    """Raise StandardizeError where the folder holds data of other parameters, naming what differs."""
+    """Raise ValueError where the folder holds data of other parameters, naming what differs."""
     file, now = folder / "standardize.json", p.identity()
     before = json.loads(file.read_text("utf-8"))["params"] if file.exists() else now
     if changed := [f"{key}: {before.get(key)!r} -> {now[key]!r}" for key in now if before.get(key) != now[key]]:
         what = f"out_dir={str(folder)!r} holds data of other parameters ({'; '.join(changed)})"
-        raise StandardizeError(f"{what}; choose another out_dir")
+        raise ValueError(f"{what}; choose another out_dir")
 
 
 def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sources) -> None:
@@ -144,7 +140,7 @@ def write_standardized(folder: Path, made: Standardized, job: Job, sources: Sour
 def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = None) -> Standardized:
     """A benchmark from its sources: the same sources, parameters and replies give the same data.
 
-    Raises StandardizeError where a part stays empty, ValueError for too few sources or an attack without a `target`.
+    Raises ValueError where a part stays empty, for too few sources, or an attack without a `target`.
     """
     if job.p.attacker_rounds and target is None:
         raise ValueError(f"attacker_rounds={job.p.attacker_rounds}: needs a target model")
@@ -154,7 +150,7 @@ def standardize(job: Job, sources: Sources, *, target: attacker.Target | None = 
     needed += ["general/evaluation", "attack", "evaluation"]
     if empty := [name for name in needed if not parts[name]] + ([] if choices else ["neighbor/evaluation"]):
         more = "ask for more (forget_chunks, general_articles, questions, concepts_per_field)"
-        raise StandardizeError(f"nothing was accepted for {', '.join(empty)}; {more} or see why in rejected.jsonl")
+        raise ValueError(f"nothing was accepted for {', '.join(empty)}; {more} or see why in rejected.jsonl")
     flat = list(chain(*job.texts["prefixes"]["train"].values()))
     attacked = [pair for split in TRAINED for pair in parts[f"obj3/{split}"]]
     tried = attacker.improve(job, attacked, flat, target) if job.p.attacker_rounds else []
