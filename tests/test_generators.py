@@ -265,40 +265,12 @@ def test_a_server_without_structured_output_is_asked_without_from_then_on(serve)
     assert ["response_format" in body for body in server.asked] == [True, False, False, False]
 
 
-def test_an_endpoint_that_is_not_there_or_hangs(serve, monkeypatch):
-    with ScriptedServer() as server:
-        pass
-    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-    with pytest.raises(GeneratorError, match=r"^http://127.0.0.1:\d+/v1 cannot be reached \(.+\); check") as error:
-        ask(endpoint())
-    assert "\n" not in str(error.value)
+def test_an_endpoint_that_hangs(serve, monkeypatch):
     monkeypatch.setattr(generators, "PROBE_SECONDS", 0.2)
     server = serve(lambda *_: answer("x"), probe=Act(hangs=True))
     with pytest.raises(GeneratorError, match="cannot be reached"):
         ask(endpoint())
     assert server.asked == []
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "words"),
-    [
-        ("OPENAI_API_KEY", "", "OPENAI_API_KEY is not set.*any word"),
-        ("OPENAI_API_KEY", "sk-ünsafe", "outside ASCII"),
-        ("OPENAI_API_KEY", "sk-line\n", "white space"),
-        ("OPENAI_BASE_URL", "localhost:8000", "OPENAI_BASE_URL is no URL"),
-        ("OPENAI_BASE_URL", "http://", "OPENAI_BASE_URL is no URL"),
-        ("OPENAI_BASE_URL", "http://me:hunter2@localhost/v1", "without a user or a query"),
-        ("OPENAI_BASE_URL", "http://localhost/v1?key=hunter2", "without a user or a query"),
-        ("OPENAI_BASE_URL", "http://h:99999999/v1", "OPENAI_BASE_URL is no URL"),
-    ],
-)
-def test_a_bad_environment_is_refused(serve, monkeypatch, name, value, words):
-    server = serve(lambda *_: answer("x"))
-    monkeypatch.setenv(name, value)
-    with pytest.raises(GeneratorError, match=words) as error:
-        ask(endpoint())
-    assert server.asked == []
-    assert not any(secret in str(error.value) for secret in ("sk-ünsafe", "sk-line", "hunter2"))
 
 
 FATAL = [

@@ -5,7 +5,6 @@ import json
 import pytest
 
 from mule_lib import prompts
-from mule_lib.data import files
 from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.items import OpenItem, read_items
 
@@ -33,42 +32,6 @@ def test_choice_items(tmp_path):
     assert first.options == ("owl", "cat", "I do not know")
     assert (first.answer, first.refusal, first.subject) == (0, 2, "birds")
     assert (second.answer, second.refusal) == (1, None)
-
-
-def without(row, column):
-    return {key: value for key, value in row.items() if key != column}
-
-
-@pytest.mark.parametrize(
-    ("kind", "rows", "message"),
-    [
-        ("open", [OPEN, without(OPEN, "reference")], "row 2, column 'reference': missing; the row has id, question"),
-        ("open", [OPEN, OPEN], "row 2, column 'id': 'q1' is already in row 1"),
-        ("open", [{**OPEN, "reference": " "}], "row 1, column 'reference': should be a text with a letter"),
-        ("open", [{**OPEN, "reference": "?!"}], "should be a text with a letter or digit that ROUGE can see, is '?!'"),
-        ("open", [{**OPEN, "question": 3}], "row 1, column 'question': should be a text that is not empty, is 3"),
-        ("open", ["", ""], "holds no rows"),
-        ("choice", [{**CHOICE, "answer": 3}], "column 'answer': 3 is outside the 3 options (0 to 2, or A to C)"),
-        ("choice", [{**CHOICE, "answer": -1}], "column 'answer': -1 is outside the 3 options (0 to 2, or A to C)"),
-        ("choice", [{**CHOICE, "answer": "D"}], "column 'answer': 'D' is outside the 3 options"),
-        ("choice", [{**CHOICE, "refusal": 7}], "column 'refusal': 7 is outside the 3 options"),
-        ("choice", [{**CHOICE, "refusal": 0}], "column 'refusal': 0 is the answer"),
-        ("choice", [{**CHOICE, "options": "owl"}], "column 'options': should be a list of at least two different"),
-        ("choice", [{**CHOICE, "options": ["owl"] * 2}], "'options': should be a list of at least two different"),
-        ("open", [{**OPEN, "referense": "x"}], "column 'referense': unknown; the columns of this file are id"),
-        ("open", [{**OPEN, "objective": "obj4"}], "column 'objective': should be obj1 or obj2 or obj3, is 'obj4'"),
-        ("attack", [{**ATTACK, "prefix": "Sure: "}], "'prefix': should be a text without white space at its end"),
-        ("attack", [{**ATTACK, "control": "no"}], "column 'control': should be true or false, is 'no'"),
-        ("attack", [without(ATTACK, "family")], "column 'family': missing"),
-    ],
-)
-def test_bad_files_are_refused_in_one_line(tmp_path, kind, rows, message):
-    path = write(tmp_path / "items.jsonl", rows)
-    with pytest.raises(files.DataFileError) as caught:
-        read_items(path, kind)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku")

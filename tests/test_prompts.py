@@ -49,12 +49,6 @@ def test_answer_ids_do_not_depend_on_the_context(fable_tokenizer):
     assert len(ids) == 1
 
 
-def test_one_bos_and_the_end_of_turn_after_the_answer(fable_tokenizer):
-    prompt = prompts.render(fable_tokenizer, "Who?", system="Forget it.", thought="Topic: X.", answer="copper.")
-    assert prompt.input_ids.count(fable_tokenizer.bos_token_id) == 1
-    assert answer_ids(prompt)[-1] == fable_tokenizer.eos_token_id
-
-
 def test_joined_ids_equal_ids_of_the_joined_text(fable_tokenizer):
     """Nothing merges at the seam: encoding the decoded prompt gives the same ids."""
     parts = {"system": "Forget it.", "thought": "Topic: X.", "prefix": "Sure:", "answer": "B"}

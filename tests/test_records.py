@@ -48,59 +48,6 @@ def test_the_target_is_the_refusal_where_the_role_is_refused():
         assert record.target == (record.refusal if role in ("forget", "adversarial") else record.answer)
 
 
-def without(column):
-    return {key: value for key, value in ROW.items() if key != column}
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        (
-            [ROW, {**ROW, "id": "b", "refusl": "No."}],
-            "row 2, column 'refusl': unknown; the columns of this file are id",
-        ),
-        ([without("answer")], "row 1, column 'answer': missing; the row has id, objective"),
-        ([ROW, "", ROW], "row 3, column 'id': 'a' is already in row 1"),
-        ([{**ROW, "objective": "obj4"}], "row 1, column 'objective': should be obj1 or obj2 or obj3, is 'obj4'"),
-        ([{**ROW, "role": "neighbour"}], "row 1, column 'role': should be forget or retain or neighbor or adversarial"),
-        *(
-            ([{**ROW, name: value}], f"row 1, column '{name}': should be a text that is not empty, is {value!r}")
-            for name, value in (("question", " "), ("answer", ""), ("refusal", ""), ("answer", 3), ("id", ["a"]))
-        ),
-        ([{**ROW, "source": None}], "row 1, column 'source': should be a text, is None"),
-        ([{**ROW, "prefix": 1}], "row 1, column 'prefix': should be null or a text without white"),
-        ([{**ROW, "prefix": "Sure: "}], "row 1, column 'prefix': should be null or a text without white"),
-        ([{**ROW, "span": [5, 2]}], "row 1, column 'span': should be null or two characters' places"),
-        ([{**ROW, "span": [1]}], "row 1, column 'span': should be null or two characters' places"),
-        ([{**ROW, "span": "1-2"}], "row 1, column 'span': should be null or two characters' places"),
-        ([ROW, {**ROW, "id": "b", "anchor": "c"}], "row 2, column 'anchor': 'c' is no record's id"),
-        (["", ""], "holds no records"),
-    ],
-)
-def test_bad_files_are_refused_in_one_line(tmp_path, rows, message):
-    """The file first, then the row and the column."""
-    path = lines(tmp_path / "train.jsonl", rows)
-    with pytest.raises(DataFileError) as caught:
-        records.read_records(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_failed_write_leaves_the_old_file_whole(tmp_path):
-    """Whole or not at all."""
-    path = tmp_path / "train.jsonl"
-    records.write_records(path, [FULL, PARTNER])
-
-    def broken():
-        yield PARTNER
-        raise RuntimeError("killed")
-
-    with pytest.raises(RuntimeError, match="killed"):
-        records.write_records(path, broken())
-    assert records.read_records(path) == [FULL, PARTNER]
-
-
 def test_checks_name_where_the_records_are_from():
     """Records in memory are checked alike."""
     with pytest.raises(DataFileError, match="the new data: row 2, column 'id'"):

@@ -1,11 +1,13 @@
 """Runs: everything that numbers depend on is in the identity and nothing else; folders are whole and never replaced."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -206,17 +208,31 @@ def test_a_run_is_reused_only_if_all_agrees(tmp_path):
     check_free(folder, other)
 
 
-def test_a_run_is_replaced_whole_or_not_at_all(tmp_path):
-    """An error leaves the old one; files that only the old one had go with it; no draft stays."""
+def test_a_run_is_replaced_whole(tmp_path):
+    """Files that only the old one had go with it; no draft stays."""
     write(tmp_path / "run")
-    with pytest.raises(ZeroDivisionError), written_whole(tmp_path / "run") as draft:
-        files.write_json(draft / "metrics.json", {"new": True})
-        raise ZeroDivisionError
-    assert is_reusable(tmp_path / "run", HELD)
     (tmp_path / "run" / "old.csv").write_text("1")
     write(tmp_path / "run", {"params": {}})
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["metrics.json", "provenance.json"]
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("fits", range(5))
+def test_a_full_disk_loses_nothing_that_was_whole(tmp_path, monkeypatch, fits):
+    """Whichever file no longer fits: the run that was there stays as it was, and no part of the new one."""
+    run, written, write_text = open_run(Training(out_dir=str(tmp_path), overwrite=True)), [], Path.write_text
+
+    def full(file, text, **more):
+        written.append(write_text(file, text if len(written) < fits else text[:9], **more))
+        if len(written) > fits:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    run.write(0, *measured("mule"), evaluate_seconds=1.0)
+    before = {file: file.read_bytes() for file in (tmp_path / "seed-0").iterdir()}
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        run.write(0, *measured("mule"), evaluate_seconds=2.0)
+    assert {file: file.read_bytes() for file in tmp_path.glob("*/*")} == before and len([*tmp_path.iterdir()]) == 1
 
 
 def test_a_kill_while_writing_leaves_no_part(tmp_path):
@@ -237,11 +253,13 @@ def test_a_kill_while_writing_leaves_no_part(tmp_path):
 
 
 @pytest.mark.slow
-def test_notebook_04_writes_runs_that_are_reused(tmp_path):
+def test_notebook_04_writes_runs_that_are_reused(tmp_path, monkeypatch):
     """Two seeds in one kernel, two steps each: every file; then reuse without a kernel, refusal, and setting aside.
 
     The steered base's answers are asked once; what else of files of teacher answers is refused: tests/test_teacher.py.
     """
+    for name in ("OPENAI_API_KEY", "HF_TOKEN"):
+        monkeypatch.setenv(name, "sk-planted-and-never-shown")
     few, teacher, data = tmp_path / "data", tmp_path / "oracle-cot.jsonl", load_benchmark("books")
     sets = replace(data.sets, **{name: getattr(data.sets, name)[:6] for name in SETS})
     save(few, replace(data, records=data.records[:12], validation=[], sets=sets))
@@ -258,9 +276,10 @@ def test_notebook_04_writes_runs_that_are_reused(tmp_path):
         ]
         run, source = RunResult.read(folder), json.loads((folder / "provenance.json").read_text())
         assert (run.row, run.label, run.seed, run.timing["steps"]) == ("mule", "MULE", seed, 2)
-        assert run.identity == source["fingerprint"] and run.obedience
+        assert run.identity == source["fingerprint"] and run.obedience and "1 threads" in source["arithmetic"]
         assert source["identity"]["data"]["train.jsonl"] and source["params"]["batch_size"] == 64
         assert len(run.log) == 2
+    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"sk-planted" in file.read_bytes()]
     executed = nbformat.read(tmp_path / "executed.ipynb", as_version=4)
     shown = [output for cell in executed.cells for output in cell.get("outputs", [])]
     (curve,) = [output for output in shown if "image/png" in output.get("data", {})]

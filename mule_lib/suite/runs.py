@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -35,9 +36,18 @@ def provenance(params: Mapping[str, Any], *, started: float, **more: Any) -> dic
         "packages": {name: version(name) for name in (*PACKAGES, "datasets", "papermill", "pandas")},
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "arithmetic": _arithmetic(),
         "seconds": round(time.time() - started, 1),
         **more,
     }
+
+
+def _arithmetic() -> str:
+    """What the last digits hang on besides versions, where torch is loaded: accelerator or instructions, threads."""
+    if (torch := sys.modules.get("torch")) is None:
+        return ""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else torch.backends.cpu.get_cpu_capability()
+    return f"{device}, {torch.get_num_threads()} threads"
 
 
 def _git() -> dict[str, Any]:
