@@ -264,6 +264,25 @@ def test_attacks_are_compared_with_the_run_itself(runs):
     assert beyond.attacks_table(runs, "books").data.empty
 
 
+@pytest.mark.parametrize(
+    ("planted", "csv", "md", "tex", "html"),
+    [
+        ('=HYPERLINK("x")', "'=HYPERLINK", "=HYPERLINK", "=HYPERLINK", "=HYPERLINK(&quot;x"),
+        ("-1+cmd|' /C'!A0", "'-1+cmd|", r"-1+cmd\|", r"-1+cmd\textbar{}", "-1+cmd|"),
+        ("@SUM(1)", "'@SUM(1)", "@SUM(1)", "@SUM(1)", "@SUM(1)"),
+        ("</script><b>", "</script>", "&lt;/script&gt;", "$<$/script$>$", "&lt;/script&gt;"),
+        (r"\input{x}", r"\input{x}", r"\input{x}", r"\textbackslash{}input\{x\}", r"\input{x}"),
+        ("{{ x }}<|system|>", "{{ x }}<|system|>", r"{{ x }}&lt;\|system", r"\{\{ x \}\}$<$\textbar{}", "{{ x }}&lt;|"),
+    ],
+)
+def test_planted_text_is_data_in_every_format(planted, csv, md, tex, html):
+    cells = pd.DataFrame({"Row": [planted], "points": [-1.5]})
+    table = tables.Table("planted", cells, cells.map(str), "A caption.")
+    for made, expected in ((table.csv(), csv), (table.markdown(), md), (table.latex(), tex), (table.html(), html)):
+        assert expected in made and "-1.5" in made
+    assert not [made for made in (table.markdown(), table.html()) if "</script>" in made]
+
+
 def test_text_is_printed_as_it_stands():
     assert r"5 % of $x_1$ & #2 {a} \ ~ ^ | <y>".translate(tables.SIGNS) == (
         r"5 \% of \$x\_1\$ \& \#2 \{a\} \textbackslash{} \textasciitilde{} \textasciicircum{} \textbar{} $<$y$>$"

@@ -17,7 +17,7 @@ from mule_lib.data.files import write_text
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import method_options
-from mule_lib.report import beyond
+from mule_lib.report import beyond, tables
 from mule_lib.report.names import DASHES, REFERENCES, Style, benchmark_name, heading, label, listed, number, styles_of
 from mule_lib.report.results import run_file
 from mule_lib.report.tables import Table
@@ -39,7 +39,7 @@ class Picture:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.png").write_bytes(self._repr_png_()[0])
         self.figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
-        write_text(folder / f"{name}.csv", self.data.to_csv(index=False))
+        write_text(folder / f"{name}.csv", self.data.replace(tables.names.FORMULA, regex=True).to_csv(index=False))
         write_text(folder / f"{name}.txt", f"{self.finding}\n")
 
     def _repr_png_(self) -> tuple[bytes, dict[str, object]]:

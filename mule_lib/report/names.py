@@ -84,6 +84,8 @@ SWITCHES = (
 # Rows of the tables beside the paper's, in this order where they were run.
 FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "duet_all_positions")
 PAPER, ON_MULES_RECORDS = "paper", "standardized"  # the two conditions of Tables 1 and 3 (docs/conditions.md)
+# A spreadsheet takes a text with such a beginning for a formula; an apostrophe before it makes it a text again.
+FORMULA = {r"^([=+@\t\r]|-(?![\d.]+$))": r"'\1"}
 
 
 def styles_of(rows: Iterable[str]) -> dict[str, Style]:

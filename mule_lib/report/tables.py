@@ -51,7 +51,7 @@ class Printed:
 
     def csv(self) -> str:
         """The tidy data."""
-        return self.data.round(4).to_csv(index=False)
+        return self.data.round(4).replace(names.FORMULA, regex=True).to_csv(index=False)
 
     @property
     def css(self) -> pd.DataFrame:
@@ -62,7 +62,7 @@ class Printed:
     def markdown(self) -> str:
         """The caption, a pipe table and the notes."""
         marks = self.css.map(lambda text: "*" * (("italic" in text) + 2 * ("bold" in text)))
-        cells = self.shown.map(lambda text: text.replace("|", r"\|"))
+        cells = self.shown.map(lambda text: " ".join(escape(text, quote=False).replace("|", r"\|").split("\n")))
         lined = self.css.map(lambda text: "underline" in text)
         cells = cells.mask(cells != "", marks + cells.mask(lined, "<ins>" + cells + "</ins>") + marks)
         body = cells.to_markdown(index=False, disable_numparse=True)
@@ -197,7 +197,8 @@ class ResultTable(Printed):
 
     def csv(self) -> str:
         """The tidy data; a row is named as the paper names it, and `condition` says which data it was given."""
-        return self.data.assign(row=self.data["row"].map(method_of)).round(4).to_csv(index=False)
+        data = self.data.assign(row=self.data["row"].map(method_of)).round(4)
+        return data.replace(names.FORMULA, regex=True).to_csv(index=False)
 
     @property
     def answers(self) -> "ResultTable":

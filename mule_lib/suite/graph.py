@@ -279,11 +279,7 @@ def drive(command: Sequence[str]) -> int:
 
 
 def end_with_driver() -> None:
-    """End this process and its children within a second after the `mule reproduce` behind it is gone.
-
-    A killed process cannot end its children: each has to look by itself. Nothing is watched in a command by hand, nor
-    on another machine than the driver's.
-    """
+    """End this process and its children within a second after the `mule reproduce` behind it, on this machine."""
     host, _, pid = os.environ.get(DRIVER, "").rpartition(" ")
     if host == platform.node():
         threading.Thread(target=_watch, args=(int(pid),), daemon=True).start()
