@@ -279,7 +279,7 @@ class GradientCosine(ModelNotebook):
     draws: Count = 4
     pairs: int = Field(28, ge=0)
     layers: Count = 3
-    learning_rate: Above0 = 5e-4
+    learning_rate: Above0 = 3.15e-4
     train_batch_size: Count = 18
     train_seeds: Count = 3
     seed: Seed = 0
@@ -296,7 +296,7 @@ class GradientCosine(ModelNotebook):
 MuleByHand = create_model(
     "MuleByHand", __base__=Notebook, __doc__="Notebook 03, on Fable's books: `record` is the id of an attacked record.",
     record=(str, "obj3/adversarial/0020"), top_k=(Count, 10), pairs=(Count, 8), steps=(Count, 10),
-    learning_rate=(Above0, 5e-4), out_dir=(str, "outputs/scratch/03_mule_by_hand"),
+    learning_rate=(Above0, 3.15e-4), out_dir=(str, "outputs/scratch/03_mule_by_hand"),
 )  # fmt: skip
 
 
@@ -314,7 +314,7 @@ class Training(ModelNotebook):
     steps: int = Field(40, ge=0)
     train_batch_size: Count = 18
     accumulation: Count = 1
-    learning_rate: Weight = 5e-4
+    learning_rate: Weight = 3.15e-4
     lora_rank: int = Field(0, ge=0)
     max_thought_tokens: Count = 48
     activation_checkpointing: bool = False
