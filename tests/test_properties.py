@@ -88,7 +88,7 @@ from mule_lib.data.files import write_json
 from mule_lib.data.items import SETS
 from mule_lib.params import Training
 from mule_lib.report import figures, results, tables
-from mule_lib.suite import runs
+from mule_lib.suite import identity, runs
 out, order = Path(sys.argv[1]), int(sys.argv[2])
 for name in ("books", "cyber")[::order]:
     data.save(out / name, data.load_benchmark(name))
@@ -96,7 +96,7 @@ books = data.load_benchmark("books")
 sets = replace(books.sets, **{name: getattr(books.sets, name)[:2] for name in SETS})
 data.save(out / "few", replace(books, records=books.records[:6], validation=[], sets=sets))
 runs.shared_teacher_answers(Training(data_dir=str(out / "few")), out / "teacher.jsonl", ask=True)
-write_json(out / "code.json", runs.code_hashes("mule"))
+write_json(out / "code.json", identity.code_hashes("mule"))
 run_folders.write_runs(out / "made", rows=("base", "mule", "sft", "duet")[::order], seeds=2)
 made = results.load_runs(out / "made")
 tables.measured_table("table1", "books", made).write(out / "tables")
