@@ -87,7 +87,7 @@ from mule_lib import data
 from mule_lib.data.files import write_json
 from mule_lib.data.items import SETS
 from mule_lib.params import Training
-from mule_lib.report import figures, results, tables
+from mule_lib.report import charts, results, tables
 from mule_lib.suite import identity, runs
 out, order = Path(sys.argv[1]), int(sys.argv[2])
 for name in ("books", "cyber")[::order]:
@@ -100,7 +100,7 @@ write_json(out / "code.json", identity.code_hashes("mule"))
 run_folders.write_runs(out / "made", rows=("base", "mule", "sft", "duet")[::order], seeds=2)
 made = results.load_runs(out / "made")
 tables.measured_table("table1", "books", made).write(out / "tables")
-figures.radar(tables.measured_table("table3", "cyber", made)).write(out / "figures", "figure3")
+charts.radar(tables.measured_table("table3", "cyber", made)).write(out / "figures", "figure3")
 """
 
 
