@@ -138,8 +138,5 @@ def made_beyond(plain: float, *, seed: int = 0) -> dict:
             "steps_to_recover": 8,
         },
         "reteaching": {"same": measured(forget=90), "disjoint": measured(forget=plain + 3)},
-        "quantization": {
-            "int8": measured(forget=plain, general=85),
-            "int4": measured(forget=plain + 9, general=70),
-        },
+        "quantization": {"int8": measured(forget=plain, general=85), "int4": measured(forget=plain + 9, general=70)},
     }

@@ -11,14 +11,7 @@ from pydantic import BaseModel, ConfigDict
 from scripted import Act, ScriptedServer, answer, asked, status
 
 from mule_lib.data.standardize import generators
-from mule_lib.data.standardize.generators import (
-    CachedGenerator,
-    Completion,
-    GeneratorError,
-    Request,
-    interpret,
-    local,
-)
+from mule_lib.data.standardize.generators import CachedGenerator, Completion, GeneratorError, Request, interpret, local
 
 KEY = "sk-scripted-7f3a9c51d2"
 

@@ -128,8 +128,7 @@ def test_min_norm_where_nothing_can_improve():
     assert gradients.min_norm_direction([A, zero, B]).tolist() == [0, 0, 0]
     assert gradients.min_norm_direction([zero, zero], normalize=True).tolist() == [0, 0, 0]
     torch.testing.assert_close(
-        gradients.min_norm_direction([A, zero, B], normalize=True),
-        gradients.min_norm_direction([A, B], normalize=True),
+        gradients.min_norm_direction([A, zero, B], normalize=True), gradients.min_norm_direction([A, B], normalize=True)
     )
 
 

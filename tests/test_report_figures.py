@@ -17,17 +17,9 @@ from mule_lib.report import beyond, charts, cosines, figures, results, tables
 from mule_lib.report.names import number
 
 ROWS = (
-    "base",
-    "gold",
-    "upper_bound",
-    "mule",
-    "sft",
-    "sft_standardized",
-    "duet",
-    "ngdiff",
-    "mule_no_cot",
+    "base", "gold", "upper_bound", "mule", "sft", "sft_standardized", "duet", "ngdiff", "mule_no_cot",
     "mule_duet_loss",
-)
+)  # fmt: skip
 LOG = [
     {"step": 2, "loss": 3.0, "loss_obj1": 1.0, "loss_obj2": 2.0},
     {"step": 4, "loss": 1.5, "loss_obj1": 0.5, "loss_obj2": 1.0},

@@ -16,18 +16,9 @@ from mule_lib.report import beyond, results, tables
 from mule_lib.report.names import STYLES, number, styles_of
 
 ROWS = (
-    "base",
-    "gold",
-    "mule",
-    "sft",
-    "sft_standardized",
-    "ga",
-    "duet",
-    "mule_duet_loss",
-    "mule_no_cot",
-    "mule_k1",
+    "base", "gold", "mule", "sft", "sft_standardized", "ga", "duet", "mule_duet_loss", "mule_no_cot", "mule_k1",
     "graddiff",
-)
+)  # fmt: skip
 needs_tex = pytest.mark.skipif(
     shutil.which("pdflatex") is None,
     reason="no pdflatex on the PATH: apt-get install texlive-latex-base texlive-latex-recommended",

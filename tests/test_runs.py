@@ -109,13 +109,9 @@ def measured(method):
     values = {metric: [1.0, 0.0] for metric in METRICS}
     points = dict.fromkeys(METRICS, 50.0)
     return trained, SimpleNamespace(
-        metrics=points,
-        values=values,
-        n=dict.fromkeys(METRICS, 2),
-        details={"forget": {"items": []}},
-        samples=[],
+        metrics=points, values=values, n=dict.fromkeys(METRICS, 2), details={"forget": {"items": []}}, samples=[],
         kinds={},
-    )
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -272,7 +268,7 @@ def test_notebook_04_writes_runs_that_are_reused(tmp_path, monkeypatch):
     for seed in (0, 1):
         folder = out / f"seed-{seed}"
         assert sorted(file.name for file in folder.iterdir()) == [
-            *("metrics.json", "params.json", "provenance.json", "samples.jsonl", "values.json"),
+            *("metrics.json", "params.json", "provenance.json", "samples.jsonl", "values.json")
         ]
         run, source = RunResult.read(folder), json.loads((folder / "provenance.json").read_text())
         assert (run.row, run.label, run.seed, run.timing["steps"]) == ("mule", "MULE", seed, 2)

@@ -128,9 +128,7 @@ def test_a_failed_step_is_named_in_its_own_words(tmp_path):
     """The last line of every log that ends in a refusal of `mule`, of logs written since the start."""
     (tmp_path / "04_training-books-ga-0.txt").write_text("working\nmule run: 04_training.ipynb, cell 3: KeyError\n")
     (tmp_path / "report.txt").write_text("outputs/x/report.html\n")
-    assert graph.failures(tmp_path, 0) == [
-        "04_training-books-ga-0: mule run: 04_training.ipynb, cell 3: KeyError",
-    ]
+    assert graph.failures(tmp_path, 0) == ["04_training-books-ga-0: mule run: 04_training.ipynb, cell 3: KeyError"]
     assert graph.failures(tmp_path, (tmp_path / "report.txt").stat().st_mtime + 5) == []
 
 

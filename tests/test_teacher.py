@@ -17,11 +17,7 @@ from mule_lib.training import TeacherFileError, teacher
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import CacheError, build_cache
 
-SEQUENCES = {
-    "short": ((1, 5, 9), (20, 2)),
-    "long": ((1, 5, 9, 30, 31, 32, 33), (20, 21, 22, 2)),
-    "one": ((1, 7), (2,)),
-}
+SEQUENCES = {"short": ((1, 5, 9), (20, 2)), "long": ((1, 5, 9, 30, 31, 32, 33), (20, 21, 22, 2)), "one": ((1, 7), (2,))}
 
 
 def asked(answers="teacher", model=None, **options):

@@ -62,11 +62,7 @@ class Benchmark:
 
 
 def load_benchmark(
-    benchmark: str,
-    data_dir: str | Path = "",
-    *,
-    data_format: str = "unified",
-    objectives: Sequence[str] = OBJECTIVES,
+    benchmark: str, data_dir: str | Path = "", *, data_format: str = "unified", objectives: Sequence[str] = OBJECTIVES
 ) -> Benchmark:
     """A benchmark's records and evaluation sets; training records of `objectives` alone.
 

@@ -15,6 +15,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from transformers.pytorch_utils import Conv1D
+from transformers.utils.quantization_config import GgufConfig
 
 from mule_lib.models.generate import ask, contexts, decode, evaluating, greedy, option_log_likelihoods
 from mule_lib.params import EMBEDDED, OneLineError, repository_path
@@ -106,9 +107,10 @@ def load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model and tokenizer, on the accelerator where there is one.
 
-    `name` is `base` or `gold` (embedded), a folder, a GGUF file or a hub id; `adapter` is a folder with a LoRA, which
-    is merged into the weights. The dtype is always set: transformers 5 would otherwise take the checkpoint's (the
-    embedded files hold bfloat16). Code that comes with a model is never run, pickled weights are not read.
+    `name` is `base` or `gold` (embedded), `smollm2` (packaged), a folder, a GGUF file or a hub id; `adapter` is a
+    folder with a LoRA, which is merged into the weights. The dtype is always set: transformers 5 would otherwise take
+    the checkpoint's (the embedded files hold bfloat16). Code that comes with a model is never run, pickled weights are
+    not read.
     Raises ModelFileError for a damaged embedded model, one out of reach or of an unsupported architecture, a tokenizer
     without a chat template, an adapter of another base.
     """
@@ -122,9 +124,12 @@ def load(
     settings = {"config": config, "dtype": dtype, **revised}
     if name in EMBEDDED:  # CPU flash attention costs about twice the plain product on short sequences
         settings["attn_implementation"] = "eager"
-    if "gguf_file" not in source:
-        settings["use_safetensors"] = True
-    model = AutoModelForCausalLM.from_pretrained(**source, **settings)
+    # Plain weights of a packed file, or they could be neither trained nor saved.
+    plain = {"quantization_config": GgufConfig(dequantize=True)}
+    settings |= plain if "gguf_file" in source else {"use_safetensors": True}
+    model, found = AutoModelForCausalLM.from_pretrained(**source, **settings, output_loading_info=True)
+    if found["missing_keys"]:  # transformers would leave them random
+        raise ModelFileError(f"{name}: lacks {min(found['missing_keys'])}; download it again")
     if adapter:
         try:
             model = PeftModel.from_pretrained(model, str(repository_path(adapter))).merge_and_unload()

@@ -4,6 +4,7 @@ Prompts that begin alike (one intention before many questions) are batched toget
 """
 
 import inspect
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,6 +159,9 @@ def contexts(
         limits = {"max_new_tokens": max_thought_tokens, "batch_size": batch_size}
         written = dict(zip(different, greedy(model, tokenizer, different, stop_ids=stops, **limits), strict=True))
         thoughts[:] = [first_paragraph(tokenizer, written[ids]) for ids in opened]
+        if 2 * (cut := sum(len(thought) == max_thought_tokens for thought in thoughts)) > len(thoughts):
+            told = f"{cut} of {len(thoughts)} thoughts of {model.config.name_or_path or 'the model'} did not end within"
+            warnings.warn(f"{told} max_thought_tokens = {max_thought_tokens} and were closed; raise it", stacklevel=2)
     rendered = [
         render(tokenizer, query.question, system=system, thought=thought, prefix=query.prefix)
         for query, system, thought in zip(queries, systems, thoughts, strict=True)

@@ -74,13 +74,7 @@ def given_answer(tokenizer, record: Record, answer: str, *, max_tokens: int | No
 
 
 def teacher_answers(
-    model,
-    tokenizer,
-    benchmark: Benchmark,
-    method: Method,
-    *,
-    max_thought_tokens: int = 48,
-    batch_size: int = 64,
+    model, tokenizer, benchmark: Benchmark, method: Method, *, max_thought_tokens: int = 48, batch_size: int = 64
 ) -> list[TeacherAnswer]:
     """Steer the frozen base by the intention of each record's objective, let it think if `options.cot`, and answer.
 
