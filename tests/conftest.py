@@ -14,6 +14,10 @@ import torch
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: "test_real_notebooks" not in item.nodeid)  # the longest first: nobody waits at the end
+
+
 @pytest.fixture(scope="session")
 def fable():
     from mule_lib.data.fable.worlds import build
