@@ -116,6 +116,8 @@ def test_three_rates_by_hand():
         ([[-1.0, -2.0]], [0], [0], "item 0: option 0 is both answer and refusal"),
         ([[-1.0, float("nan")]], [0], None, "item 0: log-likelihoods .* hold a NaN"),
         ([[-1.0]], [0], None, "item 0: log-likelihoods .* are fewer than two"),
+        ([[-1.0, -2.0]] * 2, [0, -1], None, "item 1: index -1 is outside the 2 options"),
+        ([[-1.0, -2.0]], [0], [5], "item 0: index 5 is outside the 2 options"),
         ([], [], None, "0 items with 0 answers"),
         ([[-1.0, -2.0]], [0, 1], None, "1 items with 2 answers and 1 refusals"),
     ],

@@ -67,10 +67,10 @@ def row_table(data: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     return table.rename(index={row: label for row, (label, *_) in ROWS.items()}).rename_axis(index=None, columns=None)
 
 
-def check_bars(results: Mapping[str, Evaluation]) -> pd.DataFrame:
+def check_bars(results: Mapping[str, Evaluation], bars: Sequence[tuple] = BARS) -> pd.DataFrame:
     """Each bar with the measured value and whether it is met: columns row, what, measured, bar, met."""
     lines = []
-    for row, metric, low, high, against in BARS:
+    for row, metric, low, high, against in bars:
         value, what = results[row].metrics[metric], metric
         if against:
             value, what = results[against].metrics[metric] - value, f"{metric}, loss against {against}"

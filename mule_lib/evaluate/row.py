@@ -224,7 +224,7 @@ def score_choices(
     One accuracy cannot tell over-refusal (Section 5.1, Obj2) from lost knowledge, so three rates stand side by side:
     `correct` (lm-eval's `acc`), `refusal`, `distractor`, in 0 to 1, which add up to 1; `items`, per item: `chosen`,
     `outcome` (correct, refusal, distractor) and `margin` in nats over the best other option. Raises `ValueError` naming
-    the item for a NaN, fewer than two options, or a refusal that is the answer; IndexError for an answer outside them.
+    the item for a NaN, fewer than two options, an index outside the options, or a refusal that is the answer.
     """
     n = len(log_likelihoods)
     refusals = [None] * n if refusal_index is None else refusal_index
@@ -234,6 +234,8 @@ def score_choices(
     for i, (scores, answer, refusal) in enumerate(zip(log_likelihoods, answer_index, refusals, strict=True)):
         if len(scores) < 2 or any(math.isnan(score) for score in scores):
             raise ValueError(f"item {i}: log-likelihoods {list(scores)} are fewer than two or hold a NaN")
+        if outside := {answer, refusal} - {None, *range(len(scores))}:
+            raise ValueError(f"item {i}: index {min(outside)} is outside the {len(scores)} options")
         if answer == refusal:
             raise ValueError(f"item {i}: option {answer} is both answer and refusal")
         chosen = max(range(len(scores)), key=scores.__getitem__)

@@ -32,9 +32,9 @@ def lead_table(runs: Sequence[RunResult], *, seed: int = 0) -> Table:
         **{head: [spread(*ends, sign=True) for ends in data[[part, f"{part}_low", f"{part}_high"]].to_numpy()]
            for part, head in kinds.items()},
     })  # fmt: skip
-    behind, of = len(data.query("metric == 'overall' and loss_low > 0")), len(data) // 2
-    finding = f"On MULE's records {of - behind} of {of} baselines are not told apart from MULE in Overall."
-    finding = f"{finding} The rest of its lead is the loss's." if of else "No baseline ran in both conditions."
+    behind, ahead = (len(data.query(f"metric == 'overall' and {test}")) for test in ("loss_low > 0", "loss_high < 0"))
+    finding = f"On the same records MULE is ahead of {behind} of {len(data) // 2} baselines in Overall, behind {ahead}."
+    finding = f"{finding} The others are not told apart." if len(data) else "No baseline ran in both conditions."
     caption = (
         "MULE's lead over each baseline as the paper ran it, split: from the data is the baseline on MULE's records "
         "minus itself on its own, from the loss is MULE minus the baseline on the same records. Paired 95 % intervals; "

@@ -33,7 +33,8 @@ def _methods(table: ResultTable, metrics: Sequence[str]) -> tuple[pd.DataFrame, 
     order = own.sort_values("place", ascending=False, kind="stable")["method"]
     data = data.iloc[np.lexsort([data["method"].map([*order].index), data["metric"].map([*metrics].index)])]
     own = data["condition"] == PAPER
-    drawn = data.assign(series=data["method"], value=data["measured"], hollow=~own, offset=np.where(own, 0, 0.34))
+    drawn = data.assign(series=data["method"], value=data["measured"], hollow=~own)
+    drawn["offset"] = 0.34 * drawn.duplicated(["method", "metric"])
     drawn["line"] = [label(method, table.labels) for method in data["method"]]
     drawn["panel"] = [heading(metric, table.benchmark) for metric in data["metric"]]
     return data.drop(columns="method"), drawn
@@ -97,7 +98,7 @@ def trade_off(table: ResultTable) -> Picture:
     figure, axes = panels(1, data["panel"].nunique(), 3.3)
     for axis, (name, part) in zip(axes.flat, data.groupby("panel", sort=False), strict=True):
         for one in part.itertuples():
-            look, own = looks[method_of(one.row)], method_of(one.row) == one.row
+            look, own = looks[method_of(one.row)], names.condition(one.row) == PAPER
             axis.hlines(one.retain, one.forget_low, one.forget_high, color=look.color, lw=0.8, alpha=0.7)
             axis.vlines(one.forget, one.retain_low, one.retain_high, color=look.color, lw=0.8, alpha=0.7)
             axis.plot(one.forget, one.retain, look.marker, color=look.color if own else "white", mec=look.color,

@@ -78,11 +78,10 @@ LABELS = {
 }  # fmt: skip
 LOSSES = (*REPORTED["table2"], "mule_duet_loss_tuned", "mule_bild_loss_tuned")
 FORMS = ("mule_no_standardization", "mule_raw_prompts", "mule_passage", "mule_lettered", "mule_jailbreak")
-SWITCHES = (
-    "mule_no_anchors", "mule_no_cot", "mule_ensemble", "mule_first_position", "mule_k1", "mule_k50",
-)  # fmt: skip
+SWITCHES = ("mule_no_anchors", "mule_no_cot", "mule_ensemble", "mule_first_position", "mule_k1", "mule_k50")
 # Rows of the tables beside the paper's, in this order where they were run.
 FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "duet_all_positions")
+BESIDE = ("graddiff", "npo", "idk_dpo", "duet_all_positions")  # in no table of the paper, on MULE's records alone
 PAPER, ON_MULES_RECORDS = "paper", "standardized"  # the two conditions of Tables 1 and 3 (docs/conditions.md)
 # A spreadsheet takes a text with such a beginning for a formula; an apostrophe before it makes it a text again.
 FORMULA = {r"^([=+@\t\r]|-(?![\d.]+$))": r"'\1"}
@@ -100,7 +99,7 @@ def styles_of(rows: Iterable[str]) -> dict[str, Style]:
 
 def condition(row: str) -> str:
     """The condition that a row of Table 1 or 3 ran in."""
-    return ON_MULES_RECORDS if row.endswith(STANDARDIZED) else PAPER
+    return ON_MULES_RECORDS if row.endswith(STANDARDIZED) or row in BESIDE else PAPER
 
 
 def method_of(row: str) -> str:
@@ -116,7 +115,7 @@ def top_k(row: str) -> int | None:
 
 def label(row: str, known: Mapping[str, str] | None = None) -> str:
     """A row's name: the suite's, else its number of kept logits, else the run's own label, else its id."""
-    if condition(row) != PAPER:
+    if row.endswith(STANDARDIZED):
         return f"{label(method_of(row), known)} on MULE's data"
     return LABELS.get(row) or (f"MULE, K = {top_k(row)}" if top_k(row) else (known or {}).get(row, row))
 
@@ -138,7 +137,7 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
         ]
     rows = list(REPORTED[table])
     rest = set(found).difference(rows, variants)
-    twins = sorted((row for row in rest if condition(row) != PAPER), key=lambda row: [*STYLES].index(method_of(row)))
+    twins = sorted((row for row in rest if row.endswith(STANDARDIZED)), key=lambda row: [*STYLES].index(method_of(row)))
     further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER, twins))
     rest_title = f"Not in {table.replace('table', 'Table ')} of the paper"
     parts = {"": rows, "Baselines on MULE's records": twins, rest_title: further}

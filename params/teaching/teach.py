@@ -44,8 +44,6 @@ STEPS = (1800, 1800)  # of each stage, of 16 dialogues of about 55 tokens: three
 BATCH, MICRO, RANK, RATE, WARMUP = 16, 4, 16, 6e-4, 30
 SAVE_EVERY, LOG_EVERY, PROBE_EVERY, PROBED = 50, 10, 300, 8
 Probe = Callable[[Any, Any], dict[str, float]]  # takes model and tokenizer
-
-
 # What is demanded of base, steered base and gold, as in `acceptance.BARS`.
 BARS = (
     ("base", "forget", 80, None, None),
@@ -233,8 +231,7 @@ def run(args: argparse.Namespace, work: Path) -> None:
         return
     found = measured({which: models.load(args.model, adapter=str(work / which)) for which in EMBEDDED}, sets)
     acceptance.measured_rows(found).to_csv(work / "measured.csv", index=False)
-    acceptance.BARS = BARS  # instead of the embedded model's
-    bars = pd.concat({name: acceptance.check_bars(each) for name, each in found.items()})
+    bars = pd.concat({name: acceptance.check_bars(each, BARS) for name, each in found.items()})
     bars.to_csv(work / "bars.csv")
     print(bars)
 

@@ -1,8 +1,8 @@
 """Choosing each row's hyper-parameters on Fable's validation split, with the same effort for every row.
 
 Three rounds: five learning rates around the row's own; three values of its main option (of methods that ascend: fewer
-steps; of others: finer rates) at the best rate; a second seed for the best two. Where the best rate lies at an end, two
-more follow beyond it. The score is Overall Performance on the validation sets, averaged over benchmarks and seeds;
+steps; of others: finer rates) at the best rate; a second seed for the best two. Where the best rate lies at an end, one
+more follows beyond it. The score is Overall Performance on the validation sets, averaged over benchmarks and seeds;
 evaluation sets are never touched. A second rule, the best Overall among settings that lose at most 5 of General, is
 printed beside the first.
 """
