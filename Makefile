@@ -1,15 +1,17 @@
 # Two commands do everything: `make reproduce` runs the suite on the embedded model, `make test` runs the tests.
-# On a machine without a GPU, PyPI's torch brings CUDA libraries along; this avoids the download:
-#   make test PIP_ARGS="--extra-index-url https://download.pytorch.org/whl/cpu"
+# `make install` installs without tests, `make lab` opens the lessons. On Linux without an NVIDIA GPU PyTorch's CPU wheels are taken
+# where their index can be reached, which spares gigabytes of CUDA libraries; `make install PIP_ARGS=` takes PyPI's.
 PYTHON ?= python3
 VENV ?= .venv
-PIP_ARGS ?=
+CPU_WHEELS := https://download.pytorch.org/whl/cpu
+PIP_ARGS ?= $(shell test "$$(uname -s)" = Linux && ! command -v nvidia-smi > /dev/null \
+  && curl -sfI --max-time 5 $(CPU_WHEELS)/ > /dev/null && echo --extra-index-url $(CPU_WHEELS))
 PYTEST_ARGS ?=
 REPRODUCE_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: reproduce test lab lint embedded smollm2 teach clean-venv
+.PHONY: install reproduce test lab lint embedded smollm2 teach clean-venv
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one: make PYTHON=python3.12")'
@@ -17,6 +19,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet $(PIP_ARGS) -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
+
+install: $(INSTALLED)
 
 # make reproduce SEEDS=1 runs one seed of each row; NAME=mine writes outputs/mine; SCALE=smollm2 takes a real language model, which it
 # first teaches Fable (docs/real_model.md: hours on two cores, resumable).
@@ -27,8 +31,10 @@ reproduce: $(INSTALLED) $(patsubst smollm2,teach,$(filter smollm2,$(SCALE)))
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+# The whole repository with 00 as first page; ipywidgets is for 09.
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/python -m pip install --quiet "ipywidgets>=8.1"
+	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_meet_the_model.ipynb
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

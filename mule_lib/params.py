@@ -376,10 +376,10 @@ NOTEBOOKS: dict[str, type[Notebook]] = {
     "02_gradient_cosine": GradientCosine,
     "03_mule_by_hand": MuleByHand,
     "04_training": Training,
-    "05_main_results": TableNotebook,
-    "06_ablation": TableNotebook,
+    **dict.fromkeys(("05_main_results", "06_ablation"), TableNotebook),
     "07_wmdp_radar": Radar,
     "08_claims": Claims,
+    "09_playground": ResultsNotebook,
 }
 
 
