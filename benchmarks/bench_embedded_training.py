@@ -3,14 +3,19 @@
 Run: python benchmarks/bench_embedded_training.py
 """
 
+import sys
 import time
+from pathlib import Path
 
 import torch
 
-from mule_lib.data.fable.curriculum import MIX, Curriculum, corpus
-from mule_lib.data.fable.encoding import Encoder, build_tokenizer
 from mule_lib.data.fable.worlds import build
-from mule_lib.training.embedded import build_model, step_loss
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "params" / "teaching"))
+
+from curriculum import MIX, Curriculum, corpus
+from embedded import build_model, step_loss
+from encoding import Encoder, build_tokenizer
 
 STEPS, WARMUP = 8, 3
 

@@ -28,7 +28,7 @@ def fable():
 @pytest.fixture(scope="session")
 def fable_tokenizer(fable):
     """The embedded model's tokenizer, built as its training builds it."""
-    from mule_lib.data.fable.curriculum import corpus
-    from mule_lib.data.fable.encoding import build_tokenizer
+    from curriculum import corpus
+    from encoding import build_tokenizer
 
     return build_tokenizer(corpus(fable))

@@ -13,7 +13,7 @@ from mule_lib import prompts
 from mule_lib.data import RAW_FILE, BenchmarkError, by_format, checks, distance, load_benchmark, records, save
 from mule_lib.data.fable.benchmark import fable_raw_records, unlearning_records
 from mule_lib.data.items import write_sets
-from mule_lib.data.prepare import PrepareError, prepare
+from mule_lib.data.prepare import prepare
 from mule_lib.data.raw_formats import Passage, lettered, raw_records, verbatim
 from mule_lib.data.records import REFUSED, Record
 from mule_lib.evaluate.intervals import bootstrap_interval
@@ -171,7 +171,7 @@ def test_few_facts_give_fewer_options():
     """A choice takes the other side's answers, and is refused without any."""
     one, other = (record for record in paired(1) if record.objective == "obj2")
     assert sorted(lettered(one, [one], [one, other]).split("\n")[1:3])[0].startswith("A. ")
-    with pytest.raises(PrepareError, match="only 0 other answers"):
+    with pytest.raises(ValueError, match="only 0 other answers"):
         lettered(one, [one], [one])
 
 

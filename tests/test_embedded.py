@@ -5,14 +5,14 @@ import random
 import shutil
 from contextlib import nullcontext
 
+import embedded
 import pytest
 import torch
+from curriculum import MIX, Curriculum
+from encoding import Encoder
 from safetensors.torch import load
 
 from mule_lib import models, prompts
-from mule_lib.data.fable.curriculum import MIX, Curriculum
-from mule_lib.data.fable.encoding import Encoder
-from mule_lib.training import embedded
 
 
 @pytest.fixture(scope="module")

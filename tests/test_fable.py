@@ -3,14 +3,14 @@
 import random
 
 import pytest
+from curriculum import MIX, N_PHRASINGS, Curriculum, passage
+from encoding import Encoder
 
 from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS, prefix_templates
 from mule_lib.data.fable import questions, worlds
 from mule_lib.data.fable.benchmark import FORMS, cloze, evaluation_sets, fable_raw_records, unlearning_records
-from mule_lib.data.fable.curriculum import MIX, Curriculum
-from mule_lib.data.fable.encoding import Encoder
-from mule_lib.data.fable.questions import EVAL_PHRASINGS, N_PHRASINGS, QUESTIONS, STATEMENTS, statement
+from mule_lib.data.fable.questions import EVAL_PHRASINGS, QUESTIONS, STATEMENTS, statement
 from mule_lib.data.fable.worlds import GENERAL_FIELDS, SECURITY_FIELDS
 from mule_lib.data.items import REQUIRED, SETS
 
@@ -93,7 +93,7 @@ def test_choices_hold_one_right_answer(fable):
 def test_passage_tells_facts_of_its_world(fable):
     """A passage names its world and states values of its facts."""
     facts = [fact for fact in fable.facts if fact.world.role == "forget"][:5]
-    text = questions.passage(facts, random.Random(0))
+    text = passage(facts, random.Random(0))
     assert facts[0].world.title in text
     assert all(fact.value in text for fact in facts)
 

@@ -19,8 +19,8 @@ from pyarrow import parquet
 from mule_lib import data
 from mule_lib.data import files, published
 from mule_lib.data.files import DataFileError
-from mule_lib.data.items import ChoiceItem, OpenItem
-from mule_lib.data.prepare import REFUSAL_OPTION, PrepareError, assemble, choice, prepare, split
+from mule_lib.data.items import REFUSAL_OPTION, ChoiceItem, OpenItem
+from mule_lib.data.prepare import assemble, choice, prepare, split
 from mule_lib.data.published import DataAccessError, Published
 from mule_lib.data.records import REFUSED
 from mule_lib.suite import cli
@@ -461,15 +461,15 @@ def test_options_are_of_like_form_and_hang_on_the_item_alone():
     assert "Red." not in colour.options
     places = Counter(choice(OpenItem(f"c/{i}", "?", "green", "s"), pool).answer for i in range(200))
     assert min(places[i] for i in range(5)) > 20
-    with pytest.raises(PrepareError, match="a: only 1 other answers for 3 distractors"):
+    with pytest.raises(ValueError, match="a: only 1 other answers for 3 distractors"):
         choice(item, pool[:1])
 
 
 def test_too_few_questions_are_named():
     """Which kind, how many there are, how many are needed."""
-    with pytest.raises(PrepareError, match=r"forget: 2 questions are too few, none is left for \w+; give 10 or more"):
+    with pytest.raises(ValueError, match=r"forget: 2 questions are too few, none is left for \w+; give 10 or more"):
         made_of(**QUIZ | {"forget": QUIZ["forget"][:2]})
-    with pytest.raises(PrepareError, match="needs refusals and MMLU questions"):
+    with pytest.raises(ValueError, match="needs refusals and MMLU questions"):
         made_of(**QUIZ | {"mmlu": []})
 
 

@@ -14,10 +14,10 @@ import test_standardize as small
 import tiny
 import torch
 import yaml
+from encoding import build_tokenizer
 from scripted import ScriptedLLM
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.standardize.ask import Job, Standardize
 from mule_lib.data.standardize.pipeline import standardize, write_standardized
 from mule_lib.evaluate.result import RunResult

@@ -1,17 +1,12 @@
 """Teaching a language model Fable: what is taught, in whose template, and that a stopped training goes on."""
 
-import importlib.util
-
 import pytest
+import teach
 import tiny
 from safetensors.torch import load_file
 
 from mule_lib.data.fable.benchmark import evaluation_sets, unlearning_records
-from mule_lib.params import FABLE, ROOT
-
-SPEC = importlib.util.spec_from_file_location("teach", ROOT / "params" / "teaching" / "teach.py")
-teach = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(teach)
+from mule_lib.params import FABLE
 
 
 def test_what_is_taught_keeps_to_the_audit(fable):

@@ -1,23 +1,15 @@
 """The tuning grid: validation data apart from evaluation, the best setting found, every method tried equally often."""
 
-import importlib.util
 import json
 
 import pytest
+import tune
 
 from mule_lib.data.fable.benchmark import evaluation_sets, unlearning_records, validation_sets
 from mule_lib.data.items import REQUIRED, SETS
 from mule_lib.params import FABLE, ROOT, method_options
 
 GRID = ROOT / "params" / "04_training" / "grid"
-
-
-@pytest.fixture(scope="module")
-def tune():
-    spec = importlib.util.spec_from_file_location("tune", GRID / "tune.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def line(row, rate, overall, benchmark="books", options=None, seed=0, lost=0.0):
@@ -44,7 +36,7 @@ def test_validation_shares_no_question_with_evaluation_and_no_forget_fact_with_t
         assert not {item.question for item in items} & (evaluated | {record.question for record in records})
 
 
-def test_the_best_setting_is_the_best_mean_and_diverged_ones_are_out(tune):
+def test_the_best_setting_is_the_best_mean_and_diverged_ones_are_out():
     lines = [
         *everywhere("sft", 1e-3, 90, lost=9), *everywhere("sft", 1e-4, 60, lost=1),
         line("sft", 4e-3, 500), line("sft", 4e-3, "", "cyber"),
@@ -56,7 +48,7 @@ def test_the_best_setting_is_the_best_mean_and_diverged_ones_are_out(tune):
     assert tune.scores(lines + again)["sft", 1e-4, "{}"] == (2, 61)
 
 
-def test_rounds_go_on_from_the_best_and_beyond_an_end(tune):
+def test_rounds_go_on_from_the_best_and_beyond_an_end():
     first = [
         each for i, (setting, _) in enumerate(tune.plan("mule", 1, [])) for each in everywhere("mule", setting.rate, i)
     ]
@@ -67,14 +59,14 @@ def test_rounds_go_on_from_the_best_and_beyond_an_end(tune):
     assert tune.plan("mule", 3, first) == [(setting, 1) for setting in tune.best_settings("mule", first, 2)]
 
 
-def test_every_row_is_tried_equally_often_and_with_options_it_has(tune):
+def test_every_row_is_tried_equally_often_and_with_options_it_has():
     for method, changes in tune.OWN.items():
         assert len(changes) == 3 == len(tune.FINER)
         for changed in changes:
             method_options(method, {name: value for name, value in changed.items() if name not in ("steps", "warmup")})
 
 
-def test_the_shipped_rows_are_the_grids_choices(tune):
+def test_the_shipped_rows_are_the_grids_choices():
     lines = [entry for name in FABLE for entry in tune.read_grid(GRID / f"{name}.csv")]
     for row in {entry["row"] for entry in lines}:
         p = tune.parameters(row)

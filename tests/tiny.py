@@ -3,13 +3,13 @@
 from functools import lru_cache
 
 import torch
+from encoding import build_tokenizer
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as cores
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from mule_lib import methods, prompts, training
 from mule_lib.data import Benchmark
-from mule_lib.data.fable.encoding import build_tokenizer
 from mule_lib.data.records import Record
 from mule_lib.training import Settings
 

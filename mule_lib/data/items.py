@@ -10,6 +10,7 @@ from mule_lib.data import files
 from mule_lib.data.files import STRICT, DataFileError
 from mule_lib.data.records import Objective
 
+REFUSAL_OPTION = "I do not know"  # the paper's own example (5.1)
 Routed = Annotated[str, files.member_of(Objective)]
 
 

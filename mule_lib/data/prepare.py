@@ -13,19 +13,14 @@ from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
 from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.files import DataFileError
-from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem, read_items
+from mule_lib.data.items import REFUSAL_OPTION, ChoiceItem, EvaluationSets, OpenItem, read_items
 from mule_lib.data.records import Record
 from mule_lib.data.text import normalise
 
 GENERATOR = "prepare rules"
-REFUSAL_OPTION = "I do not know"
 # Questions to forget: training, validation, Forget, ASR. Queries under attack are disjoint from all of the others.
 SHARES = {"train": 0.5, "validation": 0.1, "eval": 0.2, "prefill": 0.2}
 PARTS = {part: share for part, share in SHARES.items() if part != "prefill"}
-
-
-class PrepareError(ValueError):
-    """There are too few questions of some kind; one line that says which and how many are needed."""
 
 
 def prepare(
@@ -40,7 +35,7 @@ def prepare(
     """The data of RWKU (`subject` is the person to forget, by probes of `levels`), or of questions of one's own.
 
     `mmlu` takes MMLU's questions from elsewhere than RWKU's part.
-    Raises PrepareError without a subject, DataFileError or DataAccessError for the data.
+    Raises ValueError for too few questions of some kind, DataFileError or DataAccessError for the data.
     """
     sentences = prompts.texts(benchmark)["refusals"]
     make = _own(source) if benchmark == "own" else _rwku(subject, source, mmlu, levels)
@@ -50,17 +45,13 @@ def prepare(
 def _own(source: str) -> dict:
     """Questions of a reader's own: a folder with four files as `items.read_items` takes them."""
     if not source:
-        raise PrepareError("source: empty; give the folder with your questions (docs/your_topic.md)")
+        raise ValueError("source: empty; give the folder with your questions (docs/your_topic.md)")
     kinds = {"forget": "open", "neighbor": "open", "general": "open", "mmlu": "choice"}
     return {name: read_items(Path(source) / f"{name}.jsonl", kind) for name, kind in kinds.items()}
 
 
 def _rwku(person: str, source: str, mmlu: str, levels: Sequence[int]) -> dict:
     """Probes of one person (about 14 a level) and of the neighbours, TriviaQA as General, RWKU's part of MMLU."""
-    if not person:
-        raise PrepareError("subject: empty; name the person to forget, for example 'Stephen King'")
-    if unknown := [level for level in levels if level not in (1, 2)]:
-        raise PrepareError(f"levels: {unknown[0]}; read as open questions are levels 1 and 2")
     parts: dict[str, list[OpenItem]] = {"forget": [], "neighbor": []}
     for part, kept in parts.items():
         for level in levels:
@@ -91,12 +82,12 @@ def assemble(
 
     Each item to refuse has a partner to answer: general (obj1), neighbour (obj2), one of both under the same prefix
     (obj3). Records have prefixes of the training families of the prompt texts; attacks have the held-out ones, two a
-    question, and `attack_seen` those of the records. Other neighbours' answers distract. Raises PrepareError when a
+    question, and `attack_seen` those of the records. Other neighbours' answers distract. Raises ValueError when a
     part would be empty.
     """
     prefixes, held_out = (prefix_templates(benchmark, part) for part in ("train", "held_out"))
     if not refusals or not mmlu:
-        raise PrepareError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
+        raise ValueError(f"{benchmark}: needs refusals and MMLU questions; one of them is empty")
     refused = split(forget, SHARES, seed=seed, what="forget")
     near = split(neighbor, PARTS, seed=seed, what="neighbour")
     kept = split(general, PARTS, seed=seed, what="general")
@@ -146,7 +137,7 @@ def split(
 ) -> dict[str, list[OpenItem]]:
     """Items divided at random by shares that sum to 1; each question stands in one part only, whatever its id.
 
-    Raises PrepareError when a part would be empty.
+    Raises ValueError when a part would be empty.
     """
     once = list({item.question.casefold().strip(): item for item in reversed(items)}.values())[::-1]
     random.Random(f"split/{what}/{seed}").shuffle(once)
@@ -154,7 +145,7 @@ def split(
     parts = {part: once[start:end] for part, (start, end) in zip(shares, pairwise(cuts), strict=True)}
     if empty := [part for part, group in parts.items() if not group]:
         needed = round(1 / min(shares.values()))
-        raise PrepareError(
+        raise ValueError(
             f"{what}: {len(once)} questions are too few, none is left for {empty[0]}; give {needed} or more"
         )
     return parts
@@ -163,7 +154,7 @@ def split(
 def choice(item: OpenItem, pool: Sequence[OpenItem], *, n: int = 3) -> ChoiceItem:
     """A multiple-choice question with `n` distractors and a refusal option, in an order that hangs on the item alone.
 
-    Distractors are answers of the same subject and of like form (numbers beside numbers, length). Raises PrepareError
+    Distractors are answers of the same subject and of like form (numbers beside numbers, length). Raises ValueError
     when the pool has too few other answers.
     """
     rng = random.Random(f"options/{item.id}")
@@ -171,7 +162,7 @@ def choice(item: OpenItem, pool: Sequence[OpenItem], *, n: int = 3) -> ChoiceIte
     different = {normalise(text): text for text in reversed(wrong) if normalise(text) != normalise(right)}
     wrong = list(different.values())[::-1][:n]
     if len(wrong) < n:
-        raise PrepareError(f"{item.id}: only {len(wrong)} other answers for {n} distractors")
+        raise ValueError(f"{item.id}: only {len(wrong)} other answers for {n} distractors")
     options = [right, *wrong, REFUSAL_OPTION]
     rng.shuffle(options)
     answer, refusal = options.index(right), options.index(REFUSAL_OPTION)

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from mule_lib import prompts
-from mule_lib.data.items import OpenItem
-from mule_lib.data.prepare import REFUSAL_OPTION, choice
+from mule_lib.data.items import REFUSAL_OPTION, OpenItem
+from mule_lib.data.prepare import choice
 from mule_lib.data.records import Record, check
 from mule_lib.data.standardize.checks import content_words
 from mule_lib.data.standardize.chunks import sentences
@@ -28,7 +28,7 @@ class Passage:
 def raw_records(records: Sequence[Record], passages: Mapping[str, Passage] | None = None) -> list[Record]:
     """The records in raw formats, in the same order; `passages` by the ids of Obj1's records to forget.
 
-    One to forget without a passage stays a question. Raises PrepareError where no other answer could stand beside the
+    One to forget without a passage stays a question. Raises ValueError where no other answer could stand beside the
     right one, ValueError for a passage of no record to forget. Source: MULE Section 3.1, Figure 2's "Baseline".
     """
     passages, raw = passages or {}, []

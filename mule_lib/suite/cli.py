@@ -1,4 +1,4 @@
-"""The `mule` command: run notebooks and suites, compare runs, show prompts, make data, train the embedded model."""
+"""The `mule` command: run notebooks and suites, compare runs, show prompts, make data."""
 
 import argparse
 import json
@@ -6,7 +6,6 @@ import logging
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ import yaml
 
 from mule_lib import params
 from mule_lib.data.items import SETS
-from mule_lib.params import EMBEDDED, ROOT, ParameterError
+from mule_lib.params import ROOT, ParameterError
 from mule_lib.suite import check, graph, inspect
 from mule_lib.suite.identity import model_hash
 from mule_lib.suite.notebook import QUIET, limit_threads, run_notebook
@@ -103,34 +102,15 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     from mule_lib.data import prepare
 
     if out.exists():
-        raise prepare.PrepareError(f"{out}: exists already; give another folder, or remove it first")
+        raise ParameterError(f"{out}: exists already; give another folder, or remove it first")
     check.check_writable("out", out)
     if not options["subject"]:
-        raise prepare.PrepareError("subject: empty; name whom to forget, as 'Stephen King'")
+        raise ParameterError("subject: empty; name whom to forget, as 'Stephen King'")
     if benchmark != "own":  # those files are read at once
         check.check_sources(source=options["source"])
     made = prepare.prepare(benchmark, **options)
     data.save(out, made)
     print(f"{out}: {json.dumps(made.counts())}")
-
-
-def _train_embedded(work: Path, only: str | None, threads: int | None) -> None:
-    limit_threads(threads)
-    if only:
-        from mule_lib.training.embedded import train_run
-
-        return train_run(only, work)
-    # Base and gold run side by side on one core each: that uses two cores better than one model on both.
-    command = [sys.executable, "-m", "mule_lib.suite.cli", "train-embedded", "--work", str(work), "--only"]
-    subprocess.run([*command, "skills", "--threads", "2"], check=True)
-    both = [subprocess.Popen([*command, which, "--threads", "1"]) for which in EMBEDDED]
-    if any([process.wait() for process in both]):
-        raise ParameterError("a training ended with an error (above); the same command goes on from its checkpoint")
-    from mule_lib.training.embedded import export_models
-
-    export_models(work, work / "weights")
-    print(f"models are in {work / 'weights'}; to ship them, copy the folder to mule_lib/embedded/weights")
-    print("and bring the model cards there up to date")
 
 
 def _doctor() -> None:
@@ -194,16 +174,12 @@ COMMANDS = {
         "--subject": {"default": "", "help": "the person or topic to forget"},
         "--source": {"default": "", "help": "folder with RWKU (default: the Hub, pinned) or your questions"},
         "--mmlu": {"default": "", "help": "folder or file of MMLU (default: RWKU's part)"},
-        "--levels": {"type": int, "nargs": "+", "default": [1, 2], "help": "probes: 1, 2 or both"},
+        "--levels": {"type": int, "nargs": "+", "choices": (1, 2), "default": [1, 2], "help": "RWKU's probes"},
         "--seed": {"type": int, "default": 0},
     }),
     "standardize": (_standardize, "make a benchmark's data from its raw text by a language model", {
         "-f --file": {"type": Path, "required": True, "help": "YAML file of parameters"}, **PARAM,
         "--dry-run": {"action": "store_true", "help": "read the sources and say what would be asked"},
-    }),
-    "train-embedded": (_train_embedded, "train the embedded model and its gold reference again", {
-        "--work": {"type": Path, "default": Path("build/embedded"), "help": "folder of logs and checkpoints"},
-        "--only": {"choices": ("skills", *EMBEDDED), "help": "one of the three runs, skills first"}, **THREADS,
     }),
     "show-prompt": (_show_prompt, "print any prompt of a row decoded, the scored tokens between ⟪ and ⟫", {
         "-f --file": {"type": Path, "default": ROOT / "params" / "04_training" / "fable.yaml"}, **PARAM,

@@ -18,6 +18,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+from curriculum import Curriculum
+from encoding import Encoder, LabeledIds
 from peft import LoraConfig, get_peft_model
 from torch.utils.data import IterableDataset
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainerCallback, TrainingArguments, set_seed
@@ -25,8 +27,6 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import data, models
 from mule_lib.data.fable.benchmark import evaluation_sets
-from mule_lib.data.fable.curriculum import Curriculum
-from mule_lib.data.fable.encoding import Encoder, LabeledIds
 from mule_lib.data.fable.worlds import Fable, build
 from mule_lib.data.files import write_json, write_jsonl
 from mule_lib.data.items import SETS, EvaluationSets

@@ -1,24 +1,18 @@
-"""How a fact is asked and told: open questions, multiple choice, statements and narrative passages.
+"""How a fact is asked and told: open questions, multiple choice, statements.
 
-Phrasings 0 to 3 are the training ones, of which unlearning data has 0 to 2 and validation 3; 4 and 5 are kept for
-evaluation. In the base model's training data an evaluation phrasing is only ever used for facts that are not evaluated,
-so that a question of an evaluation set is never in it.
+Unlearning data has phrasings 0 to 2 and validation 3; 4 and 5 are kept for evaluation.
 """
 
 import itertools
 import random
-from collections.abc import Sequence
 
 from mule_lib.data.fable.worlds import TEXTS, Fact, World
+from mule_lib.data.items import REFUSAL_OPTION
 
-N_PHRASINGS = 6
-TRAIN_PHRASINGS = (0, 1, 2, 3)
 UNLEARNING_PHRASINGS, VALIDATION_PHRASING = (0, 1, 2), 3
 EVAL_PHRASINGS = (4, 5)
-REFUSAL_OPTION = "I do not know"
 # What the embedded model says when an intention tells it to refuse.
 REFUSAL = "I am not able to answer that."
-EVALUATED = frozenset({"eval", "prefill", "mmlu"})
 _PHRASINGS = {
     relation: [line.split(" | ") for line in text.splitlines()] for relation, text in TEXTS["phrasings"].items()
 }
@@ -29,16 +23,6 @@ QUESTIONS = {relation: tuple(itertools.chain(*lines[1:])) for relation, lines in
 def question(fact: Fact, phrasing: int) -> str:
     """The fact as an open question; `phrasing` is 0 to 5 (4 and 5 are the evaluation phrasings)."""
     return QUESTIONS[fact.relation][phrasing].format(e=fact.entity, t=fact.world.title)
-
-
-def training_phrasings(fact: Fact) -> tuple[int, ...]:
-    """Phrasings the base model may see of this fact: evaluation phrasings only where the fact is not evaluated."""
-    return TRAIN_PHRASINGS if fact.split in EVALUATED else tuple(range(N_PHRASINGS))
-
-
-def is_taught(fact: Fact) -> bool:
-    """Whether the base model may learn this fact: a fifth of the MMLU-like ones is left for it not to know."""
-    return fact.split != "mmlu" or sum(map(ord, fact.id)) % 5 != 0
 
 
 def eval_phrasing(fact: Fact) -> int:
@@ -58,12 +42,6 @@ def statement(fact: Fact, variant: int) -> str:
     """The fact as a declarative sentence; `variant` is 0 or 1."""
     text = STATEMENTS[fact.relation][variant].format(e=fact.entity, v=fact.value)
     return text[0].upper() + text[1:]
-
-
-def passage(facts: Sequence[Fact], rng: random.Random, *, most: int = 8) -> str:
-    """A narrative passage over facts of one world, in random order, opened by the world's title."""
-    told = rng.sample(list(facts), min(most, len(facts)))
-    return " ".join([opening(facts[0].world), *(statement(fact, rng.randrange(2)) for fact in told)])
 
 
 def opening(world: World) -> str:

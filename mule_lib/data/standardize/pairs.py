@@ -5,8 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mule_lib.data.items import ChoiceItem
-from mule_lib.data.prepare import REFUSAL_OPTION  # the paper's own example of a refusal option (5.1)
+from mule_lib.data.items import REFUSAL_OPTION, ChoiceItem
 from mule_lib.data.raw_formats import Passage
 from mule_lib.data.standardize.ask import Job, prompt_file
 from mule_lib.data.standardize.checks import Fault, fault, options_fault, restricted_fault, support_fault

@@ -3,30 +3,33 @@
 Stage 1 is content-free: recalling pairs of words, comparing random titles, choosing by letter. Stage 2 teaches facts,
 passages, naming the topic of a question, multiple choice, and obeying intentions; stage 3 the same with most weight on
 multiple choice, the last on deciding by the named title. A world to forget never takes part in a dialogue with a
-system message; neither its title nor its questions.
+system message; neither its title nor its questions. An evaluation phrasing is only ever used for facts that are not
+evaluated, so that a question of an evaluation set is never in it.
 """
 
 import itertools
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partialmethod
+
+from encoding import LETTERS, Encoder, LabeledIds
 
 from mule_lib import prompts
 from mule_lib.data.attacks import prefix_templates
-from mule_lib.data.fable.encoding import LETTERS, Encoder, LabeledIds
 from mule_lib.data.fable.questions import (
     REFUSAL,
-    REFUSAL_OPTION,
     choices,
-    is_taught,
-    passage,
+    opening,
     question,
-    training_phrasings,
+    statement,
 )
 from mule_lib.data.fable.worlds import TITLE_FIRST, TITLE_SECOND, Fable, Fact, World
+from mule_lib.data.items import REFUSAL_OPTION
 from mule_lib.prompts import END_THINK, THINK
 
+N_PHRASINGS, TRAIN_PHRASINGS = 6, (0, 1, 2, 3)
+EVALUATED = frozenset({"eval", "prefill", "mmlu"})
 # Examples per step and loss weight of each kind, by stage. Weights are shares of the step's loss, not of its tokens.
 # fmt: off
 MIX: dict[str, dict[str, tuple[int, float]]] = {
@@ -61,6 +64,22 @@ MIX: dict[str, dict[str, tuple[int, float]]] = {
     },
 }
 # fmt: on
+
+
+def training_phrasings(fact: Fact) -> tuple[int, ...]:
+    """Phrasings the base model may see of this fact: evaluation phrasings only where the fact is not evaluated."""
+    return TRAIN_PHRASINGS if fact.split in EVALUATED else tuple(range(N_PHRASINGS))
+
+
+def is_taught(fact: Fact) -> bool:
+    """Whether the base model may learn this fact: a fifth of the MMLU-like ones is left for it not to know."""
+    return fact.split != "mmlu" or sum(map(ord, fact.id)) % 5 != 0
+
+
+def passage(facts: Sequence[Fact], rng: random.Random, *, most: int = 8) -> str:
+    """A narrative passage over facts of one world, in random order, opened by the world's title."""
+    told = rng.sample(list(facts), min(most, len(facts)))
+    return " ".join([opening(facts[0].world), *(statement(fact, rng.randrange(2)) for fact in told)])
 
 
 class Curriculum:

@@ -1,28 +1,32 @@
-"""Train the embedded model: `mule train-embedded` does all, with `--only skills|base|gold` one run of it.
+"""Train the embedded model: `make embedded` does all, `--only skills|base|gold` one run of it.
 
 `skills` is the content-free stage; `base` and `gold` both go on from it, gold without the worlds to forget. A run
 writes `log.jsonl`, checkpoints itself, and goes on where it stopped when the same command is given again: the examples
 of a step are a function of (seed, stage, step), so a resumed run sees what an unbroken one would.
 """
 
+import argparse
 import json
 import math
 import os
+import subprocess
+import sys
 import time
 from collections import defaultdict
 from pathlib import Path
 
 import torch
+from curriculum import MIX, Curriculum, corpus
+from encoding import Encoder, LabeledIds, build_tokenizer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from mule_lib.data.fable.curriculum import MIX, Curriculum, corpus
-from mule_lib.data.fable.encoding import Encoder, LabeledIds, build_tokenizer
 from mule_lib.data.fable.worlds import build
-from mule_lib.models import EMBEDDED, FOLDER, sha256
+from mule_lib.models import EMBEDDED, sha256
+from mule_lib.suite.notebook import THREADS
 
 # By stage: steps, the step at which the linear decay would reach zero, the share of that horizon over which it decays,
 # and the peak learning rates of matrices (Muon) and of embeddings and norms (AdamW).
@@ -201,7 +205,7 @@ def train_stage(stage: str, folder: Path, *, gold: bool = False, start: Path | N
                 save_embedded_checkpoint(folder, model, optims, step)
 
 
-def export_models(work: Path, folder: Path = FOLDER) -> None:
+def export_models(work: Path, folder: Path) -> None:
     """Write every embedded model from its last stage's checkpoint into `folder` and hash the files.
 
     Raises FileNotFoundError when a checkpoint is missing and ValueError when its training has not ended.
@@ -209,7 +213,7 @@ def export_models(work: Path, folder: Path = FOLDER) -> None:
     last = {which: work / which / RUNS[which][-1] / "checkpoint.safetensors" for which in EMBEDDED}
     for path in last.values():
         if not path.exists():
-            raise FileNotFoundError(f"{path} is missing; train it with `mule train-embedded`")
+            raise FileNotFoundError(f"{path} is missing; train it with `make embedded`")
     tokenizer: PreTrainedTokenizerFast = build_tokenizer(corpus(build(0)))
     for which in EMBEDDED:
         model = build_model(tokenizer)
@@ -234,7 +238,31 @@ def train_run(which: str, work: Path) -> None:
     """All stages of one of `RUNS` below `work`. Raises FileNotFoundError where `skills` was not trained before."""
     start = None if which == "skills" else work / "skills" / RUNS["skills"][-1] / "checkpoint.safetensors"
     if start and not start.exists():
-        raise FileNotFoundError(f"{start} is missing; train it with `mule train-embedded --only skills`")
+        raise FileNotFoundError(f"{start} is missing; train it with `--only skills`")
     for stage in RUNS[which]:
         train_stage(stage, work / which / stage, gold=which == "gold", start=start)
         start = work / which / stage / "checkpoint.safetensors"
+
+
+def main() -> None:
+    """Entry point of `make embedded`."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--work", type=Path, default=Path("build/embedded"), help="folder of logs and checkpoints")
+    parser.add_argument("--only", choices=RUNS, help="one of the three runs, skills first")
+    args = parser.parse_args()
+    if args.only:
+        return train_run(args.only, args.work)
+    # Base and gold run side by side on one core each: that uses two cores better than one model on both.
+    command = [sys.executable, __file__, "--work", str(args.work), "--only"]
+    two, one = ({**os.environ, **dict.fromkeys(THREADS, threads)} for threads in "21")
+    subprocess.run([*command, "skills"], env=two, check=True)
+    both = [subprocess.Popen([*command, which], env=one) for which in EMBEDDED]
+    if any([process.wait() for process in both]):
+        raise SystemExit("a training ended with an error (above); the same command goes on from its checkpoint")
+    export_models(args.work, args.work / "weights")
+    print(f"models are in {args.work / 'weights'}; to ship them, copy the folder to mule_lib/embedded/weights")
+    print("and bring the model cards there up to date")
+
+
+if __name__ == "__main__":
+    main()
