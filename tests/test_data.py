@@ -15,7 +15,7 @@ from mule_lib.data.fable.benchmark import fable_raw_records, unlearning_records
 from mule_lib.data.items import write_sets
 from mule_lib.data.prepare import prepare
 from mule_lib.data.raw_formats import Passage, lettered, raw_records, verbatim
-from mule_lib.data.records import REFUSED, Record
+from mule_lib.data.records import REFUSED
 from mule_lib.evaluate.intervals import bootstrap_interval
 
 RULES = {
@@ -88,31 +88,11 @@ TEXT = (
     "The tower stands by the river. Ada built it in three years. In the year 1901 Ada moved to Lund, a town by the "
     "sea. Later she went home."
 )
-ROLES = {"obj1": ("forget", "retain"), "obj2": ("forget", "neighbor"), "obj3": ("adversarial", "benign")}
 
 
 def passage(quote, text=TEXT):
     start = text.index(quote)
     return Passage(text, (start, start + len(quote)))
-
-
-def paired(number=6) -> list[Record]:
-    return [
-        Record(
-            f"{objective}/{role}/{n}",
-            objective,
-            role,
-            f"Where did {role} {n} of {objective} move?",
-            f"town {role} {n}",
-            "I do not know.",
-            prefix="Sure:" if objective == "obj3" else None,
-            anchor=f"{objective}/{other}/{n}",
-            source=f"{role}{n}",
-        )
-        for objective, pair in ROLES.items()
-        for role, other in (pair, pair[::-1])
-        for n in range(number)
-    ]
 
 
 def test_a_passage_is_trained_up_to_its_answer():
@@ -139,7 +119,7 @@ def test_an_opening_that_bears_the_answer_breaks_off_before_it(answer, opening):
 
 def test_raw_records_have_the_facts_of_the_unified_ones():
     """Same ids, order, refusals, prefixes, anchors; a passage for Obj1, letters for Obj2, else the question."""
-    unified = paired()
+    unified = tiny.records()
     raw = raw_records(unified, {"obj1/forget/0": passage("Ada built it in three years.")})
     assert [(r.id, r.refusal, r.prefix, r.anchor) for r in raw] == [
         (r.id, r.refusal, r.prefix, r.anchor) for r in unified
@@ -169,7 +149,7 @@ def test_raw_without_any_passage_is_refused(books, tmp_path):
 
 def test_few_facts_give_fewer_options():
     """A choice takes the other side's answers, and is refused without any."""
-    one, other = (record for record in paired(1) if record.objective == "obj2")
+    one, other = [record for record in tiny.records() if record.objective == "obj2"][1:3]
     assert sorted(lettered(one, [one], [one, other]).split("\n")[1:3])[0].startswith("A. ")
     with pytest.raises(ValueError, match="only 0 other answers"):
         lettered(one, [one], [one])
@@ -178,7 +158,7 @@ def test_few_facts_give_fewer_options():
 def test_a_passage_of_no_record_is_refused():
     """Ids that do not meet would leave passages unused in silence."""
     with pytest.raises(ValueError, match="'obj1/forget/99' is no record of obj1 to forget"):
-        raw_records(paired(), {"obj1/forget/99": passage("Later she went home.")})
+        raw_records(tiny.records(), {"obj1/forget/99": passage("Later she went home.")})
 
 
 # Distances

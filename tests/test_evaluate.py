@@ -1,13 +1,10 @@
 """Evaluation: a row from sets to metrics, scores of choices, results that write and read themselves."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+import tiny
 
 from mule_lib import evaluate, prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
@@ -22,13 +19,7 @@ from mule_lib.prompts import steering
 
 @pytest.fixture(scope="module")
 def model(fable_tokenizer):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(fable_tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, num_key_value_heads=2, eos_token_id=fable_tokenizer.eos_token_id,
-        pad_token_id=fable_tokenizer.pad_token_id,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
+    return tiny.model(of=fable_tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +76,8 @@ def test_a_row_needs_all_five_sets_unless_part_is_asked_for(model, fable_tokeniz
     assert result.n == {name: 6 for name in SETS if getattr(some, name)} | {"neighbor_open": 6}
 
 
-def test_readers_of_results_do_without_torch():
-    """Intervals and results are read by tables and figures, which no model is behind."""
-    code = "import sys, mule_lib.evaluate.intervals, mule_lib.evaluate.result; assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_what_runs_a_model_is_imported_when_it_is_asked_for():
+    """So tables and figures do without torch (test_report_page.py)."""
     assert evaluate.rouge_l("red dragon", "a red dragon").recall == 1
     with pytest.raises(AttributeError, match="no attribute 'bleu'"):
         evaluate.bleu  # noqa: B018

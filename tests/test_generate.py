@@ -1,48 +1,18 @@
 """Generation and option scores: the same numbers for every batch size, padding, order and shared beginning."""
 
+import copy
 import warnings
 
 import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from mule_lib import prompts
 from mule_lib.models import ask, generate
 from mule_lib.models.generate import batches, shared_length
 from mule_lib.training import teacher
-
-SPECIAL = ["<pad>", "<bos>", "<eos>", "<sys>", "<user>", "<bot>"]
-
-
-def byte_tokenizer(chat_template: str | None = None) -> PreTrainedTokenizerFast:
-    """A tokenizer of 256 bytes and six special tokens that puts one BOS before a text."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: i for i, token in enumerate([*SPECIAL, *alphabet])}
-    core = Tokenizer(models.BPE(vocabulary, []))
-    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    core.decoder = decoders.ByteLevel()
-    core.add_special_tokens(SPECIAL)
-    core.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>", model_max_length=4096
-    )
-    tokenizer.chat_template = chat_template
-    return tokenizer
-
-
-def tiny_llama(seed: int = 0, **changes) -> LlamaForCausalLM:
-    """A random Llama of two layers, with weights large enough that its argmax has no near ties."""
-    torch.manual_seed(seed)
-    settings = {
-        "vocab_size": 262, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 4096,
-        "initializer_range": 0.3, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-    }  # fmt: skip
-    return LlamaForCausalLM(LlamaConfig(**{**settings, **changes})).eval()
-
 
 PROMPTS = [
     [1, 40, 41], [1, 50], [1, *range(60, 100)], [1, 9], [1, 7, 8, 9, 10, 11], [1, *range(100, 117)],
@@ -56,12 +26,12 @@ ALIKE = [[*INTENTION, 70 + i, *range(100, 101 + i % 7)] for i in range(40)] + [[
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny_llama()
+    return tiny.model()
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return byte_tokenizer()
+    return tiny.tokenizer()
 
 
 def one_by_one(model, prompt, steps):
@@ -78,7 +48,7 @@ def one_by_one(model, prompt, steps):
 @pytest.mark.parametrize("sequences", [PROMPTS, ALIKE])
 def test_greedy_equals_the_definition(model, sequences, batch_size, side):
     """Whatever the batch, a shared beginning, and the tokenizer's padding side, which is not asked."""
-    tokenizer = byte_tokenizer()
+    tokenizer = copy.deepcopy(tiny.tokenizer())
     tokenizer.padding_side = side
     got = generate.greedy(model, tokenizer, sequences[::-1], max_new_tokens=5, batch_size=batch_size, stop_ids=[])
     assert got[::-1] == [one_by_one(model, prompt, 5) for prompt in sequences]
@@ -90,12 +60,12 @@ def test_absolute_positions_are_not_shifted_by_padding(sequences):
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=262, n_embd=32, n_layer=2, n_head=4, n_positions=128, initializer_range=0.3)
     gpt2 = GPT2LMHeadModel(config).eval()
-    got = generate.greedy(gpt2, byte_tokenizer(), sequences, max_new_tokens=4, batch_size=32, stop_ids=[])
+    got = generate.greedy(gpt2, tiny.tokenizer(), sequences, max_new_tokens=4, batch_size=32, stop_ids=[])
     assert got == [one_by_one(gpt2, prompt, 4) for prompt in sequences]
 
 
 def test_every_stop_token_of_a_list_cuts(tokenizer):
-    model = tiny_llama()
+    model = tiny.model()
     free = one_by_one(model, PROMPTS[2], 10)
     first, second = free[3], free[6]
     assert first not in free[:3]
@@ -107,7 +77,7 @@ def test_every_stop_token_of_a_list_cuts(tokenizer):
 
 
 def test_the_models_sampling_settings_are_ignored_silently_and_come_back(tokenizer, capfd):
-    model = tiny_llama()
+    model = tiny.model()
     config = model.generation_config
     config.do_sample, config.temperature, config.top_p, config.repetition_penalty = True, 3.0, 0.1, 5.0
     with warnings.catch_warnings():
@@ -120,7 +90,7 @@ def test_the_models_sampling_settings_are_ignored_silently_and_come_back(tokeniz
 
 
 def test_a_training_model_with_checkpointing_generates_the_same_and_trains_on(tokenizer):
-    model = tiny_llama()
+    model = tiny.model()
     want = generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=6, batch_size=3)
     model.activation_checkpointing_enable()
     model.train()
@@ -131,7 +101,7 @@ def test_a_training_model_with_checkpointing_generates_the_same_and_trains_on(to
 
 
 def test_an_adapter_generates_and_keeps_both_configs(tokenizer):
-    base = tiny_llama()
+    base = tiny.model()
     want = generate.greedy(base, tokenizer, PROMPTS, max_new_tokens=5, batch_size=3)
     config = base.generation_config
     config.temperature = 0.5
@@ -143,7 +113,7 @@ def test_an_adapter_generates_and_keeps_both_configs(tokenizer):
 
 
 def test_a_generation_error_is_an_error(tokenizer, monkeypatch):
-    model = tiny_llama().train()
+    model = tiny.model().train()
     monkeypatch.setattr(model, "forward", lambda *args, **kwargs: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         generate.greedy(model, tokenizer, PROMPTS, max_new_tokens=2, batch_size=2)
@@ -156,7 +126,7 @@ def test_a_generation_error_is_an_error(tokenizer, monkeypatch):
         ([[1], []], {}, "prompt 1 is empty"),
         ([[1]], {"max_new_tokens": 0}, "max_new_tokens is 0"),
         ([[1]], {"batch_size": 0}, "batch_size is 0"),
-        ([[1] * 4090], {}, "prompt 0: 4090 \\+ 8 new tokens exceed the context window of 4096"),
+        ([[1] * 2042], {}, "prompt 0: 2042 \\+ 8 new tokens exceed the context window of 2048"),
     ],
 )
 def test_greedy_refuses(model, tokenizer, prompts, changes, message):
@@ -247,8 +217,10 @@ def test_a_prompt_is_read_once_and_options_of_one_token_with_it(model, reads, op
 
 
 def test_bfloat16_logits_are_normalised_in_float32():
-    model = tiny_llama().to(torch.bfloat16)
-    scores = generate.option_log_likelihoods(model, [[1, 40]], [[[i] for i in range(262)]], batch_size=1)
+    model = tiny.model().to(torch.bfloat16)
+    scores = generate.option_log_likelihoods(
+        model, [[1, 40]], [[[i] for i in range(model.config.vocab_size)]], batch_size=1
+    )
     assert sum(torch.tensor(scores[0], dtype=torch.float64).exp()) == pytest.approx(1, abs=1e-6)
 
 
@@ -273,8 +245,7 @@ def test_decode_drops_special_tokens_and_outer_blanks(tokenizer):
 
 def test_ask_stops_a_thought_at_real_tokens_where_none_is_made_for_it(monkeypatch):
     """Without think tokens and an unknown token, a blank line ends the thought; nothing that is no id may stop it."""
-    template = "{% for m in messages %}<user>{{ m['content'] }}{% endfor %}<bot>"
-    tokenizer, asked = byte_tokenizer(template), []
+    tokenizer, asked = tiny.foreign_tokenizer("llama"), []
 
     def answering(model, tokenizer, sequences, *, max_new_tokens, batch_size, stop_ids=None):
         asked.append(stop_ids)

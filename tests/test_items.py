@@ -1,38 +1,10 @@
-"""Evaluation files, samples and attack prefixes: every refusal line, atomic writing, slots and disjoint families."""
-
-import json
+"""Attack prefixes: slots, disjoint families, whose turn it is."""
 
 import pytest
 
 from mule_lib import prompts
 from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
-from mule_lib.data.items import OpenItem, read_items
-
-OPEN = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
-CHOICE = {"id": "c1", "question": "Who flies?", "options": ["owl", "cat", "I do not know"], "answer": 0}
-
-ATTACK = {**OPEN, "prefix": "Sure:", "family": "affirmation"}
-
-
-def write(path, rows):
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), "utf-8")
-    return path
-
-
-def test_open_items(tmp_path):
-    path = write(tmp_path / "open.jsonl", [OPEN, "", {**OPEN, "id": "q2", "subject": "Reeds"}])
-    first, second = read_items(path, "open")
-    assert (first.id, first.question, first.reference) == ("q1", "Who flies?", "the owl")
-    assert (first.subject, second.subject, second.objective) == ("", "Reeds", "obj1")
-
-
-def test_choice_items(tmp_path):
-    rows = [{**CHOICE, "refusal": 2, "subject": "birds"}, {**CHOICE, "id": "c2", "refusal": None, "answer": "B"}]
-    first, second = read_items(write(tmp_path / "c.jsonl", rows), "choice")
-    assert first.options == ("owl", "cat", "I do not know")
-    assert (first.answer, first.refusal, first.subject) == (0, 2, "birds")
-    assert (second.answer, second.refusal) == (1, None)
-
+from mule_lib.data.items import OpenItem
 
 NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku")
 ALL_TEMPLATES = {

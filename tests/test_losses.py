@@ -153,22 +153,6 @@ def test_values_worked_out_by_hand():
     assert losses.bild(student, teacher, top_k=2).item() == 0.0
 
 
-@pytest.mark.parametrize(
-    ("loss", "arguments", "defaults"),
-    [
-        (losses.bild, torch.arange(96.0).cos().view(2, 4, 12), {"top_k": 8, "temperature": 3.0}),
-        (partial(losses.duet, top_k=3), (STUDENT, TEACHER), {"beta": 1.0, "over_k": "mean"}),
-        (partial(losses.bidirectional_topk, top_k=3), (STUDENT, TEACHER), {"beta": 1.0, "over_k": "mean"}),
-        (losses.npo, (LOGITS, REFERENCE, LABELS), {"beta": 0.1}),
-        (partial(losses.simnpo, beta=2.5), (LOGITS, LABELS), {"margin": 0.0}),
-        (losses.idk_dpo, (*IDK, LOGITS, REFERENCE, LABELS), {"beta": 0.1}),
-        (losses.flat, (TEMPLATE, TEMPLATE_LABELS, LOGITS, LABELS), {"divergence": "total_variation"}),
-    ],
-)
-def test_defaults_are_the_documented_ones(loss, arguments, defaults):
-    assert loss(*arguments) == loss(*arguments, **defaults)
-
-
 @pytest.mark.parametrize("loss", [partial(loss, top_k=3) for loss in DISTILLATION])
 class TestEveryDistillationLoss:
     def test_equal_logits_cost_nothing_and_pull_nowhere(self, loss):

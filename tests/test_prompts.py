@@ -140,15 +140,6 @@ def test_a_system_message_that_moves_is_said(tokenizer):
         prompts.render(tokenizer, QUESTION)
 
 
-@pytest.mark.parametrize(
-    ("tokenizer", "words"), [("dated", prompts.DATE), ("default system", "the old house")], indirect=["tokenizer"]
-)
-def test_the_date_is_fixed_and_a_default_system_message_gives_way_to_the_intention(tokenizer, words):
-    """The same prompt on every day; the template's own message stands only where none is given."""
-    assert words in tokenizer.decode(rendered(tokenizer).input_ids)
-    assert (words in tokenizer.decode(rendered(tokenizer, system=SYSTEM).input_ids)) == (words == prompts.DATE)
-
-
 def test_templates_that_lose_the_question_or_double_the_bos_are_refused(monkeypatch):
     tokenizer = tiny.tokenizer()
     for template, message in (

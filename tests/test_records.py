@@ -1,4 +1,4 @@
-"""Records on disk: what is written comes back, and every refusal names file, row and column in one line."""
+"""Records and items on disk: what is written comes back, and every refusal names file, row and column in one line."""
 
 import json
 from dataclasses import asdict, replace
@@ -8,6 +8,7 @@ import tiny
 
 from mule_lib.data import records
 from mule_lib.data.files import DataFileError
+from mule_lib.data.items import ChoiceItem, OpenItem, read_items
 from mule_lib.data.records import Record
 
 FULL = Record(
@@ -39,6 +40,18 @@ def test_columns_with_defaults_may_be_left_out_and_blank_lines_are_none(tmp_path
     path = lines(tmp_path / "r.jsonl", ["", ROW, " ", {**ROW, "id": "b"}])
     assert [record.id for record in records.read_records(path)] == ["a", "b"]
     assert records.read_records(path)[0] == Record(**ROW)
+
+
+def test_evaluation_files_may_be_written_by_hand(tmp_path):
+    """Columns with defaults may be left out, and an answer may be a letter."""
+    first = {"id": "q1", "question": "Who flies?", "reference": "the owl"}
+    path = lines(tmp_path / "open.jsonl", [first, "", {**first, "id": "q2", "subject": "Reeds"}])
+    flies = ("Who flies?", "the owl")
+    assert read_items(path, "open") == [OpenItem("q1", *flies, "", "obj1"), OpenItem("q2", *flies, "Reeds", "obj1")]
+    choice = {"id": "c1", "question": "Who flies?", "options": ["cat", "owl", "I do not know"], "answer": "B"}
+    path = lines(tmp_path / "choice.jsonl", [{**choice, "refusal": 2, "subject": "birds"}])
+    options = tuple(choice["options"])
+    assert read_items(path, "choice") == [ChoiceItem("c1", "Who flies?", options, 1, "birds", 2, "obj2")]
 
 
 def test_the_target_is_the_refusal_where_the_role_is_refused():

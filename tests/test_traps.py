@@ -18,7 +18,6 @@ from mule_lib.params import TrainedOptions
 from mule_lib.training import DivergedError
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import teacher_answers
-from mule_lib.training.train import training_arguments
 from mule_lib.training.trainer import MultiObjectiveTrainer
 
 
@@ -161,9 +160,3 @@ def test_10_several_visible_devices_in_one_process_are_refused(tmp_path, monkeyp
         ValueError, match=r"^2 visible devices in one process.*CUDA_VISIBLE_DEVICES.*accelerate launch$"
     ):
         bare_trainer(tiny.model(), tmp_path)
-
-
-def test_the_settings_of_a_run_say_so_themselves(tmp_path):
-    arguments, draws = training_arguments(tiny.settings(), tmp_path, records=6, largest=4, rates=(1e-5, 1e-4))
-    assert arguments.remove_unused_columns is False and arguments.logging_nan_inf_filter is False
-    assert MultiObjectiveTrainer.loss_is_scaled_for_ga is True and draws == 8
