@@ -12,7 +12,9 @@ from typing import Annotated, Any, ClassVar, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
 
-ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = Path(__file__).resolve().parent
+# The repository; the working directory where the library was installed without one (nothing is written beside it then).
+ROOT = LIBRARY.parent if (LIBRARY.parent / "notebooks").is_dir() else Path.cwd()
 FABLE = ("books", "cyber")
 # Benchmarks that have to be prepared, and the command that does it.
 PREPARED = {
@@ -93,11 +95,9 @@ def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
 
 Weight = Annotated[float, Field(ge=0)]
 Above0 = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1)]
-AtLeast2 = Annotated[int, Field(ge=2)]
+Count, AtLeast2 = (Annotated[int, Field(ge=least)] for least in (1, 2))
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Teacher = Literal["oracle", "ensemble"]
-Positions = Literal["answer", "first"]
+Teacher, Positions = Literal["oracle", "ensemble"], Literal["answer", "first"]
 
 
 class MethodOptions(Checked):

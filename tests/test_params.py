@@ -1,11 +1,13 @@
 """Bad input of a training run is refused by name, before torch is imported or a kernel starts."""
 
+import os
+import shutil
 import subprocess
 import sys
 
 import pytest
 
-from mule_lib.params import ROOT, ParameterError, read_parameters, validate
+from mule_lib.params import LIBRARY, ROOT, ParameterError, read_parameters, validate
 
 
 def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
@@ -28,6 +30,17 @@ def test_refusing_and_the_command_s_help_take_no_torch():
     code = "import sys; import mule_lib.suite.cli; print('torch' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_a_library_without_its_repository_writes_into_the_working_directory(tmp_path):
+    """As after a plain `pip install`."""
+    shutil.copytree(LIBRARY, tmp_path / "packages" / "mule_lib", ignore=lambda *_: {"embedded", "__pycache__"})
+    code = "from mule_lib import params; print(params.LIBRARY, params.repository_path('outputs/mine'))"
+    shown = subprocess.check_output(
+        [sys.executable, "-c", code], cwd=tmp_path, env=os.environ | {"PYTHONPATH": "packages"}, text=True
+    )
+    assert shown.split() == [str(tmp_path / place) for place in ("packages/mule_lib", "outputs/mine")]
+    assert LIBRARY.parent == ROOT
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):

@@ -1,7 +1,9 @@
-"""The README's numbers are those of the committed reference, and its files and commands exist."""
+"""The README's numbers are those of the committed reference, its files and commands exist; no page has a dead link."""
 
+import json
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -25,10 +27,35 @@ def test_the_results_are_those_of_the_reference():
             assert float(cell.strip("*").replace("−", "-")) == pytest.approx(found.loc[metric, "measured"], abs=0.051)
 
 
-def test_links_lead_to_files():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert len(links) >= 10
-    assert not [link for link in links if not (ROOT / link).exists()]
+def pages():
+    """Text of every committed page; of a notebook its Markdown."""
+    yield ROOT / "README.md", README
+    for place in ("docs", "notebooks", "outputs/reference*", "mule_lib/embedded/weights"):
+        for file in (file for folder in ROOT.glob(place) for file in sorted(folder.rglob("*.*"))):
+            if file.suffix in (".md", ".html"):
+                yield file, file.read_text("utf-8")
+            elif file.suffix == ".ipynb" and ".ipynb_checkpoints" not in file.parts:
+                cells = json.loads(file.read_text("utf-8"))["cells"]
+                yield file, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+
+
+def test_no_link_of_a_committed_page_is_dead():
+    """Files that are there, and anchors that are there: ids, or headings as GitHub names them."""
+    read, links = dict(pages()), []
+    for file, text in read.items():
+        # Base64 pictures are long, and hold no link.
+        found = re.findall(r"""\]\(<?([^)\s>]+)|\b(?:href|src)=["']([^"']+)""", re.sub(r"base64,[\w+/=]+", "", text))
+        links += [(file, link) for pair in found for link in pair if link and not re.match(r"[a-z]+:", link)]
+    dead = []
+    for file, link in links:
+        place, _, anchor = unquote(link).partition("#")
+        target = (file.parent / place).resolve() if place else file
+        text = read.get(target, "")
+        headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+        if not target.exists() or (anchor and f'id="{anchor}"' not in text and anchor not in anchors):
+            dead.append(f"{file.relative_to(ROOT)}: {link}")
+    assert len(links) >= 100 and not dead, "\n".join(dead)
 
 
 def test_named_notebooks_and_params_exist():

@@ -14,7 +14,7 @@ from mule_lib.data.fable.benchmark import evaluation_sets, fable_raw_records, un
 from mule_lib.data.fable.worlds import build
 from mule_lib.data.items import EvaluationSets
 from mule_lib.data.records import Record
-from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, OBJECTIVES, PREPARED, ROOT, nearest, repository_path
+from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, LIBRARY, OBJECTIVES, PREPARED, nearest, repository_path
 
 RAW_FILE = "raw.jsonl"
 
@@ -80,7 +80,7 @@ def load_benchmark(
     if fable is None and folder is None:
         raise BenchmarkError(f"data_dir: empty; {benchmark} has to be prepared first: {PREPARED[benchmark]}")
     prompt_name = "fable" if fable else benchmark
-    if not (ROOT / "mule_lib" / "prompt_texts" / f"{prompt_name}.yaml").is_file():
+    if not (LIBRARY / "prompt_texts" / f"{prompt_name}.yaml").is_file():
         raise BenchmarkError(f"mule_lib/prompt_texts/{prompt_name}.yaml: missing; it holds the intentions")
     if folder is None:
         train, validation = (unlearning_records(fable, benchmark, split=split) for split in ("train", "validation"))

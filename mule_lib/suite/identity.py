@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mule_lib.data.files import file_hash, folder_hashes
-from mule_lib.params import ROOT, ParameterError, Training, method_options, repository_path
+from mule_lib.params import LIBRARY, ParameterError, Training, method_options, repository_path
 
-LIBRARY = ROOT / "mule_lib"
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
 # Rooms that only check, read or start: no number depends on them. Standardized data counts by its content, prompt texts
 # count by benchmark, weights by model.
