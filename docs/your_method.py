@@ -26,7 +26,7 @@ def full_kl(student: Tensor, teacher, *, temperature: float = 1.0) -> Tensor:
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
-# 2. Its options, for mule_lib/params.py. There, METHOD_OPTIONS gets the line  "full_kl": FullKLOptions,
+# 2. Its options, for mule_lib/params/options.py. There, METHOD_OPTIONS gets the line  "full_kl": FullKLOptions,
 FullKLOptions = create_model("FullKLOptions", __base__=DistilledOptions, temperature=(Above0, 1.0))
 
 # 3. The entry, for METHODS in mule_lib/methods.py: `student` and `frozen` are what the loss takes of each answer.

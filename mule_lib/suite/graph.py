@@ -31,9 +31,9 @@ NUMBERS = ("prompts.py", "losses.py", "gradients.py", "data", "models", "methods
 DRIVER, ENDING_SECONDS = "MULE_DRIVER", 2.0
 # The rooms behind each step, for Snakemake; what is behind a training is in `code_behind`.
 ROOMS = {
-    "00_meet_the_model": ("params.py", "prompts.py", "data", "models", "evaluate", "report"),
-    "01_data_standardization": ("params.py", "prompts.py", "data", "models", "report"),
-    "02_gradient_cosine": ("params.py", *NUMBERS, "report"),
+    "00_meet_the_model": ("params", "prompts.py", "data", "models", "evaluate", "report"),
+    "01_data_standardization": ("params", "prompts.py", "data", "models", "report"),
+    "02_gradient_cosine": ("params", *NUMBERS, "report"),
     "teacher": ("prompts.py", "data", "models", "training/teacher.py"),
     "report": ("paper.py", "evaluate/intervals.py", "evaluate/result.py", "report", "templates"),
 }

@@ -16,7 +16,7 @@ from mule_lib.params import LIBRARY, ParameterError, Training, method_options, r
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "rouge-score")
 # Rooms that only check, read or start: no number depends on them. Standardized data counts by its content, prompt texts
 # count by benchmark, weights by model.
-WITHOUT_NUMBERS = ("params.py", "report/", "suite/", "data/standardize/", "prompt_texts/", "embedded/")
+WITHOUT_NUMBERS = ("params/", "report/", "suite/", "data/standardize/", "prompt_texts/", "embedded/")
 # Of these files only the definitions count that a method runs through, so that a new method leaves other runs valid.
 BY_DEFINITION = ("methods", "losses", "gradients")
 # Where a result lies does not change it; files and models count by their content.

@@ -1,18 +1,46 @@
-"""Every parameter: one frozen model per notebook, one per method's options; YAML in, one-line errors, no torch."""
+"""Every parameter: one frozen model per notebook, one per method's options (`options`); one-line errors, no torch."""
 
-import difflib
 import hashlib
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, create_model
 
-LIBRARY = Path(__file__).resolve().parent
+from mule_lib.params.checked import (  # noqa: F401
+    Checked,
+    OneLineError,
+    ParameterError,
+    nearest,
+    read_yaml,
+    yaml_value,
+)
+from mule_lib.params.options import (  # noqa: F401
+    METHOD_OPTIONS,
+    Above0,
+    BiLDOptions,
+    Count,
+    DUETOptions,
+    EnsembleOptions,
+    FLATOptions,
+    MethodOptions,
+    MOLLMOptions,
+    NGDiffOptions,
+    PreferenceOptions,
+    PromptedOptions,
+    Seed,
+    SimNPOOptions,
+    SmoothL1Options,
+    TrainedOptions,
+    Weight,
+    WeightedOptions,
+    method_options,
+)
+
+LIBRARY = Path(__file__).resolve().parents[1]
 # The repository; the working directory where the library was installed without one (nothing is written beside it then).
 ROOT = LIBRARY.parent if (LIBRARY.parent / "notebooks").is_dir() else Path.cwd()
 FABLE = ("books", "cyber")
@@ -33,17 +61,6 @@ FABLE_FORMATS = ("raw_prompts", "passage", "lettered", "jailbreak")
 DATA_FORMATS = ("unified", "raw", *FABLE_FORMATS)
 
 
-class OneLineError(Exception):
-    """An error whose one line says it all, also below a cell in Jupyter."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [f"{type(self).__name__}: {self}"]
-
-
-class ParameterError(OneLineError, ValueError):
-    """A parameter is unknown, of the wrong type or out of range; the message names it and what would be right."""
-
-
 def repository_path(path: str | Path) -> Path:
     """A path of a params file: relative ones start at the repository; a name of `PACKAGED` is its package's file."""
     return packaged(str(path)) if path in PACKAGED else ROOT / path
@@ -57,128 +74,6 @@ def packaged(name: str) -> Path:
     if not place.is_file() or not hashlib.sha256(place.read_bytes()).hexdigest().startswith(digest):
         raise ParameterError(f"model = {name!r}: {place} is missing, or its SHA-256 not {digest[:8]}...; `make {name}`")
     return place
-
-
-def nearest(name: str, known: Collection[str]) -> str:
-    """The hint that an error about an unknown name ends with."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known) or 'none'}"
-
-
-class Checked(BaseModel):
-    """A frozen model whose constructor raises ParameterError in one line: unknown key, wrong type, out of range."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
-
-    def __init__(self, **values: Any):
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            raise ParameterError("; ".join(_line(item, type(self)) for item in error.errors())) from None
-        for name, problem in self.problems():
-            raise ParameterError(f"{name} = {getattr(self, name)!r}: {problem}")
-
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """What is wrong between values that are right one by one: a parameter's name, and what would be right."""
-        yield from ()
-
-
-def _line(error: Mapping[str, Any], schema: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        return f"unknown parameter {key!r}; {nearest(key, schema.model_fields)}"
-    problem = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "literal_error":
-        problem = nearest(error["input"], re.findall("'(.+?)'", error["ctx"]["expected"]))
-    return f"{key} = {repr(error['input'])[:120]}: {problem}"
-
-
-Weight = Annotated[float, Field(ge=0)]
-Above0 = Annotated[float, Field(gt=0)]
-Count, AtLeast2 = (Annotated[int, Field(ge=least)] for least in (1, 2))
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Teacher, Positions = Literal["oracle", "ensemble"], Literal["answer", "first"]
-
-
-class MethodOptions(Checked):
-    """A method's own switches. Without any: nothing is trained and nothing steers the model."""
-
-    trains: ClassVar[bool] = False  # whether the method changes the model
-    teacher_name: ClassVar[str | None] = None  # stem of its file of shared teacher answers, where a teacher writes any
-
-
-class TrainedOptions(MethodOptions):
-    """What all methods that train take. Without `anchors` partners share no batch and anchor-only groups are unused."""
-
-    trains: ClassVar[bool] = True
-    anchors: bool = True
-    positions: Positions = "answer"
-    max_answer_tokens: Count = 64
-
-
-# Steered in context; nothing is trained.
-PromptedOptions = create_model("PromptedOptions", __base__=MethodOptions, teacher=(Teacher, "oracle"), cot=(bool, True))
-EnsembleOptions = create_model("EnsembleOptions", __base__=PromptedOptions, teacher=(Teacher, "ensemble"))
-WeightedOptions = create_model(
-    "WeightedOptions", __base__=TrainedOptions, forget_weight=(Weight, 1.0), retain_weight=(Weight, 1.0)
-)
-PreferenceOptions = create_model("PreferenceOptions", __base__=WeightedOptions, beta=(Above0, 0.1))
-SimNPOOptions = create_model(  # the authors' values for TOFU forget10 (Fan 2025)
-    "SimNPOOptions", __base__=WeightedOptions, forget_weight=(Weight, 0.125), beta=(Above0, 4.5), margin=(float, 0.0)
-)
-Divergence = Literal["total_variation", "kl", "jensen_shannon", "pearson"]  # those of losses.DIVERGENCES
-FLATOptions = create_model("FLATOptions", __base__=TrainedOptions, divergence=(Divergence, "total_variation"))
-NGDiffOptions = create_model("NGDiffOptions", __base__=TrainedOptions, auto_learning_rate_every=(Seed, 10))
-MOLLMOptions = create_model("MOLLMOptions", __base__=TrainedOptions, kl_weight=(Weight, 1.0), normalize=(bool, False))
-
-
-class DistilledOptions(TrainedOptions):
-    """Methods that copy a steered teacher; `answers="given"` puts the records' own answers behind its context."""
-
-    teacher: Teacher = "oracle"
-    cot: bool = True
-    answers: Literal["teacher", "given"] = "teacher"
-    top_k: Count = 10
-
-    @property
-    def teacher_name(self) -> str | None:
-        """Such as "oracle-cot"."""
-        return f"{self.teacher}{'-cot' * self.cot}" if self.answers == "teacher" else None
-
-
-SmoothL1Options = create_model(
-    "SmoothL1Options", __base__=DistilledOptions, beta=(Above0, 1.0), over_k=(Literal["mean", "sum"], "mean")
-)
-DUETOptions = create_model(
-    "DUETOptions", __base__=SmoothL1Options, teacher=(Teacher, "ensemble"), positions=(Positions, "first")
-)
-BiLDOptions = create_model("BiLDOptions", __base__=DistilledOptions, top_k=(AtLeast2, 8), temperature=(Above0, 3.0))
-
-METHOD_OPTIONS: dict[str, type[MethodOptions]] = {
-    "base": MethodOptions,
-    "upper_bound": PromptedOptions,
-    "ensemble_teacher": EnsembleOptions,
-    "ga": TrainedOptions,
-    "graddiff": WeightedOptions,
-    "npo": PreferenceOptions,
-    "simnpo": SimNPOOptions,
-    "idk_dpo": PreferenceOptions,
-    "flat": FLATOptions,
-    "sft": TrainedOptions,
-    "ngdiff": NGDiffOptions,
-    "mollm": MOLLMOptions,
-    "duet": DUETOptions,
-    "mule": SmoothL1Options,
-    "mule_duet_loss": SmoothL1Options,
-    "mule_bild_loss": BiLDOptions,
-}
-
-
-def method_options(method: str, changed: Mapping[str, Any] | None = None) -> MethodOptions:
-    """A method's options with some of them changed. Raises ParameterError for an unknown name, with the nearest."""
-    if method not in METHOD_OPTIONS:
-        raise ParameterError(f"no such method; {nearest(method, METHOD_OPTIONS)}")
-    return METHOD_OPTIONS[method](**(changed or {}))
 
 
 def _model(value: str) -> str:
@@ -271,10 +166,10 @@ class GradientCosine(ModelNotebook):
 
     benchmarks: list[Benchmark] = Field(list(FABLE), min_length=1)
     method: str = "mule"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     teacher_dir: Folder = ""
     max_thought_tokens: Count = 48
-    steps: Annotated[list[int], AfterValidator(sorted)] = [0, 5]
+    steps: Annotated[list[int], AfterValidator(sorted)] = Field([0, 5])
     batches: int = Field(6, ge=3)
     draws: Count = 4
     pairs: int = Field(28, ge=0)
@@ -306,7 +201,7 @@ class Training(ModelNotebook):
     benchmark: Benchmark = "books"
     row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
     method: str = "mule"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field({})
     seeds: list[Seed] = Field([0], min_length=1)
     data_format: Literal[DATA_FORMATS] = "unified"
     objectives: list[Literal[OBJECTIVES]] = Field(list(OBJECTIVES), min_length=1)
@@ -362,7 +257,7 @@ Radar = create_model("Radar", __base__=ResultsNotebook, benchmark=(Benchmark, "c
 class Claims(ResultsNotebook):
     """Notebook 08. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
 
-    benchmarks: list[str] = ["books", "cyber"]
+    benchmarks: list[str] = Field(["books", "cyber"])
     resamples: int = Field(10_000, ge=5_000)
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -415,36 +310,3 @@ def read_parameters(
             raise ParameterError(f"{source}: {hint}")
         values = {"method": row, **defaults, **(rows[row] or {})}
     return validate(schema, values | given, source=source)
-
-
-def read_yaml(file: Path) -> dict[str, Any]:
-    """A YAML file of keys and values. Raises ParameterError for a missing file, a doubled key or no such mapping."""
-    if not file.exists():
-        there = [path.name for path in file.parent.glob("*.yaml")]
-        raise ParameterError(f"{file}: no such params file; {nearest(file.name, there)}")
-    try:
-        text = file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{file}: cannot be read as text ({error})") from None
-    read = yaml_value(text, source=str(file)) or {}
-    if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
-        raise ParameterError(f"{file}: should be a flat mapping of parameter to value")
-    return read
-
-
-def yaml_value(text: str, *, source: str) -> Any:
-    """A YAML text as a value; "" stays a text. Raises ParameterError, which starts with `source`, for a bad one."""
-    try:
-        return yaml.load(text, Loader=_Loader) if text else ""
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ParameterError(f"{source}: not valid YAML ({' '.join(str(error).split())})") from None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without its silent trap: of a key that stands twice, the first value is lost."""
-
-    def construct_mapping(self, node, deep=False):
-        keys = [key.value for key, _ in node.value]
-        if doubled := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            raise yaml.YAMLError(f"the key {doubled[0]!r} stands twice, from line {node.start_mark.line + 1}")
-        return super().construct_mapping(node, deep)
