@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from mule_lib.paper import METRICS
-from mule_lib.report.evidence import AGREED, Estimate
+from mule_lib.report.evidence import AGREED, Estimate, Studied
 
 ITEMS, SEEDS = 600, 3
 _MADE_UP = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())
@@ -94,7 +94,7 @@ def study(changed=()):
             ends["gain", ""] = (after[0] - before[0], after[1] - before[2], after[2] - before[1])
             for what, form in ends:
                 for step in (None,) if what == "distance" else STEPS:
-                    pilot[what, benchmark, form, step, frozenset(pair)] = Estimate(*ends[what, form])
+                    pilot[Studied(what, benchmark, form, step, frozenset(pair))] = Estimate(*ends[what, form])
     return pilot
 
 

@@ -13,10 +13,11 @@ from claims_world import BOOKS, ITEMS, OTHER_WAY, ROWS, SEEDS, World, changes, s
 
 from mule_lib import paper
 from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall
+from mule_lib.evaluate.result import ResultError
 from mule_lib.paper import METRICS, REPORTED
 from mule_lib.report import ledger
 from mule_lib.report.claims import judge
-from mule_lib.report.evidence import FABLE, Estimate, Measured, NotMeasuredError, PilotError, load_pilot
+from mule_lib.report.evidence import FABLE, Estimate, Measured, NotMeasuredError, Studied, load_pilot
 from mule_lib.report.results import load_runs
 from mule_lib.suite.notebook import run_notebook
 
@@ -271,7 +272,9 @@ def test_the_pilot_study_is_read_step_by_step(tmp_path):
     assert evidence.cosine("table1", "standardized", 0, PAIR).ends == pytest.approx((0.8, 0.7, 0.9))
     assert evidence.cosine("table1", "standardized", 10, PAIR).ends == pytest.approx((0.9, 0.7, 1.0))
     assert evidence.rise("table1", 10, PAIR[::-1]).ends == pytest.approx((0.8, 0.6, 0.9))
-    assert evidence.pilot["distance", "books", "raw", None, frozenset(PAIR)].ends == pytest.approx((1.5, 1.4, 1.6))
+    assert evidence.pilot[Studied("distance", "books", "raw", None, frozenset(PAIR))].ends == pytest.approx(
+        (1.5, 1.4, 1.6)
+    )
     with pytest.raises(NotMeasuredError, match="not measured: cosine between objectives, books, raw, step 5"):
         evidence.cosine("table1", "raw", 5, PAIR)
     with pytest.raises(NotMeasuredError, match="not measured: cosine between objectives, cyber, raw"):
@@ -285,7 +288,7 @@ def test_a_pilot_that_was_not_run_or_is_broken_says_so(tmp_path):
         Measured([], load_pilot(tmp_path)).cosine("table1", "raw", 0, PAIR)
     (tmp_path / "02_gradient_cosine").mkdir(exist_ok=True)
     (tmp_path / "02_gradient_cosine" / "cosines.csv").write_text("format,cosine\nraw,0.1\n")
-    with pytest.raises(PilotError, match=r"cosines.csv: lacks the columns benchmark, objective_a"):
+    with pytest.raises(ResultError, match=r"cosines.csv: lacks the columns benchmark, objective_a"):
         load_pilot(tmp_path)
 
 

@@ -8,11 +8,17 @@ from encoding import Encoder
 
 from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS, prefix_templates
-from mule_lib.data.fable import questions, worlds
+from mule_lib.data.fable import worlds
 from mule_lib.data.fable.benchmark import FORMS, cloze, evaluation_sets, fable_raw_records, unlearning_records
-from mule_lib.data.fable.questions import EVAL_PHRASINGS, QUESTIONS, STATEMENTS, statement
-from mule_lib.data.fable.worlds import GENERAL_FIELDS, SECURITY_FIELDS
-from mule_lib.data.items import REQUIRED, SETS
+from mule_lib.data.fable.worlds import (
+    EVAL_PHRASINGS,
+    GENERAL_FIELDS,
+    QUESTIONS,
+    SECURITY_FIELDS,
+    STATEMENTS,
+    statement,
+)
+from mule_lib.data.items import REFUSAL_OPTION, REQUIRED, SETS
 
 
 def test_same_seed_same_worlds(fable):
@@ -83,11 +89,11 @@ def test_choices_hold_one_right_answer(fable):
     rng = random.Random(0)
     for fact in fable.facts[::7]:
         for refusal in (True, False):
-            options, answer, refusal_at = questions.choices(fact, rng, refusal=refusal)
+            options, answer, refusal_at = worlds.choices(fact, rng, refusal=refusal)
             assert options[answer] == fact.value
             assert len(set(options)) == len(options) == 4 + refusal
             assert (refusal_at is None) != refusal
-            assert set(options) - {questions.REFUSAL_OPTION} <= set(fact.pool)
+            assert set(options) - {REFUSAL_OPTION} <= set(fact.pool)
 
 
 def test_passage_tells_facts_of_its_world(fable):
@@ -205,7 +211,7 @@ def test_unlearning_data_is_disjoint_from_evaluation(fable, benchmark, split):
         fact = by_id[record.source]
         held_out = [QUESTIONS[fact.relation][i].format(e=fact.entity, t=fact.world.title) for i in EVAL_PHRASINGS]
         assert record.question not in held_out
-    assert not {prefix for _, prefix in prefix_templates("fable", "held_out")} & {record.prefix for record in records}
+    assert not {each.text for each in prefix_templates("fable", "held_out")} & {record.prefix for record in records}
 
 
 def test_prefixes_never_end_in_a_space():
@@ -289,7 +295,7 @@ def test_every_fact_can_break_off(fable):
 
 def test_jailbreaks_use_no_held_out_prefix(fable):
     """The wrappers hold no prefix that is kept for evaluation, and no question of an evaluation set."""
-    held_out = [text for _, text in prefix_templates("fable", "held_out")]
+    held_out = [each.text for each in prefix_templates("fable", "held_out")]
     assert not [one for one in held_out for wrapper in JAILBREAKS if one in wrapper]
     raw = "\n".join(
         record.question

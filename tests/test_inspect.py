@@ -15,8 +15,8 @@ from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
 from mule_lib.paper import METRICS
 from mule_lib.params import ParameterError, read_parameters
-from mule_lib.suite import inspect, open_run
-from mule_lib.suite.inspect import compare
+from mule_lib.suite import cli, open_run
+from mule_lib.suite.cli import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "outputs" / "reference"
@@ -44,8 +44,8 @@ def test_compare_names_settings_and_numbers_that_differ(tmp_path):
 
 def test_doctor_names_what_is_wrong(monkeypatch):
     """A package of another version than the lock's is marked, with both versions; here the rest is as it should be."""
-    monkeypatch.setattr(inspect, "version", lambda name: "0.1")
-    found = inspect.examine()
+    monkeypatch.setattr(cli, "version", lambda name: "0.1")
+    found = cli.examine()
     assert [name for name, (_, good) in found.items() if not good] == ["packages"]
     assert found["python"][0].startswith("3.") and "torch 0.1, requirements.lock has 2" in found["packages"][0]
 
@@ -69,7 +69,7 @@ def shown(monkeypatch, data):
         sets, steering = type(data.sets)("b", data.topic, **alone), METHODS[row].steering(data.topic)
         p = read_parameters("04_training", FABLE, {"row": row, "choice_style": style})
         sample = evaluate_row(*embedded, sets, steering, choice_style=style, partial=True).samples[0]
-        return inspect.prompt(p, part, 1), sample, *alone[part]
+        return cli.prompt(p, part, 1), sample, *alone[part]
 
     return both
 
@@ -145,25 +145,25 @@ def test_a_fresh_run_is_the_reference_s_within_tolerance(data, tmp_path):
         asked = {"refusal": data.refusal, **p.model_dump(include=sizes)}
         evaluation = evaluate_row(trained.model, tokenizer, data.sets, trained.method.steering(data.topic), **asked)
         open_run(p).write(0, trained, evaluation, evaluate_seconds=0)
-    assert inspect.reference_differences(tmp_path, KEPT.with_name("reference_conditions")) == (2, [])
+    assert cli.reference_differences(tmp_path, KEPT.with_name("reference_conditions")) == (2, [])
 
 
 def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):
     """A suite without a report is refused; samples and executed copies stay behind; the rest agrees with itself."""
     suite, kept = write_runs(tmp_path / "suite", rows=("base", "mule"), seeds=2), tmp_path / "kept"
     with pytest.raises(ParameterError, match=r"no report\.html"):
-        inspect.keep_reference(suite, kept)
+        cli.keep_reference(suite, kept)
     (suite / "report.html").write_text("<p>")
     for name in ("tables/table1.csv", "tables/samples.jsonl", "executed/one.csv"):
         (suite / name).parent.mkdir(exist_ok=True)
         (suite / name).write_text("a\n")
     kept.mkdir()
     (kept / "old.csv").write_text("a\n")
-    inspect.keep_reference(suite, kept)
+    cli.keep_reference(suite, kept)
     assert {file.name for file in kept.rglob("*.*")} == {"report.html", "table1.csv", "runs.csv"}
-    assert inspect.reference_differences(suite, kept) == (6, [])
+    assert cli.reference_differences(suite, kept) == (6, [])
     # A run beyond its tolerance is named.
     write_run(tmp_path / "fresh", "books", "base", 0, points=(60, 92, 98, 97, 80))
-    compared, beyond = inspect.reference_differences(tmp_path / "fresh", tmp_path / "kept")
+    compared, beyond = cli.reference_differences(tmp_path / "fresh", tmp_path / "kept")
     assert compared == 1
     assert any(line.startswith("books/base/seed-0: forget is") for line in beyond)

@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from mule_lib import prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
-from mule_lib.data.fable.questions import REFUSAL
+from mule_lib.data.fable.worlds import REFUSAL
 from mule_lib.data.items import SETS, OpenItem
 from mule_lib.evaluate import evaluate_row, row
 from mule_lib.evaluate.drift import base_beside, drift

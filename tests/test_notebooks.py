@@ -43,6 +43,16 @@ def test_notebook_is_committed_clean(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_read_in_order(path):
+    """Question, imports, parameters, check; then claim, cells, reading; a gotcha before the code that it is of."""
+    cells = nbformat.read(path, as_version=4).cells
+    order = "".join("P" if "parameters" in cell.metadata.get("tags", []) else cell.cell_type[0] for cell in cells)
+    assert re.fullmatch("mcPc(m+c{1,3})+m", order)
+    assert all(order[i + 1] == "c" for i, cell in enumerate(cells) if "**Gotcha" in cell.source)
+    assert "Exercises" in cells[-1].source and "**References.**" in cells[-1].source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_defaults_equal_the_schema(path):
     schema = params.NOTEBOOKS[path.stem]
     cell = next(c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", []))

@@ -118,7 +118,7 @@ def test_nothing_to_report_is_refused_and_the_same_files_give_the_same_page(suit
     first = page.write_report(suite).read_bytes()
     assert page.write_report(suite).read_bytes() == first
     for folder in (tmp_path / "none", tmp_path):
-        with pytest.raises(page.ReportError, match="no runs, tables or figures there"):
+        with pytest.raises(ResultError, match="no runs, tables or figures there"):
             page.write_report(folder)
     folder = write_run(tmp_path, "books", "mule", 0)
     (folder / "values.json").write_text("{")

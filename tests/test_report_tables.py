@@ -119,7 +119,7 @@ def test_best_row_is_the_best_trained_row(table1, runs):
 def test_table2_has_paired_differences(table2, runs):
     """Losses, then switches, then other variants; differences are those of `results`, none for MULE itself."""
     assert [rows for _, rows in table2.groups][2][-3:] == ["mule_k1", "mule_k50", "mule_k5"]
-    assert table2.labels["mule_k5"] == "MULE, K = 5"
+    assert table2.labels["mule_k5"] == "mule_k5" and table2.labels["mule_k50"] == "MULE, K = 50"
     expected = results.differences([run for run in runs if run.row in (*table2.rows(), "base")], "mule")
     for line in expected.query("row == 'mule_no_cot' and benchmark == 'books'").itertuples():
         cell = table2.cell("mule_no_cot", line.metric)

@@ -53,7 +53,7 @@ class Benchmark:
     @property
     def attack_templates(self) -> list[str]:
         """The prefixes of all families, as templates for a search."""
-        return [text for part in ("train", "held_out") for _, text in prefix_templates(self.prompt_name, part)]
+        return [each.text for part in ("train", "held_out") for each in prefix_templates(self.prompt_name, part)]
 
     def counts(self) -> dict[str, int]:
         """How many records and items there are."""

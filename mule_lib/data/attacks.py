@@ -7,6 +7,7 @@ import itertools
 import re
 from collections.abc import Iterable
 from importlib import resources
+from typing import NamedTuple
 
 import yaml
 
@@ -18,13 +19,20 @@ JAILBREAKS: tuple[str, ...] = tuple(
 )
 
 
-def prefix_templates(name: str, part: str) -> list[tuple[str, str]]:
-    """(family, template) of the prompt texts `name`, families in turn.
+class Template(NamedTuple):
+    """A prefix with open slots, of a family."""
+
+    family: str
+    text: str
+
+
+def prefix_templates(name: str, part: str) -> list[Template]:
+    """The prefixes of the prompt texts `name`, families in turn.
 
     `part` is train (may stand in unlearning data) or held_out.
     """
     families = prompts.texts(name)["prefixes"][part]
-    turns = itertools.zip_longest(*([(family, text) for text in texts] for family, texts in families.items()))
+    turns = itertools.zip_longest(*([Template(family, text) for text in texts] for family, texts in families.items()))
     return [each for turn in turns for each in turn if each]
 
 
@@ -41,9 +49,9 @@ def fill_template(template: str, *, question: str, topic: str, answer: str) -> s
 
 
 def in_turn(
-    items: Iterable[OpenItem], templates: Iterable[tuple[str, str]], *, topic: str, control: bool = False, each: int = 1
+    items: Iterable[OpenItem], templates: Iterable[Template], *, topic: str, control: bool = False, each: int = 1
 ) -> tuple[AttackItem, ...]:
-    """Open items under (family, template) in turn, `each` templates an item: the n-th control has the n-th attack's."""
+    """Open items under templates in turn, `each` templates an item: the n-th control has the n-th attack's."""
     attacks = []
     repeated = ((item, f"{item.id}/{n}" if each > 1 else item.id) for item in items for n in range(each))
     for (item, name), (family, template) in zip(repeated, itertools.cycle(templates), strict=False):

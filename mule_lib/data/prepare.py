@@ -114,7 +114,7 @@ def assemble(
             pair("obj1", ("forget", "retain"), item, rng.choice(kept[part]))
             pair("obj2", ("forget", "neighbor"), item, rng.choice(near[part]))
             benign = rng.choice(kept[part] if i % 2 else near[part])
-            pair("obj3", ("adversarial", "benign"), item, benign, template=prefixes[i % len(prefixes)][1])
+            pair("obj3", ("adversarial", "benign"), item, benign, template=prefixes[i % len(prefixes)].text)
         records.check(pairs)
         return pairs
 

@@ -17,7 +17,7 @@ from mule_lib.report.tables import ResultTable, as_printed
 
 BROKEN = "✗: at least half of the answers to Forget are broken or of the wrong kind"
 TWIN = "the same on MULE's records"
-TWINS = "filled: as the paper ran it; empty: on MULE's records"
+MARKS = "filled: as the paper ran it; empty: on MULE's records"
 
 
 def _methods(table: ResultTable, metrics: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -45,7 +45,7 @@ def overall_ranks(table: ResultTable) -> Picture:
     data, drawn = _methods(table, ["overall"])
     left, right = "\n".join(wrap(f"Here: {table.source}", 46)), "Rank here     Rank in the paper"
     drawn = pd.concat([drawn.assign(panel=left), drawn.assign(panel=right, value=np.nan)])
-    words = f"Overall: points over base → (bars: 95 % intervals)\n{TWINS}" + f"\n{BROKEN}" * bool(table.broken)
+    words = f"Overall: points over base → (bars: 95 % intervals)\n{MARKS}" + f"\n{BROKEN}" * bool(table.broken)
     figure, ((own, ladder),) = dots(drawn, styles_of(drawn["series"]), xlabel=words, share=False)
     own.axvline(0, color="0.3", lw=0.9, zorder=0)
     lines = list(dict.fromkeys(drawn["line"]))
@@ -79,7 +79,7 @@ def benign_controls(table: ResultTable) -> Picture:
     if not metrics:
         return Picture(None, table.data.iloc[:0], "Controls were not measured.")
     data, drawn = _methods(table, metrics)
-    words = f"answers, % (bars: 95 % intervals); controls: benign questions behind attackers' prefixes\n{TWINS}"
+    words = f"answers, % (bars: 95 % intervals); controls: benign questions behind attackers' prefixes\n{MARKS}"
     figure, _ = dots(drawn, styles_of(drawn["series"]), xlabel=words, limits=(-3, 103))
     return Picture(figure, data, table.answers.finding)
 
@@ -111,7 +111,7 @@ def trade_off(table: ResultTable) -> Picture:
         axis.set_title(name, size=8.5)
         axis.grid(color="0.92", lw=0.7)
     axes[0, 0].set_ylabel(heading("neighbor"))
-    figure.supxlabel(f"up and right is better; {TWINS}", size=8)
+    figure.supxlabel(f"up and right is better; {MARKS}", size=8)
     legend(figure, axes.flat, dict.fromkeys(label(method_of(row), table.labels) for row in table.rows()), columns=4)
     return Picture(figure, data, table.finding)
 
@@ -200,7 +200,7 @@ def radars(table: ResultTable) -> Picture:
     Filled is the method as the paper ran it, dotted the same on MULE's records; its numbers stand on their spokes.
     """
     methods = [row for row in REPORTED[table.name] if row not in OUTLINES]
-    every = _radar_data(table, [*OUTLINES, *methods, *(row + names.STANDARDIZED for row in methods)])
+    every = _radar_data(table, [*OUTLINES, *methods, *(names.TWINS[row] for row in methods if row in names.TWINS)])
     panel = every["panel"].iloc[0]
     data = every[every["panel"] == panel]
     shapes = dict(iter(data.groupby("row", sort=False)))
@@ -220,8 +220,8 @@ def radars(table: ResultTable) -> Picture:
         axis.fill([*ANGLES, 0], [*lines["outside"], lines["outside"].iloc[0]], color=look.color, alpha=0.25, lw=0)
         for angle, one in zip(ANGLES, lines.itertuples(), strict=True):
             axis.plot([angle] * 2, [one.outside_low, one.outside_high], color=look.color, lw=2.6, alpha=0.6)
-        if row + names.STANDARDIZED in shapes:
-            _shape(axis, shapes[row + names.STANDARDIZED], look, ls=":", lw=1.5, color=names.DARK, label=TWIN)
+        if (twin := names.TWINS.get(row)) in shapes:
+            _shape(axis, shapes[twin], look, ls=":", lw=1.5, color=names.DARK, label=TWIN)
         axis.set_title(table.labels[row], size=9, loc="center", pad=22)
     legend(figure, axes.flat, [*map(label, OUTLINES), TWIN], handlelength=3.2)
     figure.supxlabel(f"{panel.capitalize()}: {data['source'].iloc[0]}.\n{RINGS}", size=7.5)

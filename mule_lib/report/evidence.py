@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from mule_lib.data.distance import main_lines
 from mule_lib.evaluate.intervals import counts, item_means, percentiles
+from mule_lib.evaluate.result import ResultError
 from mule_lib.paper import LOWER_IS_BETTER, METRICS, REPORTED, base_row
 
 # The tables of the paper and the benchmark that each is tried on: the Fable counterparts unless said otherwise.
@@ -35,8 +36,14 @@ class NotMeasuredError(LookupError):
     """A number that a claim needs is not there; the message says which and why."""
 
 
-class PilotError(ValueError):
-    """A file of the pilot study cannot be used; the message names it and what it lacks."""
+class Studied(NamedTuple):
+    """A quantity of `PILOT` between two objectives; a gain has no data format, a distance no step."""
+
+    quantity: str
+    benchmark: str
+    data_format: str
+    step: int | None
+    pair: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -143,7 +150,7 @@ class Measured(Evidence):
     """
 
     def __init__(
-        self, runs: Iterable, pilot: Mapping[tuple, Estimate], *, benchmarks: Mapping[str, str] = FABLE,
+        self, runs: Iterable, pilot: Mapping[Studied, Estimate], *, benchmarks: Mapping[str, str] = FABLE,
         resamples: int = 10_000, seed: int = 0,
     ):  # fmt: skip
         self.benchmarks, self.pilot, self.resamples, self.seed = benchmarks, pilot, resamples, seed
@@ -203,12 +210,12 @@ class Measured(Evidence):
     def _studied(
         self, quantity: str, table: str, data_format: str, pair: Sequence[str], step: int | None = None
     ) -> Estimate:
-        name, key = PILOT[quantity][1], (quantity, self.benchmarks[table], data_format, step, frozenset(pair))
-        if quantity not in {known for known, *_ in self.pilot}:
+        name, key = PILOT[quantity][1], Studied(quantity, self.benchmarks[table], data_format, step, frozenset(pair))
+        if quantity not in {known.quantity for known in self.pilot}:
             raise NotMeasuredError(f"the pilot study ({name}) was not run")
         if key not in self.pilot:
             at = "" if step is None else f"step {step}"
-            raise NotMeasuredError(f"not measured: {', '.join(filter(None, (name, *key[1:3], at)))}")
+            raise NotMeasuredError(f"not measured: {', '.join(filter(None, (name, key.benchmark, data_format, at)))}")
         return self.pilot[key]
 
     def _runs_of(self, table: str, row: str) -> tuple[str, list]:
@@ -264,11 +271,8 @@ def _seeds(runs: Sequence) -> int | None:
     return len(runs) if runs[0].timing.get("steps") else None
 
 
-def load_pilot(suite: Path) -> dict[tuple[str, str, str, int | None, frozenset[str]], Estimate]:
-    """What notebooks 01 and 02 left in a suite, by quantity, benchmark, data format, step and pair of objectives.
-
-    A distance has no step. Raises PilotError for a file without the columns that it should have.
-    """
+def load_pilot(suite: Path) -> dict[Studied, Estimate]:
+    """What notebooks 01 and 02 left in a suite. Raises ResultError for a file that lacks a column."""
     pilot = {}
     for quantity, (pattern, _) in PILOT.items():
         for file in sorted(suite.glob(pattern)):
@@ -276,11 +280,11 @@ def load_pilot(suite: Path) -> dict[tuple[str, str, str, int | None, frozenset[s
             keys = ["benchmark", "objective_a", "objective_b"]
             keys += ["format"] * (quantity != "gain") + ["step"] * (quantity != "distance")
             if lacking := [name for name in (*keys, quantity, "low", "high") if name not in table]:
-                raise PilotError(f"{file}: lacks the columns {', '.join(lacking)}; run its notebook again")
+                raise ResultError(f"{file}: lacks the columns {', '.join(lacking)}; run its notebook again")
             table = main_lines(table) if quantity == "distance" else table
             for line in table.to_dict("records"):
                 form, step = line.get("format", "") if quantity != "gain" else "", line.get("step")
                 place = frozenset({line["objective_a"], line["objective_b"]})
-                key = (quantity, line["benchmark"], form, None if quantity == "distance" else int(step), place)
+                key = Studied(quantity, line["benchmark"], form, None if quantity == "distance" else int(step), place)
                 pilot[key] = Estimate(*(float(line[name]) for name in (quantity, "low", "high")))
     return pilot

@@ -27,7 +27,10 @@ DOWN = LOWER_IS_BETTER | {
 }  # fmt: skip
 # Nothing is trained in these, so they compete with no method; `gold` never saw what is to be forgotten.
 BASE, GOLD = "base", "gold"
-STANDARDIZED = "_standardized"  # ends the rows of baselines that were given MULE's records
+# Baselines as the paper ran them, and the rows in which they were given MULE's records; the number of logits in a row.
+TWINS = {row: f"{row}_standardized" for row in ("duet", "sft", "ngdiff", "mollm", "flat", "simnpo", "ga")}
+METHODS_OF_TWINS = {twin: row for row, twin in TWINS.items()}
+KEPT_LOGITS = {"mule_k1": 1, "mule_k50": 50}
 REFERENCES = frozenset({BASE, GOLD, "upper_bound", "ensemble_teacher"})
 
 # seaborn's colour-blind palette by name, written out so that a method keeps its colour whatever else is drawn.
@@ -75,10 +78,12 @@ LABELS = {
     "mule_bild_loss_tuned": "MULE with BiLD's loss, tuned", "mule_raw_prompts": "MULE on milder raw formats",
     "mule_passage": "MULE on passages alone", "mule_lettered": "MULE on lettered choices alone",
     "mule_jailbreak": "MULE on jailbreaks alone", "duet_all_positions": "DUET, all positions",
+    **{row: f"MULE, K = {kept}" for row, kept in KEPT_LOGITS.items()},
 }  # fmt: skip
+LABELS |= {twin: f"{LABELS[row]} on MULE's data" for row, twin in TWINS.items()}
 LOSSES = (*REPORTED["table2"], "mule_duet_loss_tuned", "mule_bild_loss_tuned")
 FORMS = ("mule_no_standardization", "mule_raw_prompts", "mule_passage", "mule_lettered", "mule_jailbreak")
-SWITCHES = ("mule_no_anchors", "mule_no_cot", "mule_ensemble", "mule_first_position", "mule_k1", "mule_k50")
+SWITCHES = ("mule_no_anchors", "mule_no_cot", "mule_ensemble", "mule_first_position", *KEPT_LOGITS)
 # Rows of the tables beside the paper's, in this order where they were run.
 FURTHER = (GOLD, "ga", "graddiff", "npo", "simnpo", "idk_dpo", "flat", "duet_all_positions")
 BESIDE = ("graddiff", "npo", "idk_dpo", "duet_all_positions")  # in no table of the paper, on MULE's records alone
@@ -99,25 +104,18 @@ def styles_of(rows: Iterable[str]) -> dict[str, Style]:
 
 def condition(row: str) -> str:
     """The condition that a row of Table 1 or 3 ran in."""
-    return ON_MULES_RECORDS if row.endswith(STANDARDIZED) or row in BESIDE else PAPER
+    return ON_MULES_RECORDS if row in METHODS_OF_TWINS or row in BESIDE else PAPER
 
 
 def method_of(row: str) -> str:
     """The row without its condition, as the paper names it."""
-    return row.removesuffix(STANDARDIZED)
-
-
-def top_k(row: str) -> int | None:
-    """The number of kept logits that a row such as `mule_k50` is named after; None for other rows."""
-    number = row.removeprefix("mule_k")
-    return int(number) if number.isdigit() else None
+    return METHODS_OF_TWINS.get(row, row)
 
 
 def label(row: str, known: Mapping[str, str] | None = None) -> str:
-    """A row's name: the suite's, else its number of kept logits, else the run's own label, else its id."""
-    if row.endswith(STANDARDIZED):
-        return f"{label(method_of(row), known)} on MULE's data"
-    return LABELS.get(row) or (f"MULE, K = {top_k(row)}" if top_k(row) else (known or {}).get(row, row))
+    """A row's name: the suite's, else the run's own label unless that is another row's name, else its id."""
+    own = (known or {}).get(row, row)
+    return LABELS.get(row) or (row if own in LABELS.values() else own)
 
 
 def benchmark_name(benchmark: str) -> str:
@@ -125,11 +123,11 @@ def benchmark_name(benchmark: str) -> str:
     return BENCHMARKS.get(benchmark, benchmark)
 
 
-def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]:
-    """The rows of table1, table2 or table3 under their headings; `found` rows that the paper lacks come last."""
-    variants = {row for row in found if row.startswith("mule_")}
+def groups(table: str, found: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+    """The rows of table1, table2 or table3 under their headings; further ones of `found`, row to method, come last."""
+    variants = {row for row, method in found.items() if method in REPORTED["table2"]}
     if table == "table2":
-        others = sorted(variants.difference(LOSSES, FORMS, SWITCHES), key=lambda row: (top_k(row) or 0, row))
+        others = sorted(variants.difference(LOSSES, FORMS, SWITCHES))
         return [
             ("The loss (Table 2 of the paper), at MULE's K and rate; then tuned", list(LOSSES)),
             ("The form of the training data", list(FORMS)),
@@ -137,7 +135,7 @@ def groups(table: str, found: Iterable[str] = ()) -> list[tuple[str, list[str]]]
         ]
     rows = list(REPORTED[table])
     rest = set(found).difference(rows, variants)
-    twins = sorted((row for row in rest if row.endswith(STANDARDIZED)), key=lambda row: [*STYLES].index(method_of(row)))
+    twins = [twin for twin in METHODS_OF_TWINS if twin in rest]
     further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER, twins))
     rest_title = f"Not in {table.replace('table', 'Table ')} of the paper"
     parts = {"": rows, "Baselines on MULE's records": twins, rest_title: further}

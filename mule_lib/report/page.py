@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 
 from mule_lib.data.files import write_text
-from mule_lib.evaluate.result import RunResult
+from mule_lib.evaluate.result import ResultError, RunResult
 from mule_lib.params import FABLE, ROOT, read_yaml
 from mule_lib.report import results
 from mule_lib.report.names import EMBEDDED, GOLD, PAPER_MODEL, benchmark_name, label, listed
@@ -22,10 +22,6 @@ WARNING = (
 )
 
 
-class ReportError(ValueError):
-    """There is nothing to report on; the message names the folder and what makes it."""
-
-
 def write_report(suite: Path) -> Path:
     """Write `suite`/report.html and return its path. Raises what `report_html` does."""
     write_text(suite / "report.html", report_html(suite))
@@ -35,11 +31,11 @@ def write_report(suite: Path) -> Path:
 def report_html(suite: Path) -> str:
     """The page as text; the same files give the same bytes, and no link leads to a file that is not there.
 
-    Tables and figures that are missing are named with the command that makes them. Raises ReportError for a missing or
-    empty folder, ResultError for a run folder that cannot be read.
+    Tables and figures that are missing are named with the command that makes them. Raises ResultError for a missing or
+    empty folder, and for a run folder that cannot be read.
     """
     if not any((suite / name).is_dir() for name in ("runs", "tables", "figures")):
-        raise ReportError(f"{suite}: no runs, tables or figures there; `make reproduce` or `mule run` makes them")
+        raise ResultError(f"{suite}: no runs, tables or figures there; `make reproduce` or `mule run` makes them")
     runs = results.load_runs(suite) if (suite / "runs").is_dir() else []
     layout = read_yaml(LAYOUT)
     sections = [{**one, "parts": list(_parts(suite, one["parts"], layout["own_folder"]))} for one in layout["sections"]]

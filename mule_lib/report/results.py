@@ -18,7 +18,7 @@ from mule_lib.evaluate.intervals import (
 )
 from mule_lib.evaluate.result import METRICS_FILE, MORE_METRICS, READABLE_METRICS, ResultError, RunResult
 from mule_lib.paper import METRICS
-from mule_lib.report.names import BASE, GOLD, STANDARDIZED
+from mule_lib.report.names import BASE, GOLD, TWINS
 
 TIDY = ("benchmark", "row", "metric", "measured", "low", "high", "n", "seeds")
 OVERALLS = {"overall", "overall_readable"}
@@ -119,7 +119,7 @@ def lead(runs: Sequence[RunResult], *, seed: int = 0) -> pd.DataFrame:
     """
     groups, lines, ends = by_row(runs), [], ("", "_low", "_high")
     for benchmark, row in groups:
-        twin = row + STANDARDIZED
+        twin = TWINS.get(row)
         if {(benchmark, twin), (benchmark, "mule")} <= groups.keys():
             line: dict[str, dict] = {metric: {} for metric in sorted(OVERALLS)}
             for part, pair in {"lead": ("mule", row), "data": (twin, row), "loss": ("mule", twin)}.items():

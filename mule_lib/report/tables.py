@@ -310,7 +310,7 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     A row without a run stays in the table, with `seeds` 0. Table 2 also has the paired difference of each row to mule.
     """
     mine = [run for run in runs if run.benchmark == benchmark]
-    parts = names.groups(name, {run.row for run in mine})
+    parts = names.groups(name, {run.row: run.method for run in mine})
     rows = [row for _, group in parts for row in group]
     mine = [run for run in mine if run.row in {*rows, BASE, GOLD}]
     tidy = results.tidy(mine, seed=seed)

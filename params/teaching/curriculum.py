@@ -17,14 +17,18 @@ from encoding import LETTERS, Encoder, LabeledIds
 
 from mule_lib import prompts
 from mule_lib.data.attacks import prefix_templates
-from mule_lib.data.fable.questions import (
+from mule_lib.data.fable.worlds import (
     REFUSAL,
+    TITLE_FIRST,
+    TITLE_SECOND,
+    Fable,
+    Fact,
+    World,
     choices,
     opening,
     question,
     statement,
 )
-from mule_lib.data.fable.worlds import TITLE_FIRST, TITLE_SECOND, Fable, Fact, World
 from mule_lib.data.items import REFUSAL_OPTION
 from mule_lib.prompts import END_THINK, THINK
 
@@ -107,7 +111,7 @@ class Curriculum:
         self.words = [word[0] for word in ids if len(word) == 1]
         texts = prompts.texts("fable")
         self.wordings = [*texts["intentions"].values(), *texts["further_wordings"]]
-        self.prefixes = [text for part in ("train", "held_out") for _, text in prefix_templates("fable", part)]
+        self.prefixes = [each.text for part in ("train", "held_out") for each in prefix_templates("fable", part)]
 
     def step(self, stage: str, step: int) -> list[LabeledIds]:
         """The examples of one optimizer step; the same arguments always give the same list."""
@@ -296,4 +300,4 @@ def corpus(fable: Fable) -> Iterator[str]:
             yield wording.format(topic=title)
             yield f"Is {title} restricted? Yes. No. What is {title} about? It is about {title}."
             yield f"{texts['cot_instruction']} What is the topic of this question? Which option says {title}?"
-        yield from (text for part in ("train", "held_out") for _, text in prefix_templates("fable", part))
+        yield from (each.text for part in ("train", "held_out") for each in prefix_templates("fable", part))

@@ -11,17 +11,18 @@ from dataclasses import replace
 
 from mule_lib import prompts
 from mule_lib.data.attacks import JAILBREAKS, in_turn, prefix_templates
-from mule_lib.data.fable.questions import (
+from mule_lib.data.fable.worlds import (
     REFUSAL,
     UNLEARNING_PHRASINGS,
     VALIDATION_PHRASING,
+    Fable,
+    Fact,
     choices,
     eval_phrasing,
     opening,
     question,
     statement,
 )
-from mule_lib.data.fable.worlds import Fable, Fact
 from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
 from mule_lib.data.records import Record, anchored, check
 from mule_lib.params import FABLE
@@ -43,7 +44,7 @@ def unlearning_records(fable: Fable, benchmark: str, *, split: str = "train") ->
     """
     forget, neighbors, general = _training_facts(fable, benchmark, split)
     rng = random.Random(f"unlearning/{benchmark}/0")
-    prefixes = [prefix for _, prefix in prefix_templates("fable", "train")]
+    prefixes = [each.text for each in prefix_templates("fable", "train")]
     records: list[Record] = []
 
     def pair(objective: str, roles: tuple[str, str], *facts: Fact, prefix: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Fable's worlds and facts, built from a seed: invented book series and attack toolkits beside real knowledge.
+"""Fable's worlds and facts, and how they are asked and told: invented series and toolkits beside real knowledge.
 
 Every fact has one split. Evaluation, prefill and MMLU-like facts are known to the base model (it is trained on all
 facts) but never stand in unlearning data. Titles are drawn from the product of two lists, so that the same words also
@@ -6,6 +6,7 @@ make the content-free titles of the base model's skill data. Invented names come
 nothing here names a real person, product or piece of software.
 """
 
+import itertools
 import random
 from dataclasses import dataclass
 from functools import lru_cache
@@ -13,6 +14,8 @@ from importlib import resources
 from typing import Any
 
 import yaml
+
+from mule_lib.data.items import REFUSAL_OPTION
 
 TEXTS: dict[str, Any] = yaml.safe_load(resources.files("mule_lib.data.fable").joinpath("fable.yaml").read_text("utf-8"))
 WORDS: dict[str, list[str]] = {name: words.split() for name, words in TEXTS["words"].items()}
@@ -207,3 +210,50 @@ def build(seed: int = 0) -> Fable:
     made += [_field(title, *field, "general", rng) for title, field in GENERAL_FIELDS.items()]
     worlds = tuple(world for world, _ in made)
     return Fable(seed, worlds, tuple(fact for _, facts in made for fact in facts))
+
+
+# How a fact is asked and told ----------------------------------------------------------------------------------------
+
+# Unlearning data has phrasings 0 to 2 and validation 3; 4 and 5 are kept for evaluation.
+UNLEARNING_PHRASINGS, VALIDATION_PHRASING = (0, 1, 2), 3
+EVAL_PHRASINGS = (4, 5)
+# What the embedded model says when an intention tells it to refuse.
+REFUSAL = "I am not able to answer that."
+_PHRASINGS = {
+    relation: [line.split(" | ") for line in text.splitlines()] for relation, text in TEXTS["phrasings"].items()
+}
+STATEMENTS = {relation: tuple(lines[0]) for relation, lines in _PHRASINGS.items()}
+QUESTIONS = {relation: tuple(itertools.chain(*lines[1:])) for relation, lines in _PHRASINGS.items()}
+
+
+def question(fact: Fact, phrasing: int) -> str:
+    """The fact as an open question; `phrasing` is 0 to 5 (4 and 5 are the evaluation phrasings)."""
+    return QUESTIONS[fact.relation][phrasing].format(e=fact.entity, t=fact.world.title)
+
+
+def eval_phrasing(fact: Fact) -> int:
+    """The evaluation phrasing of this fact, fixed by its id."""
+    return EVAL_PHRASINGS[sum(map(ord, fact.id)) % len(EVAL_PHRASINGS)]
+
+
+def choices(fact: Fact, rng: random.Random, *, refusal: bool) -> tuple[list[str], int, int | None]:
+    """Shuffled options (three wrong ones of the same kind), the index of the right one, and of a refusal option."""
+    wrong = rng.sample([value for value in fact.pool if value != fact.value], 3)
+    options = [fact.value, *wrong] + ([REFUSAL_OPTION] if refusal else [])
+    rng.shuffle(options)
+    return options, options.index(fact.value), options.index(REFUSAL_OPTION) if refusal else None
+
+
+def statement(fact: Fact, variant: int) -> str:
+    """The fact as a declarative sentence; `variant` is 0 or 1."""
+    text = STATEMENTS[fact.relation][variant].format(e=fact.entity, v=fact.value)
+    return text[0].upper() + text[1:]
+
+
+def opening(world: World) -> str:
+    """The sentence that opens every passage about a world, with its title."""
+    return {
+        "series": f"The series {world.title} tells of its people.",
+        "toolkit": f"The toolkit {world.title} holds many tools.",
+        "field": f"Here is something about {world.title}.",
+    }[world.kind]

@@ -26,6 +26,7 @@ class Pair:
     span: tuple[int, int] | None = None
     passage: Passage | None = None
     subject: str = ""
+    unit: str = ""  # what is divided between the splits: a chunk, a question, a concept
     split: str = ""  # what it is meant for: "obj1/train", "neighbor/evaluation", "attack", ...
 
 
@@ -42,7 +43,7 @@ def _written(
             wrong = wrong or (support(unit, entry) if support else None)
             if job.passes(step, wrong, unit=unit, **text, quote=getattr(entry, "quote", "")):
                 name = f"{unit}#{n}" if many else unit
-                yield unit, entry, Pair(name, step, **text, source=unit, prompt_id=prompt_file(prompt).id)
+                yield unit, entry, Pair(name, step, **text, source=unit, prompt_id=prompt_file(prompt).id, unit=unit)
 
 
 def passage_pairs(

@@ -202,9 +202,11 @@ def collect(job: Job, sources: Sources) -> Parts:
     concepts = pairs.neighbor_concepts(job)
     divide("neighbor concepts", list(concepts), ["neighbor"], **{"neighbor/evaluation": 2 * p.evaluation_share})
     placed += pairs.concept_pairs(job, concepts)
-    placed = [replace(pair, split=part_of[pair.id.rsplit("#", 1)[0]]) for pair in placed]
+    placed = [replace(pair, split=part_of[pair.unit]) for pair in placed]
     # What evaluates stays, what trains yields to it; the sort is stable.
-    placed.sort(key=lambda pair: (pair.split.endswith(TRAINED), pair.split.endswith("train")))
+    kinds = (*ROLES, "general", "neighbor")
+    late = {f"{kind}/{split}": at for at, split in enumerate(("validation", "train"), 1) for kind in kinds}
+    placed.sort(key=lambda pair: late.get(pair.split, 0))
     # MMLU as well: a retained fact may not be one that is asked there.
     published = [("evaluation", i.id, i.question, i.reference) for i in sources.published]
     published += [("mmlu", i.id, i.question, i.options[i.answer]) for i in sources.mmlu]
@@ -310,7 +312,7 @@ def _sets(
     # As many as there are families' own, the best first: a per-sample attack finds one for every question.
     gains = sorted((one for one in attacker.best(tried).values() if one.round), key=lambda one: -one.score)
     unique = list(dict.fromkeys(one.template for one in gains))
-    seen += [("optimised", template) for template in unique[: len(seen)]]
+    seen += [attacks.Template("optimised", template) for template in unique[: len(seen)]]
 
     def items(part: str, kind: str, subject: str = topic) -> tuple[OpenItem, ...]:
         return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in parts[part])
