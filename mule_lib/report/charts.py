@@ -152,7 +152,7 @@ def ablation(table: ResultTable) -> Picture:
             side = {"ha": "left" if gain < 0 else "right", "va": "center", "size": 7.5, "backgroundcolor": "white"}
             words = f"◂ {number(gain)}" if gain < 0 else f"{number(gain)} ▸"
             axis.text(low if gain < 0 else high, heights[row], words, **side)
-        for _, rows in table.groups[1:]:
+        for rows in [*table.groups.values()][1:]:
             if first := [heights[row] for row in rows if row in heights]:
                 axis.axhline(min(first) - 0.5, color="0.6", lw=0.7)
     return Picture(figure, data, table.finding)

@@ -45,7 +45,7 @@ def ablation_finding(table) -> str:
     """Table 2: which variants differ from MULE in Overall beyond their paired interval, and which do not."""
     found = table.data[(table.data["metric"] == "overall") & table.data["difference"].notna()].set_index("row")
     parts = []
-    for title, rows in table.groups:
+    for title, rows in table.groups.items():
         sides: dict[float, list[str]] = {-1: [], 0: [], 1: []}
         for row in (row for row in rows if row in found.index):
             ends = found.loc[row, ["difference", "difference_low", "difference_high"]]

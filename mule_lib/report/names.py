@@ -123,23 +123,23 @@ def benchmark_name(benchmark: str) -> str:
     return BENCHMARKS.get(benchmark, benchmark)
 
 
-def groups(table: str, found: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+def groups(table: str, found: Mapping[str, str]) -> dict[str, list[str]]:
     """The rows of table1, table2 or table3 under their headings; further ones of `found`, row to method, come last."""
     variants = {row for row, method in found.items() if method in REPORTED["table2"]}
     if table == "table2":
         others = sorted(variants.difference(LOSSES, FORMS, SWITCHES))
-        return [
-            ("The loss (Table 2 of the paper), at MULE's K and rate; then tuned", list(LOSSES)),
-            ("The form of the training data", list(FORMS)),
-            ("Switches that the paper argues for and does not tabulate", [*SWITCHES, *others]),
-        ]
+        return {
+            "The loss (Table 2 of the paper), at MULE's K and rate; then tuned": list(LOSSES),
+            "The form of the training data": list(FORMS),
+            "Switches that the paper argues for and does not tabulate": [*SWITCHES, *others],
+        }
     rows = list(REPORTED[table])
     rest = set(found).difference(rows, variants)
     twins = [twin for twin in METHODS_OF_TWINS if twin in rest]
     further = [row for row in FURTHER if row in rest] + sorted(rest.difference(FURTHER, twins))
     rest_title = f"Not in {table.replace('table', 'Table ')} of the paper"
     parts = {"": rows, "Baselines on MULE's records": twins, rest_title: further}
-    return [(heading, rows) for heading, rows in parts.items() if rows]
+    return {heading: rows for heading, rows in parts.items() if rows}
 
 
 def metric_name(metric: str, benchmark: str = "") -> str:

@@ -188,7 +188,7 @@ class ResultTable(Printed):
     benchmark: str
     data: pd.DataFrame
     metrics: Sequence[str]
-    groups: Sequence[tuple[str, Sequence[str]]]
+    groups: Mapping[str, Sequence[str]]
     labels: Mapping[str, str]
     caption: str
     notes: Sequence[str]
@@ -265,7 +265,7 @@ class ResultTable(Printed):
             cells = {row: part.reindex(columns=columns) for row, part in of.items()}
             there = {row for row, part in cells.items() if part[columns[0]].notna().any()}
             titles = [(title.format(self.source, paper_source(self.name.split("_")[0])), there, "block heading")]
-            for words, rows in self.groups:
+            for words, rows in self.groups.items():
                 kept = [row for row in rows if there and (kind == "measured" or row in there)]
                 titles += [(words, kept and kind != "reported", "heading")] if words else []
                 lines += [[name, *[""] * (len(metrics) + 3), word, {}] for name, shown, word in titles if shown]
@@ -311,7 +311,7 @@ def measured_table(name: str, benchmark: str, runs: Iterable[RunResult], *, seed
     """
     mine = [run for run in runs if run.benchmark == benchmark]
     parts = names.groups(name, {run.row: run.method for run in mine})
-    rows = [row for _, group in parts for row in group]
+    rows = [row for group in parts.values() for row in group]
     mine = [run for run in mine if run.row in {*rows, BASE, GOLD}]
     tidy = results.tidy(mine, seed=seed)
     metrics = [*METRICS, "overall"]
