@@ -4,6 +4,7 @@ A rendered prompt is token ids with the index where supervision starts. Answers 
 never cut out of re-tokenized text, so teacher and student share answer ids whatever stands before them.
 """
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ DATE = "10 Apr 2025"
 OBJECTIVES = ("obj1", "obj2", "obj3")
 STEERINGS = ("none", "oracle", "ensemble")
 LETTERS = "ABCDEFGH"
+_STAND_IN = "\ue000"  # of no alphabet
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,25 @@ def steering(kind: str, topic: str, *, cot: bool = False, name: str = "fable") -
     return Steering(dict.fromkeys(OBJECTIVES, ensemble(topic, cot=cot, name=name) if kind == "ensemble" else None), cot)
 
 
+@lru_cache(maxsize=8)
+def _markers(tokenizer, size: int) -> re.Pattern:
+    """The special tokens, and others of the chat template, as they are spelt; and our stand-in for them."""
+    added, template = tokenizer.added_tokens_decoder.values(), tokenizer.chat_template or ""
+    names = {str(token) for token in added if str(token).strip()[1:] and (token.special or str(token) in template)}
+    return re.compile("|".join(map(re.escape, [_STAND_IN, *sorted(names, key=len, reverse=True)])))
+
+
 def encode_text(tokenizer, text: str) -> list[int]:
-    """Ids of a piece of text without special tokens."""
+    """Ids of a piece of text without special tokens; one that is spelt out in the text is text, in two pieces."""
+    ids, end = [], 0
+    for found in _markers(tokenizer, len(tokenizer)).finditer(text):
+        for piece in (text[end : found.start()], found[0][:1], found[0][1:]):
+            ids += _ids(tokenizer, piece)
+        end = found.end()
+    return ids + _ids(tokenizer, text[end:])
+
+
+def _ids(tokenizer, text: str) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -103,7 +122,10 @@ def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
         raise ValueError(
             "the tokenizer has no chat template; use an instruction-tuned model or set tokenizer.chat_template"
         )
-    turns = [dict(message) for message in messages]
+    markers, spelt = _markers(tokenizer, len(tokenizer)), []
+    keep = lambda found: spelt.append(found[0]) or _STAND_IN  # noqa: E731
+    # A message is data: what it spells out of the template's own tokens is encoded apart.
+    turns = [{**message, "content": markers.sub(keep, message["content"])} for message in messages]
     text = _rendered(tokenizer, turns)
     if text is None and turns[0]["role"] == "system" and len(turns) > 1:
         warnings.warn("the chat template has no system role; the system message opens the user's", stacklevel=2)
@@ -111,7 +133,10 @@ def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
         text = _rendered(tokenizer, [{**turns[1], "content": merged}, *turns[2:]])
     if text is None:
         raise ValueError("the chat template drops a message or refuses these roles; set tokenizer.chat_template")
-    ids, bos = encode_text(tokenizer, text), tokenizer.bos_token_id
+    first, *others = text.split(_STAND_IN)
+    ids, bos = _ids(tokenizer, first), tokenizer.bos_token_id
+    for marker, piece in zip(spelt, others, strict=True):
+        ids += encode_text(tokenizer, marker) + _ids(tokenizer, piece)
     if bos is not None and bos not in ids and tokenizer("")["input_ids"][:1] == [bos]:
         ids = [bos, *ids]
     if bos is not None and ids[:2] == [bos, bos]:

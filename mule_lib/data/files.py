@@ -47,8 +47,11 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically: readers see the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        os.replace(draft, path)
+    finally:  # a full disk keeps the old file and gets its room back
+        draft.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -158,9 +161,11 @@ def _json(path: Path) -> Iterator[Any]:
     for number, text in enumerate([whole] if listed else whole.split("\n"), 1):
         try:
             value = json.loads(text) if text.strip() else None
-        except json.JSONDecodeError as error:
-            row = error.lineno if listed else number
-            raise DataFileError(f"{path}: row {row}: not JSON ({error.msg})") from None
+            if "\\ud" in text.lower():  # half a surrogate pair is JSON and no text
+                json.dumps(value, ensure_ascii=False).encode()
+        except (ValueError, RecursionError) as error:
+            row, why = getattr(error, "lineno", 1) if listed else number, getattr(error, "msg", None) or error
+            raise DataFileError(f"{path}: row {row}: not JSON ({' '.join(str(why).split())})") from None
         yield from value if listed else [value]
 
 
@@ -181,7 +186,7 @@ def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     try:
         for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
             yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:120]
         raise DataFileError(f"{path}: not a whole parquet file ({why}); download it again") from None
 
