@@ -27,25 +27,26 @@ class TeacherLogits(Protocol):
         """Its logits [N, K] of any tokens, ids [N, K]."""
 
 
+Logits = Tensor | TeacherLogits  # a student's are read with a gradient and know `shape`, `nll` and `kl` besides
+
+
 def bidirectional_topk(
-    student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int, beta: float = 1.0, over_k: str = "mean"
+    student: Logits, teacher: Logits, *, top_k: int, beta: float = 1.0, over_k: str = "mean"
 ) -> Tensor:
     """Pull the student's raw logits to the teacher's on the teacher's top-K and on the student's own top-K.
 
-    Shapes: student [N, V], teacher [N, V] or a `TeacherLogits` of N positions; returns a float32 scalar. Smooth-L1 with
-    its quadratic part below `beta` (in logits), mean or sum over K (`over_k`; Eq. 3 is printed as a sum), the two terms
-    added with weight 1, mean over the N positions. A token in both sets counts twice. The sets are chosen anew at each
-    call and not differentiated; the teacher is detached. The gradient per logit is at most 1 / (N K), 2 / (N K) in the
-    overlap (without the K for a sum).
+    Shapes: student and teacher [N, V], or logits of N positions that are read in parts; a float32 scalar. Smooth-L1
+    with its quadratic part below `beta` (in logits), mean or sum over K (`over_k`; Eq. 3 is printed as a sum), the two
+    terms added with weight 1, mean over the N positions. A token in both sets counts twice. The sets are chosen anew at
+    each call and not differentiated; the teacher is detached. The gradient per logit is at most 1 / (N K), 2 / (N K) in
+    the overlap (without the K for a sum).
     Raises ValueError on unequal shapes, no position, K outside 1 to V, beta <= 0, or an unknown `over_k`.
     Source: MULE Eq. 3.
     """
     return _on_sets(student, teacher, top_k, _smooth_l1(beta, over_k), both=True)
 
 
-def duet(
-    student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int, beta: float = 1.0, over_k: str = "mean"
-) -> Tensor:
+def duet(student: Logits, teacher: Logits, *, top_k: int, beta: float = 1.0, over_k: str = "mean") -> Tensor:
     """Pull the student's raw logits to the teacher's on the teacher's top-K only.
 
     Shapes, reductions and errors as in `bidirectional_topk`. DUET itself trains on the first answer position only.
@@ -54,7 +55,7 @@ def duet(
     return _on_sets(student, teacher, top_k, _smooth_l1(beta, over_k), both=False)
 
 
-def bild(student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int = 8, temperature: float = 3.0) -> Tensor:
+def bild(student: Logits, teacher: Logits, *, top_k: int = 8, temperature: float = 3.0) -> Tensor:
     """Match the softmax over pairwise logit differences on the teacher's top-K (t-LD) and on the student's (s-LD).
 
     Shapes as in `bidirectional_topk`; returns a float32 scalar: KL(teacher || student) of both sets added, mean over
@@ -74,11 +75,11 @@ def bild(student: Tensor, teacher: Tensor | TeacherLogits, *, top_k: int = 8, te
     return _on_sets(student, teacher, top_k, pairwise_kl, both=True, smallest=2)
 
 
-def _on_sets(student: Tensor, teacher, top_k: int, distance: Distance, *, both: bool, smallest: int = 1) -> Tensor:
+def _on_sets(student: Logits, teacher, top_k: int, distance: Distance, *, both: bool, smallest: int = 1) -> Tensor:
     """Distance of the logits [N, K] on the teacher's top-K, plus (`both`) that on the student's; descending order."""
-    if student.dim() != 2:
+    if len(student.shape) != 2:
         raise ValueError(f"student: shape {list(student.shape)} is not [N, V]")
-    whole = isinstance(teacher, Tensor)
+    whole, parted = isinstance(teacher, Tensor), not isinstance(student, Tensor)
     if whole and teacher.shape[1:] != student.shape[1:]:
         raise ValueError(
             f"teacher: shape {list(teacher.shape)}, the student's is {list(student.shape)}; use the same tokenizer"
@@ -91,12 +92,14 @@ def _on_sets(student: Tensor, teacher, top_k: int, distance: Distance, *, both: 
         )
     if len(student) == 0:
         raise ValueError("student, teacher: no supervised token; give at least one row of answer logits")
-    total = distance(student.gather(1, ids).float(), logits.detach().float())
+    sets, targets = [ids], [logits]
     if both:
-        ids = student.detach().topk(top_k, dim=1).indices
-        logits = teacher.gather(1, ids) if whole else teacher.at(ids)
-        total = total + distance(student.gather(1, ids).float(), logits.detach().float())
-    return total
+        own = student.top(top_k)[0] if parted else student.detach().topk(top_k, dim=1).indices
+        sets.append(own)
+        targets.append(teacher.gather(1, own) if whole else teacher.at(own))
+    # Both sets are read at once: each reading of a head leaves a gradient of its whole size.
+    read = student.at(torch.cat(sets, dim=1)).split(top_k, dim=1) if parted else [student.gather(1, i) for i in sets]
+    return sum(distance(own.float(), other.detach().float()) for own, other in zip(read, targets, strict=True))
 
 
 def _smooth_l1(beta: float, over_k: str) -> Distance:
@@ -116,7 +119,8 @@ def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
 
     Shapes: logits [B, T, V], labels [B, T]; returns float32 [N], in nats. Raises ValueError as `answer_logits`.
     """
-    return F.cross_entropy(answer_logits(logits, labels), answer_targets(labels), reduction="none")
+    aligned, targets = answer_logits(logits, labels), answer_targets(labels)
+    return F.cross_entropy(aligned, targets, reduction="none") if isinstance(aligned, Tensor) else aligned.nll(targets)
 
 
 def sequence_nll(logits: Tensor, labels: Tensor) -> Tensor:
@@ -164,6 +168,8 @@ def kl_retain(logits: Tensor, reference_logits: Tensor, labels: Tensor) -> Tenso
     Raises ValueError as `answer_logits`, and on unequal shapes. Source: the retain term R of GradDiff.
     """
     student = answer_logits(logits, labels)
+    if not isinstance(student, Tensor):
+        return student.kl(reference_logits).mean()
     _check_shape("reference_logits", reference_logits, student)
     log_q, log_p = F.log_softmax(student, dim=1), F.log_softmax(reference_logits.detach().float(), dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
@@ -266,23 +272,24 @@ def flat(
     return (template_term(template) + forget_term(forget)).mean()
 
 
-def answer_logits(logits: Tensor, labels: Tensor) -> Tensor:
+def answer_logits(logits: Logits, labels: Tensor) -> Logits:
     """Take the logits that predict the supervised tokens, row after row.
 
     Shapes: logits [B, T, V], labels [B, T] with -100 where not supervised; returns float32 [N, V]. Teacher and student
-    prompts may differ in length: each side uses its own labels, and the i-th rows belong together.
+    prompts may differ in length: each side uses its own labels, and the i-th rows belong together. Logits
+    that are read in parts are those of the supervised tokens already, and are checked only.
     Raises ValueError on shapes that do not fit, a label outside the vocabulary, or no supervised token.
     Source: the alignment of teacher and student answers, MULE Section 3.4.
     """
-    if logits.dim() != 3 or logits.shape[:2] != labels.shape:
+    whole, supervised = isinstance(logits, Tensor), answer_targets(labels)
+    if (logits.dim() != 3 or logits.shape[:2] != labels.shape) if whole else len(logits) != len(supervised):
         raise ValueError(f"logits: shape {list(logits.shape)} is not [B, T, V] with labels of {list(labels.shape)}")
-    supervised = answer_targets(labels)
     outside = supervised[(supervised < 0) | (supervised >= logits.shape[-1])]
     if len(outside):
         raise ValueError(
             f"labels: {int(outside[0])} is neither {IGNORED} nor a token id below {logits.shape[-1]} (the vocabulary)"
         )
-    return logits[:, :-1][labels[:, 1:] != IGNORED].float()
+    return logits[:, :-1][labels[:, 1:] != IGNORED].float() if whole else logits
 
 
 def answer_targets(labels: Tensor) -> Tensor:

@@ -27,16 +27,17 @@ class MethodError(ValueError):
 class Answers:
     """What a loss sees of one continuation of B records: logits [B, A + 1, V] and labels [B, A + 1] of answers only.
 
+    Where all logits would be many, `logits` are those of the supervised tokens, read in parts.
     `frozen` is the teacher (or the base) at the same tokens, where the term asks for it: a `losses.TeacherLogits` that
     also knows each token's `nll` [N] and all `logits()` [N, V].
     """
 
-    logits: Tensor
+    logits: losses.Logits
     labels: Tensor
     frozen: Any = None
 
     @property
-    def student(self) -> Tensor:
+    def student(self) -> losses.Logits:
         """Student logits of the answer tokens, float32 [N, V], aligned with `frozen`."""
         return losses.answer_logits(self.logits, self.labels)
 
@@ -140,7 +141,8 @@ def _term_loss(loss: Callable[..., Tensor], parts: Sequence[str], *options: str)
 
 
 def _likelihood_and_kl(answer: Answers, options) -> Tensor:
-    kl = losses.kl_retain(answer.logits, answer.frozen.logits(), answer.labels)
+    frozen = answer.frozen.logits() if isinstance(answer.logits, Tensor) else answer.frozen  # read in parts, like these
+    kl = losses.kl_retain(answer.logits, frozen, answer.labels)
     return LIKELIHOOD(answer, options) + options.kl_weight * kl
 
 

@@ -26,11 +26,9 @@ from mule_lib.data.records import REFUSED, Record
 from mule_lib.losses import answer_targets
 from mule_lib.methods import Method
 from mule_lib.models import generate
-from mule_lib.models.head import answers_only, full_logits, head_logits, padded
+from mule_lib.models.head import TOLERANCE, answers_only, full_logits, head_logits, padded
 
 RIGHT_FROM = 0.5  # ROUGE-L recall from which an answer counts as the reference's
-# Largest difference to the live logits, relative to the largest of them, by what the model computes in.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}
 
 
 class DisobedientTeacherWarning(UserWarning):
@@ -257,9 +255,9 @@ class AnswerCache:
         """Its logits of any tokens, ids [M, K]; returns [M, K]."""
         return head_logits(self.hidden, self.weight, ids, self.bias)
 
-    def logits(self) -> Tensor:
-        """Its logits of the whole vocabulary, [M, V]: for losses that need them all, a batch at a time."""
-        return full_logits(self.hidden, self.weight, self.bias)
+    def logits(self, some: slice = slice(None)) -> Tensor:
+        """Its logits of the whole vocabulary, [M, V], or of some positions: for losses that need them all."""
+        return full_logits(self.hidden[some], self.weight, self.bias)
 
 
 def build_cache(
@@ -281,10 +279,7 @@ def build_cache(
         if not context or not answer:
             raise ValueError(f"sequences: {key!r} has an empty context or answer")
     keys, lengths = list(sequences), [len(answer) for _, answer in sequences.values()]
-    head = model.get_output_embeddings()
-    weight, bias = head.weight.detach(), getattr(head, "bias", None)
-    if copy_head:
-        weight, bias = weight.clone(), None if bias is None else bias.detach().clone()
+    weight, bias = head_of(model, copy=copy_head)
     parts, spans, end = [], {}, 0
     with models.frozen(model):
         contexts = [context for context, _ in sequences.values()]
@@ -300,6 +295,13 @@ def build_cache(
     return AnswerCache(spans, hidden, weight, bias, nll, top_ids, top_logits)
 
 
+def head_of(model, *, copy: bool) -> tuple[Tensor, Tensor | None]:
+    """Weight [V, H] and bias [V] of a model's output head, without gradient; copies of them while they train."""
+    head = model.get_output_embeddings()
+    weight, bias = head.weight.detach(), getattr(head, "bias", None)
+    return (weight.clone(), None if bias is None else bias.detach().clone()) if copy else (weight, bias)
+
+
 def _answer_states(model, sequences, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """What the head multiplies at the answer tokens of a batch [N, H], its logits [N, V], checked, and the labels."""
     device = next(model.parameters()).device
@@ -308,7 +310,7 @@ def _answer_states(model, sequences, weight: Tensor, bias: Tensor | None) -> tup
     shared = generate.shared_length([context for context, _ in sequences])
     ids, labels, kept = batch["input_ids"][:, shared:], batch["labels"][:, shared:], []
     past = generate.read_shared(model, sequences[0][0][:shared], len(sequences)) if shared else None
-    with answers_only(model, labels, kept):
+    with answers_only(model, labels, kept.append):
         inputs = {"attention_mask": batch["attention_mask"], "past_key_values": past, "use_cache": past is not None}
         output = model(input_ids=ids, **inputs)
     packed = torch.arange(kept[0].shape[1], device=device) < (labels[:, 1:] != -100).sum(1, keepdim=True)

@@ -15,17 +15,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate.utils import extract_model_from_parallel, gather_object
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from mule_lib import gradients
-from mule_lib.losses import pack_answers
+from mule_lib.losses import IGNORED, answer_lengths, pack_answers
 from mule_lib.methods import Answers, Method, Term
-from mule_lib.models.head import answers_only, padded
+from mule_lib.models.head import MAX_GATHERED, TOLERANCE, HeadLogits, answers_only, padded
 from mule_lib.training.batches import Example, count
 from mule_lib.training.teacher import AnswerCache
+
+WHOLE = MAX_GATHERED  # logits of a forward, positions times tokens, up to which it keeps them all
 
 
 class DivergedError(RuntimeError):
@@ -50,9 +52,9 @@ def term_losses(
     inputs = padded([(example.context, example.continuations[name]) for example, name in rows])
     inputs = {name: tensor.to(core.device) for name, tensor in inputs.items()}
     labels = inputs.pop("labels")
-    with answers_only(core, labels):
-        logits = model(**inputs, use_cache=False).logits
     packed_labels = pack_answers(labels.unsqueeze(2), labels)[1]
+    logits = _logits(model, core, inputs, labels, packed_labels)
+    ends = [0, *answer_lengths(packed_labels).cumsum(0).tolist()]
     losses = []
     for term in terms:
         answers = []
@@ -60,9 +62,33 @@ def term_losses(
             own = [spans[group, name] for group in read[term.name, name]]
             keys = [(rows[i][0].id, name) for span in own for i in span]
             frozen = cache.answers(keys) if term.frozen else None
-            answers.append(Answers(_take(logits, own), _take(packed_labels, own), frozen))
+            tokens = [range(ends[span.start], ends[span.stop]) for span in own]
+            taken = _take(logits, own if isinstance(logits, Tensor) else tokens)
+            answers.append(Answers(taken, _take(packed_labels, own), frozen))
         losses.append(term.loss(*answers, method.options))
     return losses
+
+
+def _logits(model, core, inputs: dict[str, Tensor], labels: Tensor, packed: Tensor) -> Tensor | HeadLogits:
+    """Logits at the answers: all of them, [B, A + 1, V], up to `WHOLE`; beyond it `HeadLogits` of the answer tokens.
+
+    All of them also where the head's weight is sharded or has an adapter, and where its product is not the model's
+    logits (scaled or soft-capped ones), which the first answer token shows at each call.
+    """
+    head, kept = core.get_output_embeddings(), []
+    held = model is core or isinstance(model, nn.parallel.DistributedDataParallel)
+    plain = held and type(head) is nn.Linear and not hasattr(head.weight, "device_mesh")
+    if plain and packed.numel() * len(head.weight) > WHOLE:
+        supervised = packed[:, 1:] != IGNORED
+        keep = lambda states: kept.append(HeadLogits.of(head, states[:, :-1][supervised]))  # noqa: E731
+        with answers_only(core, labels, keep, most=1):
+            live = model(**inputs, use_cache=False).logits[0, 0].detach().float()
+        with torch.no_grad():
+            apart = (live - kept[0].take(slice(1)).whole()[0]).abs().max() / live.abs().max()
+        if apart <= TOLERANCE.get(kept[0].dtype, 1e-4):
+            return kept[0]
+    with answers_only(core, labels):
+        return model(**inputs, use_cache=False).logits
 
 
 class MultiObjectiveTrainer(Trainer):
@@ -268,8 +294,10 @@ def trained_parameters(model) -> list[Tensor]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
-def _take(values: Tensor, spans: Sequence[range]) -> Tensor:
+def _take(values: Tensor | HeadLogits, spans: Sequence[range]) -> Tensor:
     """Rows of some spans; a view where they are neighbours, so that logits are not copied."""
+    if isinstance(values, HeadLogits):
+        return values.take(torch.tensor(list(chain(*spans)), device=values.weight.device))
     if all(a.stop == b.start for a, b in pairwise(spans)):
         return values[spans[0].start : spans[-1].stop]
     return torch.cat([values[span.start : span.stop] for span in spans])

@@ -1,0 +1,83 @@
+"""A head read in parts gives the numbers of the head read whole: losses, gradients and trained weights."""
+
+from dataclasses import replace
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from mule_lib import models, training
+from mule_lib.data import load_benchmark
+from mule_lib.methods import Answers
+from mule_lib.models import head
+from mule_lib.models.head import HeadLogits
+from mule_lib.training import trainer
+from mule_lib.training.alignment import some_pairs
+from mule_lib.training.batches import encode, frozen_cache
+from mule_lib.training.teacher import teacher_answers
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(head, "MAX_GATHERED", 8000)
+    monkeypatch.setattr(head, "HEAD_ROWS", 50)
+
+
+def changed(kind: str):
+    model = tiny.model(tied=kind == "tied", dtype=torch.bfloat16 if kind == "bf16" else torch.float32)
+    if kind == "bias":
+        model.lm_head.bias = nn.Parameter(torch.randn(len(model.lm_head.weight)))
+    if kind == "scaled":
+        model.lm_head.register_forward_hook(lambda _, args, logits: 30 * torch.tanh(logits / 30))
+    if kind == "LoRA":
+        model = get_peft_model(model, LoraConfig(target_modules=["q_proj", "lm_head"], init_lora_weights=False))
+    return model
+
+
+@pytest.mark.parametrize("name", ["mule", "mule_bild_loss", "duet", "sft", "simnpo", "flat", "npo", "idk_dpo", "mollm"])
+@pytest.mark.parametrize("kind", ["tied", "untied", "bias", "LoRA", "bf16", "scaled"])
+def test_every_loss_and_its_gradient_are_those_of_the_whole_head(kind, name, monkeypatch):
+    model, method, data, seen = changed(kind), tiny.method(name, max_answer_tokens=6), tiny.benchmark(), []
+    answers = teacher_answers(model, tiny.tokenizer(), data, method, max_thought_tokens=4) if method.distils else []
+    examples = encode(tiny.tokenizer(), data.records, method, answers)
+    other = tiny.model(seed=1, dtype=model.dtype)  # so that no loss is 0
+    cache = frozen_cache(other, examples, method, copy_head=True)
+    monkeypatch.setattr(trainer, "Answers", lambda *given: seen.append(type(given[0])) or Answers(*given))
+    found = []
+    for most in (2**40, 0):
+        monkeypatch.setattr(trainer, "WHOLE", most)
+        losses = trainer.term_losses(model, examples, method.terms, method, cache)
+        parts = torch.autograd.grad(sum(losses), trainer.trained_parameters(model), materialize_grads=True)
+        found.append((torch.stack(losses).detach(), torch.cat([part.float().flatten() for part in parts])))
+    assert set(seen) == {torch.Tensor, torch.Tensor if kind in ("scaled", "LoRA") else HeadLogits}
+    # bfloat16 logits are often equal, and which of equal ones are the largest K is open.
+    close, (value, gradient), (again, own) = 1e-1 if kind == "bf16" else 1e-5, *found
+    torch.testing.assert_close(again, value, rtol=close, atol=close)
+    assert (own - gradient).norm() <= close * gradient.norm() > 0
+
+
+@pytest.mark.parametrize("name", ["mule"])
+def test_three_steps_on_the_embedded_model_end_at_the_same_weights(name, monkeypatch):
+    whole, ends = load_benchmark("books"), []
+    for most in (2**40, 0):
+        monkeypatch.setattr(trainer, "WHOLE", most)
+        model, tokenizer = models.load("base")
+        start, data = tiny.weights(model), replace(whole, records=some_pairs(whole.records, 1))
+        given = {
+            "settings": tiny.settings(steps=3, batch_size=6, learning_rate=1e-4),
+            "options": {"max_answer_tokens": 4},
+        }
+        ends.append(tiny.weights(training.train(model, tokenizer, data, name, **given).model))
+    assert (ends[1] - ends[0]).norm() <= 1e-6 * ends[0].norm() < 1e-2 * (ends[0] - start).norm()
+
+
+def test_a_running_top_k_is_the_top_k_with_ties():
+    states, weight = torch.randn(40, 8), torch.randn(3000, 8)
+    weight[1500:] = weight[:1500]  # each logit twice, in distant pieces
+    for top_k in (1, 3, 10, 3000):
+        ids, logits = HeadLogits(states, weight, None, torch.float32).top(top_k)
+        for same in ((states @ weight.T).topk(top_k).values, (states @ weight.T).gather(1, ids)):
+            torch.testing.assert_close(logits, same)
+        assert all(len(set(row)) == top_k for row in ids.tolist())
