@@ -13,7 +13,7 @@ from mule_lib.data import load_benchmark
 from mule_lib.methods import Answers
 from mule_lib.models import head
 from mule_lib.models.head import HeadLogits
-from mule_lib.training import trainer
+from mule_lib.training import batches, trainer
 from mule_lib.training.alignment import some_pairs
 from mule_lib.training.batches import encode, frozen_cache
 from mule_lib.training.teacher import teacher_answers
@@ -81,3 +81,18 @@ def test_a_running_top_k_is_the_top_k_with_ties():
         for same in ((states @ weight.T).topk(top_k).values, (states @ weight.T).gather(1, ids)):
             torch.testing.assert_close(logits, same)
         assert all(len(set(row)) == top_k for row in ids.tolist())
+
+
+def test_the_next_seed_takes_what_the_frozen_model_said_before_but_no_other_model(monkeypatch):
+    method, data, asked = tiny.method("mule", max_answer_tokens=6), tiny.benchmark(), []
+    answers = teacher_answers(tiny.model(), tiny.tokenizer(), data, method, max_thought_tokens=4)
+    examples = encode(tiny.tokenizer(), data.records, method, answers)
+    build = batches.build_cache
+    monkeypatch.setattr(batches, "build_cache", lambda *given, **more: asked.append(1) or build(*given, **more))
+    monkeypatch.setitem(batches._LAST, "asked", None)
+    nudged = tiny.model()
+    nudged.model.norm.weight.data[0] += 1e-6
+    caches = [frozen_cache(each, examples, method, copy_head=True) for each in (tiny.model(), tiny.model(), nudged)]
+    assert len(asked) == 2 and caches[0].spans == caches[1].spans
+    for part in ("hidden", "weight", "nll", "top_ids", "top_logits"):
+        assert torch.equal(getattr(caches[0], part), getattr(caches[1], part)), part

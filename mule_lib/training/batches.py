@@ -4,14 +4,21 @@ A continuation is which text follows the question: `answer` (the true one), `ref
 role is to be refused, else the answer) or `taught` (what the steered teacher answered).
 """
 
+import hashlib
 import random
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from mule_lib.data.records import REFUSED, Group, Record
 from mule_lib.methods import Method, Term
-from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, student_context
+from mule_lib.training.teacher import AnswerCache, TeacherAnswer, build_cache, given_answer, head_of, student_context
+
+# The last cache without its head, on the CPU: a row's next seed asks for the same.
+_LAST: dict[str, Any] = {"asked": None}
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,10 @@ def encode(
 def frozen_cache(
     model, examples: Sequence[Example], method: Method, *, copy_head: bool, batch_size: int = 32
 ) -> AnswerCache | None:
-    """The frozen model at the answers that a method's terms compare with it; None where no term does."""
+    """The frozen model at the answers that a method's terms compare with it; None where no term does.
+
+    Where the call before had the same weights, sequences and sizes, what it found is taken again.
+    """
     sequences = {
         (example.id, name): example.frozen_sequence(name)
         for example in examples
@@ -68,8 +78,20 @@ def frozen_cache(
     }
     if not sequences:
         return None
-    top_k = getattr(method.options, "top_k", 0)
-    return build_cache(model, sequences, top_k=top_k, copy_head=copy_head, batch_size=batch_size)
+    top_k, device = getattr(method.options, "top_k", 0), next(model.parameters()).device
+    config = model.config.to_json_string(use_diff=False), model.config._attn_implementation
+    asked = hashlib.sha256(repr((list(sequences.items()), top_k, batch_size, device, config)).encode())
+    for name, value in model.state_dict().items():
+        if "lora_" not in name:  # new in each seed, and off while the base is read
+            asked.update(f"{name} {value.dtype} {value.shape}".encode())
+            asked.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    parts = "hidden", "nll", "top_ids", "top_logits"
+    if _LAST["asked"] != asked.digest():
+        cache = build_cache(model, sequences, top_k=top_k, copy_head=copy_head, batch_size=batch_size)
+        _LAST.update({part: getattr(cache, part).cpu() for part in parts}, asked=asked.digest(), spans=cache.spans)
+        return cache
+    weight, bias = head_of(model, copy=copy_head)
+    return AnswerCache(_LAST["spans"], weight=weight, bias=bias, **{part: _LAST[part].to(device) for part in parts})
 
 
 def places(groups: Collection[Group]) -> dict[Group, int]:
