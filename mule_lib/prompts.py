@@ -98,17 +98,19 @@ def _markers(tokenizer, size: int) -> re.Pattern:
 
 
 def encode_text(tokenizer, text: str) -> list[int]:
+def encode_text(tokenizer, text: str) -> list[int]:
     """Ids of a piece of text without special tokens; one that is spelt out in the text is text, in two pieces."""
+    return list(_encoded(tokenizer, len(tokenizer), text))
+
+
+@lru_cache(2**15)  # the same sets are read for every seed
+def _encoded(tokenizer, size: int, text: str) -> tuple[int, ...]:
     ids, end = [], 0
-    for found in _markers(tokenizer, len(tokenizer)).finditer(text):
+    for found in _markers(tokenizer, size).finditer(text):
         for piece in (text[end : found.start()], found[0][:1], found[0][1:]):
             ids += _ids(tokenizer, piece)
         end = found.end()
-    return ids + _ids(tokenizer, text[end:])
-
-
-def _ids(tokenizer, text: str) -> list[int]:
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return (*ids, *_ids(tokenizer, text[end:]))
 
 
 def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:
