@@ -11,7 +11,7 @@ REPRODUCE_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install reproduce test lab lint embedded smollm2 teach clean-venv
+.PHONY: install reproduce test bench lab lint embedded smollm2 teach clean-venv
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one: make PYTHON=python3.12")'
@@ -30,6 +30,10 @@ reproduce: $(INSTALLED) $(patsubst smollm2,teach,$(filter smollm2,$(SCALE)))
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# Steps of the methods against fine-tuning and a deep-copied teacher; make bench MACHINE=name writes that result.
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench_steps.py $(if $(MACHINE),--out benchmarks/results/$(MACHINE).md)
 
 # The whole repository with 00 as first page; ipywidgets is for 09.
 lab: $(INSTALLED)
