@@ -98,7 +98,6 @@ def _markers(tokenizer, size: int) -> re.Pattern:
 
 
 def encode_text(tokenizer, text: str) -> list[int]:
-def encode_text(tokenizer, text: str) -> list[int]:
     """Ids of a piece of text without special tokens; one that is spelt out in the text is text, in two pieces."""
     return list(_encoded(tokenizer, len(tokenizer), text))
 
@@ -111,6 +110,10 @@ def _encoded(tokenizer, size: int, text: str) -> tuple[int, ...]:
             ids += _ids(tokenizer, piece)
         end = found.end()
     return (*ids, *_ids(tokenizer, text[end:]))
+
+
+def _ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def conversation(tokenizer, messages: Sequence[Mapping[str, str]]) -> list[int]:

@@ -7,12 +7,12 @@ import pytest
 import tiny
 import torch
 
-from mule_lib import methods, params
+from mule_lib import methods, models, params
 from mule_lib.methods import Method, Term
 from mule_lib.training import Settings, train
 from mule_lib.training.batches import encode
 from mule_lib.training.teacher import build_cache
-from mule_lib.training.train import check_precision, training_arguments
+from mule_lib.training.train import training_arguments
 from mule_lib.training.trainer import MultiObjectiveTrainer
 
 COUNTS = {"records": 5, "largest": 4, "rates": (1e-5, 1e-4)}
@@ -127,13 +127,21 @@ def test_bad_input_is_refused_in_one_line():
         assert "\n" not in str(error.value)
 
 
-def test_a_precision_the_device_lacks_is_refused(monkeypatch):
+def test_a_precision_the_device_lacks_is_refused_or_warned_of_and_auto_does_without(monkeypatch):
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda: False)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
-    with pytest.raises(ValueError, match=r"^precision: this GPU has no bfloat16; use fp32$"):
-        check_precision("bf16", torch.device("cuda"))
-    with pytest.raises(ValueError, match=r"^precision: bf16 is not supported on mps"):
-        check_precision("bf16", torch.device("mps"))
-    check_precision("fp32", torch.device("cuda"))
+    devices = [torch.device(kind) for kind in ("cpu", "cuda", "mps")]
+    for device in devices:
+        assert models.precision("auto", device=device) == models.precision("fp32", device=device) == "fp32"
+        if device.type != "cpu":
+            with pytest.raises(ValueError, match=rf"^precision: this {device.type} device has no bfloat16; use fp32$"):
+                models.precision("bf16", device=device)
+    with pytest.warns(UserWarning, match="^precision: this CPU emulates bfloat16, about 20 times slower"):
+        assert models.precision("bf16", device=devices[0]) == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    assert models.precision("auto", device=devices[0]) == models.precision("bf16", device=devices[0]) == "bf16"
+    assert models.precision("auto", "base", devices[0]) == "fp32"  # the same numbers on all machines
 
 
 def test_a_trained_model_is_no_base():

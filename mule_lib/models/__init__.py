@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -155,6 +156,27 @@ def frozen(model) -> Iterator[None]:
     finally:
         for parameter, flag in trainable:
             parameter.requires_grad_(flag)
+
+
+def precision(wanted: str, name: str = "", device: torch.device | None = None) -> str:
+    """fp32 or bf16 as wanted; `auto` is bf16 where it is native: on a GPU, or a CPU with AVX512-BF16 or AMX.
+
+    An embedded model takes fp32 then, for the same numbers on all machines. Warns where a CPU emulates bf16; raises
+    ValueError where the accelerator has none. `device` is by default the accelerator, or the CPU.
+    """
+    device = device or (torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None)
+    kind = device.type if device else "cpu"
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    if wanted == "auto":
+        return "bf16" if native and name not in EMBEDDED else "fp32"
+    if wanted == "bf16" and not native:
+        if kind != "cpu":
+            raise ValueError(f"precision: this {kind} device has no bfloat16; use fp32")
+        warnings.warn("precision: this CPU emulates bfloat16, about 20 times slower than fp32; use auto", stacklevel=2)
+    return wanted
 
 
 def memory_parts(

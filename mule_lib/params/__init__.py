@@ -99,7 +99,7 @@ def _folder(value: str) -> str:
 
 
 Benchmark, ChoiceStyle = Literal[BENCHMARKS], Literal[CHOICE_STYLES]
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["auto", "fp32", "bf16"]
 ModelName = Annotated[str, AfterValidator(_model)]  # embedded, packaged, a folder, a GGUF file or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 
@@ -139,14 +139,15 @@ MeetTheModel = create_model(  # notebook 00
 class ModelNotebook(Notebook):
     """Notebooks that read data and load a model; with an empty `data_dir` Fable is built in code.
 
-    `adapter` is a folder with a LoRA that is merged into the model's weights; `revision` is a hub model's commit.
+    `adapter` is a folder with a LoRA that is merged into the model's weights; `revision` is a hub model's commit;
+    `precision` auto is bf16 where the machine has it (`models.precision`).
     """
 
     data_dir: Folder = ""
     model: ModelName = "base"
     revision: str = ""
     adapter: str = ""
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
     overwrite: bool = False
 
 
@@ -177,6 +178,7 @@ class GradientCosine(ModelNotebook):
     learning_rate: Above0 = 3.15e-4
     train_batch_size: Count = 18
     train_seeds: Count = 3
+    precision: Precision = "fp32"  # the small updates of training would be rounded away
     seed: Seed = 0
     out_dir: str = "outputs/scratch/02_gradient_cosine"
 
@@ -184,7 +186,7 @@ class GradientCosine(ModelNotebook):
         yield from super().problems()
         if not self.steps or min(self.steps) < 0 or len(set(self.steps)) != len(self.steps):
             yield "steps", "give different numbers of steps, none below 0; 0 is the model before training"
-        if max(self.steps) > 0 and self.precision == "bf16":
+        if max(self.steps) > 0 and self.precision != "fp32":
             yield "steps", "bfloat16 weights lose the small updates of a training; give [0], or precision fp32"
 
 

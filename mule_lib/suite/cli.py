@@ -155,6 +155,7 @@ def examine() -> dict[str, tuple[str, bool]]:
         "kernel": ("python3" if kernel else "none; run `python -m ipykernel install --sys-prefix`", kernel),
         "embedded models": (damage or "as committed", not damage),
         "accelerator": (shown or "none; the embedded suite needs none", True),
+        "precision": (f"auto takes {models.precision('auto')}", True),
         "machine": (f"{cores} cores, {memory:.0f} GiB of memory{few}", not few),
         "disk": (f"{free:.0f} GiB free at {ROOT}", free > 1),
     }

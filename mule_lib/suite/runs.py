@@ -110,11 +110,18 @@ class Run:
             seed=seed,
             identity=fingerprint(found),
             details={name: {k: v for k, v in d.items() if k != "items"} for name, d in evaluation.details.items()},
-            timing={name: round(value, 2) for name, value in seconds.items()} | {"steps": trained.steps},
+            timing={name: round(value, 2) for name, value in seconds.items()}
+            | {"steps": trained.steps, "step_flops": trained.step_flops},
             beyond=beyond,
         )
         values = {**p.model_dump(mode="json"), "seeds": [seed]}
-        source = provenance(values, started=self.started, fingerprint=fingerprint(found), identity=found)
+        source = provenance(
+            values,
+            precision=trained.settings.precision,
+            started=self.started,
+            fingerprint=fingerprint(found),
+            identity=found,
+        )
         with written_whole(folder) as draft:
             write_json(draft / "params.json", values)
             write_jsonl(draft / "samples.jsonl", evaluation.samples)

@@ -51,7 +51,7 @@ class Settings(params.Checked):
     warmup: float = Field(0.05, ge=0, le=1)  # share of the steps
     weight_decay: float = Field(0.01, ge=0)
     max_grad_norm: float = Field(1.0, ge=0)
-    precision: params.Precision = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     lora_rank: int = Field(0, ge=0)
     lora_alpha: int | None = None
     activation_checkpointing: bool = False
@@ -65,15 +65,17 @@ class Settings(params.Checked):
     @classmethod
     def of(cls, p: params.Training, seed: int = 0) -> "Settings":
         """The settings of notebook 04's parameters."""
-        same = p.model_dump(include=cls.model_fields.keys() - {"batch_size"})
-        return cls(**same, batch_size=p.train_batch_size, log_every=0, seed=seed)
+        same = p.model_dump(include=cls.model_fields.keys() - {"batch_size", "precision"})
+        taken = models.precision(p.precision, p.model)
+        return cls(**same, precision=taken, batch_size=p.train_batch_size, log_every=0, seed=seed)
 
 
 @dataclass(frozen=True)
 class Trained:
     """The model, in evaluation mode, and how it came about.
 
-    `log` holds one entry per logged step; `obedience` the teacher's rates by objective and role.
+    `log` holds one entry per logged step; `obedience` the teacher's rates by objective and role; `step_flops` counts
+    the floating-point operations of the last step on this process.
     """
 
     model: Any
@@ -84,6 +86,7 @@ class Trained:
     teacher_answers: list[TeacherAnswer] = field(default_factory=list)
     steps: int = 0
     seconds: float = 0.0
+    step_flops: int = 0
 
 
 def train(
@@ -150,7 +153,8 @@ def train(
         trainer.train(resume_from_checkpoint=checkpoint)
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     seconds = time.monotonic() - begun
-    return Trained(_finished(trainer), method, settings, log, rates, answers, trainer.state.global_step, seconds)
+    cost = {"steps": trainer.state.global_step, "seconds": seconds, "step_flops": trainer.step_flops()}
+    return Trained(_finished(trainer), method, settings, log, rates, answers, **cost)
 
 
 def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: bool = False):
@@ -159,7 +163,7 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
     With `data`, prints first what memory training will need, for any model but the embedded ones. Raises
     NotEnoughMemoryError before anything is loaded.
     """
-    method = methods.get(p.method, p.options)
+    method, precision = methods.get(p.method, p.options), models.precision(p.precision, p.model)
     if data is not None:
         available = {record.group for record in data.records}
         taken = {group for term in method.on_groups(available).terms for group in term.groups} or available
@@ -169,7 +173,7 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
             p.model,
             revision=p.revision,
             trains=bool(method.terms),
-            precision=p.precision,
+            precision=precision,
             lora_rank=p.lora_rank,
             checkpointing=p.activation_checkpointing,
             gradients=len(method.terms) + 1 if method.rule else 1,
@@ -177,7 +181,7 @@ def load_model(p: params.Training, data: Benchmark | None = None, *, frozen: boo
             batch_size=p.batch_size,
         )
         print(line, end="\n" if line else "")
-    half = p.precision == "bf16" and (frozen or p.lora_rank > 0 or not method.terms)
+    half = precision == "bf16" and (frozen or p.lora_rank > 0 or not method.terms)
     dtype = torch.bfloat16 if half else torch.float32
     return models.load(p.model, dtype=dtype, revision=p.revision, adapter=p.adapter)
 
@@ -199,7 +203,7 @@ def training_arguments(
     full tuning and for LoRA. Raises ValueError when the device lacks the precision.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    check_precision(settings.precision, accelerator or torch.device("cpu"))
+    models.precision(settings.precision, device=accelerator)
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=1,
@@ -230,14 +234,6 @@ def training_arguments(
     arguments.logging_steps = settings.log_every or max(1, arguments.max_steps // 20)
     arguments.warmup_steps = math.ceil(settings.warmup * arguments.max_steps)
     return arguments, arguments.max_steps * per_step
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Raise ValueError unless the device computes in this precision."""
-    if precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise ValueError("precision: this GPU has no bfloat16; use fp32")
-    if precision == "bf16" and device.type == "mps":
-        raise ValueError("precision: bf16 is not supported on mps; use fp32")
 
 
 def _checked(model, data: Benchmark, method: Method) -> Method:

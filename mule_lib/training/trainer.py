@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 from accelerate.utils import extract_model_from_parallel, gather_object
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
@@ -182,6 +183,16 @@ class MultiObjectiveTrainer(Trainer):
         if self.accelerator.sync_gradients:
             self._apply_rule(parameters)
         return total
+
+    def step_flops(self) -> int:
+        """Floating-point operations of the last step's losses and gradients on this process, which are taken again."""
+        core, terms = self.accelerator.unwrap_model(self.model), self.method.terms
+        with FlopCounterMode(display=False) as counter:
+            for batch in self._micro_batches:
+                for some in [terms] if self.method.rule is None else [[term] for term in terms]:
+                    loss = sum(term_losses(core, batch, some, self.method, self.cache))
+                    gradients.objective_gradient(loss, trained_parameters(core))
+        return counter.get_total_flops()
 
     @torch.no_grad()
     def kept_loss(self) -> float:
