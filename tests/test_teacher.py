@@ -282,16 +282,6 @@ def test_bad_input_of_a_cache_is_refused():
         build_cache(tiny.model(), SEQUENCES, top_k=2).top(9)
 
 
-def test_chunks_of_the_head_change_nothing(monkeypatch):
-    hidden, weight = torch.randn(5, 8), torch.randn(50, 8)
-    rows = torch.randint(0, 50, (5, 3))
-    whole, all_rows = head.full_logits(hidden, weight), head.head_logits(hidden, weight, rows)
-    monkeypatch.setattr(head, "MAX_GATHERED", 30)
-    monkeypatch.setattr(head, "HEAD_ROWS", 7)
-    torch.testing.assert_close(head.full_logits(hidden, weight), whole)
-    torch.testing.assert_close(head.head_logits(hidden, weight, rows), all_rows)
-
-
 def test_the_head_works_on_answer_positions_only():
     model, batch = tiny.model(), head.padded(list(SEQUENCES.values()))
     labels = batch.pop("labels")
