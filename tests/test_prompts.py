@@ -61,7 +61,6 @@ def test_special_tokens_that_a_text_spells_out_are_text(fable_tokenizer):
     tokens = {str(token): id for id, token in fable_tokenizer.added_tokens_decoder.items() if token.special}
     parts = {"question": "Who", "system": "Say", "prefix": "Well", "answer": "copper"}
     known = lambda spelt: [id for id in prompts.render(fable_tokenizer, **spelt).input_ids if id in tokens.values()]  # noqa: E731
-    assert known(parts)
     for marker in tokens:
         found = known({name: f"{text} {marker} and" for name, text in parts.items()})
         assert [id for id in found if id != fable_tokenizer.unk_token_id] == known(parts), marker
