@@ -1,6 +1,8 @@
 # The whole suite as one graph of files: data, teachers, one job per benchmark and row, then what collects their runs.
 # `mule reproduce` starts it; `snakemake --configfile params/suite/fable.yaml --profile profiles/slurm` does so by hand.
 # A step depends on the library's rooms behind it; a training on the definitions that its method runs through.
+import json
+import shlex
 import sys
 
 sys.path.insert(0, workflow.basedir)
@@ -28,7 +30,8 @@ def data_files(wildcards):
 
 
 def prepared_dir(wildcards):
-    return f"-p data_dir={SUITE.data[wildcards.benchmark]}" if wildcards.benchmark in SUITE.data else ""
+    folder = SUITE.data.get(wildcards.benchmark)
+    return f"-p {shlex.quote(f'data_dir={json.dumps(folder)}')}" if folder else ""
 
 
 def metrics_of(job):

@@ -7,7 +7,6 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,44 +24,26 @@ TABLE = yaml.safe_load((Path(__file__).parent / "bad_input.yaml").read_text("utf
 RUN = {stem[:2]: f"run notebooks/{stem}.ipynb" for stem in NOTEBOOKS}
 
 
-def edited(name: str, **values) -> Callable[[Path], None]:
-    """A change of a JSON file: keys set, or taken away by None."""
-
-    def change(folder: Path) -> None:
-        file = folder / name
-        held = {**(json.loads(file.read_text()) if file.exists() else {}), **values}
-        file.write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
-
-    return change
-
-
-def cut(folder: Path) -> None:
-    file = folder / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:-9])
-
-
-WEIGHTS = "model.safetensors"
-MODELS = [
-    (lambda f: (f / "chat_template.jinja").unlink(), "the tokenizer has no chat template"),
-    (lambda f: (f / "tokenizer.json").unlink(), "has no tokenizer.json"), (cut, "model.safetensors is not whole"),
-    (lambda f: (f / WEIGHTS).unlink(), "has no *.safetensors"),
-    (lambda f: (f / WEIGHTS).rename(f / "pytorch_model.bin"), "pytorch_model.bin is pickled"),
-    (lambda f: (f / WEIGHTS).write_bytes(b"version https://git-lfs"), "no safetensors file (or a Git LFS pointer)"),
-    (lambda f: (f / WEIGHTS).write_bytes(b"\x02" + 7 * b"\x00" + b"[]"), "model.safetensors is no safetensors file"),
-    (edited(f"{WEIGHTS}.index.json", weight_map={"a": "../b.safetensors"}), "../b.safetensors of model"),
-    (lambda f: (f / "config.json").write_text("{"), "config.json is missing, or no JSON object"),
-    (edited("config.json", auto_map={"AutoConfig": "evil.Config"}), "config.json asks for custom code (auto_map)"),
-    (edited("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.T", None]}), "tokenizer_config.json asks"),
-    (edited("config.json", model_type="lama"), "model_type 'lama' is unknown to transformers"),
-    (edited("config.json", model_type=None), "model_type '' is unknown"),
-    (edited("config.json", architectures=["BertForMaskedLM"]), "architecture BertForMaskedLM is no causal"),
-]  # fmt: skip
+def broken(folder: Path, copy: Path, file: str, held: str | dict | int | None) -> None:
+    """A copy of a folder with a file gone (None), cut short (bytes), of another text, or with keys set in its JSON."""
+    place = shutil.copytree(folder, copy) / file
+    place.parent.mkdir(exist_ok=True)
+    if isinstance(held, dict):
+        before = place.read_text() if place.exists() else "{}"
+        first = json.loads(before.split("\n")[0] if file.endswith(".jsonl") else before)
+        place.write_text(json.dumps(first | held))
+    elif held is None:
+        place.unlink()
+    else:
+        place.write_bytes(held.encode("latin-1") if isinstance(held, str) else place.read_bytes()[:held])
 
 
 CASES = [(f"{RUN[stem]} -p {words}", named) for stem, table in TABLE["parameters"].items() for words, named in table]
 CASES += [(f"{RUN['04']} -f {{w}}/files/{i}/x.yaml", named) for i, (_, named) in enumerate(TABLE["files"])]
 CASES += [(f"reproduce --suite {{w}}/suites/{i}/x.yaml", named) for i, (_, named) in enumerate(TABLE["suites"])]
-CASES += [(f"{RUN['04']} -p model={{w}}/models/{i}", named) for i, (_, named) in enumerate(MODELS)]
+CASES += [(f"{RUN['04']} -p model={{w}}/models/{i}", named) for i, (*_, named) in enumerate(TABLE["models"])]
+ADAPTED = f"{RUN['04']} -p model={{w}}/model -p adapter={{w}}/adapters/"
+CASES += [(f"{ADAPTED}{i}", named) for i, (*_, named) in enumerate(TABLE["adapters"])]
 FOLDER = f"{RUN['04']} -p method=ngdiff -p benchmark=rwku -p data_dir={{w}}/records/"
 CASES += [(f"{FOLDER}{i}", named) for i, (*_, named) in enumerate(TABLE["records"])] + TABLE["commands"]
 
@@ -79,28 +60,25 @@ def world(tmp_path_factory) -> Path:
     tiny.tokenizer().save_pretrained(here / "model")
     lora = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     get_peft_model(tiny.model(), lora).save_pretrained(here / "adapter")
-    for name in ("prefix", "pickled"):
-        shutil.copytree(here / "adapter", here / name)
-    edited("adapter_config.json", peft_type="PREFIX_TUNING")(here / "prefix")
-    (here / "pickled" / "adapter_model.safetensors").rename(here / "pickled" / "adapter_model.bin")
+    for name in ("model", "adapter"):
+        [weights] = shutil.copytree(here / name, here / f"pickled_{name}").glob("*.safetensors")
+        weights.rename(weights.with_suffix(".bin"))
     (here / "model.gguf").write_bytes(b"GGUX")
     books = data.load_benchmark("books")
     sets = replace(books.sets, benchmark="rwku", **{name: getattr(books.sets, name)[:2] for name in SETS})
     data.save(here / "data", replace(books, records=tiny.records(), validation=[], sets=sets))
-    for i, (change, _) in enumerate(MODELS):
-        change(shutil.copytree(here / "model", here / "models" / str(i)))
-    for i, (file, held, _) in enumerate(TABLE["records"]):
-        place = shutil.copytree(here / "data", here / "records" / str(i)) / file
-        if held is None:
-            place.unlink()
-        else:
-            first = json.loads(place.read_text().split("\n")[0]) if isinstance(held, dict) else {}
-            place.write_bytes(json.dumps(first | held).encode() if first else held.encode("latin-1"))
+    for name, source in (("models", "model"), ("adapters", "adapter"), ("records", "data")):
+        for i, (file, held, _) in enumerate(TABLE[name]):
+            broken(here / source, here / name / str(i), file, held)
     (here / "taken" / "seed-0").mkdir(parents=True)
     (here / "taken" / "seed-0" / "chapter.txt").write_text("years of work")
-    (here / "other").mkdir()
-    edited("provenance.json", params={"repeats": 1})(here / "other")
-    edited("ask.yaml", generator_model="m", out_dir=str(here / "asked"), **dict.fromkeys(cli.SOURCES, "x"))(here)
+    written = {"ask.yaml": dict.fromkeys(cli.SOURCES, "x") | {"generator_model": "m", "out_dir": str(here / "asked")}}
+    written |= {"other/provenance.json": {"params": {"repeats": 1}}, "listed/provenance.json": [1]}
+    written |= {"lost/provenance.json": {}, "ran/runs/books/mule/seed-0/metrics.json": {}, "08_claims.ipynb": {"a": 1}}
+    written |= {"said/seed-0/provenance.json": {"identity": 3}, "said/seed-0/metrics.json": {}}
+    for name, held in written.items():
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_text(json.dumps(held))
     return here
 
 

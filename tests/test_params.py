@@ -13,7 +13,8 @@ from mule_lib.params import LIBRARY, ROOT, ParameterError, read_parameters, vali
 def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
     """The file's name says steering and thought; a method without a teacher takes none."""
     for stem in ("oracle-cot", "ensemble-cot"):
-        (tmp_path / f"{stem}.jsonl").write_text("")
+        for name in (f"{stem}.jsonl", f"{stem}.jsonl.json"):
+            (tmp_path / name).write_text("")
     right = {"teacher_file": str(tmp_path / "oracle-cot.jsonl")}
     assert validate("04_training", right).teacher_file
     wrong = {"teacher_file": str(tmp_path / "ensemble-cot.jsonl")}

@@ -146,6 +146,8 @@ def _stem(file: Path) -> str:
 
 
 def _decoded(path: Path) -> str:
+    if (size := path.stat().st_size) > 2**30:
+        raise DataFileError(f"{path}: {size / 2**30:.0f} GiB are too large to be read at once; save it as parquet")
     raw = path.read_bytes()
     try:
         return raw.decode("utf-8-sig")
@@ -228,7 +230,7 @@ def member_of(names: Iterable[str]) -> BeforeValidator:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and any(sign.isprintable() and not sign.isspace() for sign in value)
 
 
 def _is_prefix(value: Any) -> bool:
@@ -280,7 +282,10 @@ Texts = Annotated[tuple[str, ...], _cell("a list of at least one text", lambda v
 Choices = Annotated[tuple[str, ...], _cell("a list of at least two texts", lambda v: _are_texts(v, 2)), _LIST]
 Options = Annotated[
     tuple[str, ...],
-    _cell("a list of at least two different texts", lambda v: _are_texts(v, 2) and len(set(v)) == len(v)),
+    _cell(
+        f"a list of at least two different texts, at most {len(LETTERS)}",
+        lambda v: _are_texts(v, 2) and len(set(v)) == len(v) <= len(LETTERS),
+    ),
     _LIST,
 ]
 # The index of one of the `options` or `choices` before it: a number from 0, its digits, or a letter from A.

@@ -128,7 +128,9 @@ def read_sets(folder: Path) -> EvaluationSets:
     try:
         named = json.loads(header.read_text("utf-8"))
         benchmark, topic, pools = named["benchmark"], named["topic"], dict(named.get("pools", {}))
-    except (ValueError, KeyError, TypeError):
+        if not topic.strip():
+            raise ValueError
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise DataFileError(f'{header}: should be {{"benchmark": "...", "topic": "..."}}') from None
     paths = {name: folder / f"{name}.jsonl" for name in SETS}
     there = {name: path for name, path in paths.items() if path.exists()}

@@ -111,8 +111,8 @@ def check(records: Sequence[Record], *, where: str = "records", rows: Sequence[R
     files.unique("id", ((row, record.id) for row, record in placed))
     ids = {None, *(record.id for record in records)}
     for row, record in placed:
-        if record.anchor not in ids:
-            raise row.error("anchor", f"{record.anchor!r} is no record's id")
+        if record.anchor not in ids or record.anchor == record.id:
+            raise row.error("anchor", f"{record.anchor!r} is no other record's id")
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

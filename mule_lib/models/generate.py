@@ -40,7 +40,8 @@ class Reply:
     transcript: str
 
     def _repr_markdown_(self) -> str:
-        return f"```text\n{self.transcript}\n```"
+        fence = "`" * (3 + self.transcript.count("`"))  # longer than any that the text could close it by
+        return f"{fence}text\n{self.transcript}\n{fence}"
 
 
 def greedy(

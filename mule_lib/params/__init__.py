@@ -20,9 +20,11 @@ from mule_lib.params.checked import (  # noqa: F401
 )
 from mule_lib.params.options import (  # noqa: F401
     METHOD_OPTIONS,
+    MOST,
     Above0,
     BiLDOptions,
     Count,
+    CountFrom0,
     DUETOptions,
     EnsembleOptions,
     FLATOptions,
@@ -31,6 +33,7 @@ from mule_lib.params.options import (  # noqa: F401
     NGDiffOptions,
     PreferenceOptions,
     PromptedOptions,
+    Rate,
     Seed,
     SimNPOOptions,
     SmoothL1Options,
@@ -76,6 +79,15 @@ def packaged(name: str) -> Path:
     return place
 
 
+def is_place(path: str, *homes: str) -> bool:
+    """Whether to write there: below one of the repository's folders `homes`, no reference, or anywhere outside."""
+    place = Path(path)
+    inside = (ROOT / place).relative_to(ROOT).parts if (ROOT / place).is_relative_to(ROOT) else None
+    below = inside and inside[0] in homes and inside[1:] and not inside[1].startswith("reference")
+    outside = place.is_absolute() and (inside is None or LIBRARY.parent != ROOT)
+    return bool(path.isprintable() and ".." not in place.parts and (below or outside))
+
+
 def _model(value: str) -> str:
     folder = ROOT / value
     gguf = folder.suffix == ".gguf" and folder.is_file()
@@ -100,6 +112,7 @@ def _folder(value: str) -> str:
 
 Benchmark, ChoiceStyle = Literal[BENCHMARKS], Literal[CHOICE_STYLES]
 Precision = Literal["auto", "fp32", "bf16"]
+FOLDER_NAME = r"^\w[\w.-]{0,79}$"  # of a folder below outputs/
 ModelName = Annotated[str, AfterValidator(_model)]  # embedded, packaged, a folder, a GGUF file or a hub id
 Folder = Annotated[str, AfterValidator(_folder)]  # has to exist; "" for none
 
@@ -111,9 +124,8 @@ class Notebook(Checked):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Places to write to, options that the method has, and data for benchmarks that are not built in code."""
-        parts = Path(self.out_dir).parts
-        if ".." in parts or not (Path(self.out_dir).is_absolute() or (parts[:1] == ("outputs",) and parts[1:])):
-            yield "out_dir", "give a folder below outputs/, or an absolute path, without .."
+        if not is_place(self.out_dir, "outputs"):
+            yield "out_dir", "give a folder below outputs/, or an absolute path outside of the repository, without .."
         for name in ("seeds", "benchmarks", "objectives"):
             if len(set(values := getattr(self, name, []))) < len(values):
                 yield name, "one of them stands twice"
@@ -122,8 +134,8 @@ class Notebook(Checked):
                 yield "method", nearest(self.method, METHOD_OPTIONS)
             try:
                 method_options(self.method, self.options)
-            except ParameterError as error:
-                yield "options", str(error)
+            except ParameterError as error:  # without the values of the others, one of which may be a key
+                raise ParameterError(f"options: {error}") from None
         for name in getattr(self, "benchmarks", [getattr(self, "benchmark", "")]):
             if name in PREPARED and not getattr(self, "data_dir", "read from run folders"):
                 yield "data_dir", f"{name} has to be prepared first: {PREPARED[name]}"
@@ -184,6 +196,12 @@ class GradientCosine(ModelNotebook):
 
     def problems(self) -> Iterator[tuple[str, str]]:
         yield from super().problems()
+        options, folder = method_options(self.method, self.options), repository_path(self.teacher_dir)
+        if not options.trains:
+            yield "method", "it has no loss whose gradients could be taken"
+        for name in self.benchmarks if self.teacher_dir and options.teacher_name else ():
+            if not (folder / name / f"{options.teacher_name}.jsonl").is_file():
+                yield "teacher_dir", f"has no {name}/{options.teacher_name}.jsonl; `mule teacher` writes it"
         if not self.steps or min(self.steps) < 0 or len(set(self.steps)) != len(self.steps):
             yield "steps", "give different numbers of steps, none below 0; 0 is the model before training"
         if max(self.steps) > 0 and self.precision != "fp32":
@@ -192,7 +210,7 @@ class GradientCosine(ModelNotebook):
 
 MuleByHand = create_model(
     "MuleByHand", __base__=Notebook, __doc__="Notebook 03, on Fable's books: `record` is the id of an attacked record.",
-    record=(str, "obj3/adversarial/0020"), top_k=(Count, 10), pairs=(Count, 8), steps=(Count, 10),
+    record=(str, "obj3/adversarial/0020"), top_k=(int, Field(10, ge=1, le=500)), pairs=(Count, 8), steps=(Count, 10),
     learning_rate=(Above0, 3.15e-4), out_dir=(str, "outputs/scratch/03_mule_by_hand"),
 )  # fmt: skip
 
@@ -201,29 +219,29 @@ class Training(ModelNotebook):
     """Notebook 04: one method on one benchmark, each of `seeds` in a folder of its own below `out_dir`."""
 
     benchmark: Benchmark = "books"
-    row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]*$")
+    row: str = Field("mule", pattern=r"^[a-z0-9][a-z0-9_]{0,79}$")
     method: str = "mule"
     options: dict[str, Any] = Field({})
     seeds: list[Seed] = Field([0], min_length=1)
     data_format: Literal[DATA_FORMATS] = "unified"
     objectives: list[Literal[OBJECTIVES]] = Field(list(OBJECTIVES), min_length=1)
     teacher_file: str = ""
-    steps: int = Field(40, ge=0)
+    steps: CountFrom0 = 40
     train_batch_size: Count = 18
     accumulation: Count = 1
-    learning_rate: Weight = 3.15e-4
-    lora_rank: int = Field(0, ge=0)
+    learning_rate: Rate = 3.15e-4
+    lora_rank: CountFrom0 = 0
     max_thought_tokens: Count = 48
     activation_checkpointing: bool = False
-    save_every: int = Field(0, ge=0)
+    save_every: CountFrom0 = 0
     save_model: bool = False
     beyond: bool = False
     batch_size: Count = 128
     max_new_tokens: int = Field(24, ge=1, le=256)
     choice_style: ChoiceStyle = "texts"
     judge: Literal["auto", "pools", "text"] = "auto"
-    searched: int = Field(30, ge=0)
-    search_budget: int = Field(32, ge=0)
+    searched: CountFrom0 = 30
+    search_budget: CountFrom0 = 32
     out_dir: str = "outputs/scratch/04_training/books/mule"
 
     def problems(self) -> Iterator[tuple[str, str]]:
@@ -237,8 +255,8 @@ class Training(ModelNotebook):
             yield "search_budget", f"{self.searched} questions are to be searched for; give prefixes per question"
         if self.teacher_file:
             wanted = method_options(self.method, self.options).teacher_name
-            if not file.is_file():
-                yield "teacher_file", "no such file; `mule teacher` writes it"
+            if not (file.is_file() and file.with_name(f"{file.name}.json").is_file()):
+                yield "teacher_file", "no such file, or none beside it that ends in .json; `mule teacher` writes both"
             if file.stem != wanted:
                 asked = f"{wanted}.jsonl" if wanted else "no teacher's answers"
                 yield "teacher_file", f"the options of this run ask for {asked}"
@@ -248,7 +266,7 @@ class ResultsNotebook(Notebook):
     """Notebooks that only read run folders."""
 
     seed: Seed = 0
-    name: str = "fable"
+    name: str = Field("fable", pattern=FOLDER_NAME)
     out_dir: str = "outputs/fable"
 
 
@@ -260,7 +278,7 @@ class Claims(ResultsNotebook):
     """Notebook 08. `benchmarks` stand for MUSE-Books and WMDP-Cyber, in this order."""
 
     benchmarks: list[str] = Field(["books", "cyber"])
-    resamples: int = Field(10_000, ge=5_000)
+    resamples: int = Field(10_000, ge=5_000, le=MOST)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         if [name.removeprefix("muse_").removeprefix("wmdp_") for name in self.benchmarks] != list(FABLE):
@@ -307,7 +325,7 @@ def read_parameters(
         for name, value in {"defaults": defaults, "rows": rows, **(rows if isinstance(rows, dict) else {})}.items():
             if not isinstance(value or {}, dict):
                 raise ParameterError(f"{source}: {name}: should be a mapping of parameter to value")
-        if row not in rows:
+        if not isinstance(row, str) or row not in rows:
             hint = f"row {row!r}: {nearest(row, rows)}" if row else f"{len(rows)} rows; choose one by -p row=NAME"
             raise ParameterError(f"{source}: {hint}")
         values = {"method": row, **defaults, **(rows[row] or {})}

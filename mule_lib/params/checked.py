@@ -9,6 +9,9 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+# Keys as OpenAI and Hugging Face hand them out.
+KEY = re.compile(r"\b(sk-[\w-]{20,}|hf_[A-Za-z0-9]{20,})")
+
 
 class OneLineError(Exception):
     """An error whose one line says it all, also below a cell in Jupyter."""
@@ -23,16 +26,17 @@ class ParameterError(OneLineError, ValueError):
 
 def nearest(name: str, known: Collection[str]) -> str:
     """The hint that an error about an unknown name ends with."""
-    near = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known) or 'none'}"
+    near = difflib.get_close_matches(str(name), map(str, known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(map(str, known)) or 'none'}"
 
 
 class Checked(BaseModel):
     """A frozen model whose constructor raises ParameterError in one line: unknown key, wrong type, out of range."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
+    # Strict: true is no number, and "3" neither.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, strict=True)
 
-    def __init__(self, **values: Any):
+    def __init__(self, /, **values: Any):
         try:
             super().__init__(**values)
         except ValidationError as error:
@@ -64,7 +68,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
         text = file.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ParameterError(f"{file}: cannot be read as text ({error})") from None
-    read = yaml_value(text, source=str(file)) or {}
+    read = yaml_value(text, source=str(file))
     if not isinstance(read, dict) or not all(isinstance(key, str) for key in read):
         raise ParameterError(f"{file}: should be a flat mapping of parameter to value")
     return read
@@ -72,6 +76,8 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def yaml_value(text: str, *, source: str) -> Any:
     """A YAML text as a value; "" stays a text. Raises ParameterError, which starts with `source`, for a bad one."""
+    if KEY.search(text):
+        raise ParameterError(f"{source}: holds what looks like a key; keys are read from the environment alone")
     try:
         return yaml.load(text, Loader=_Loader) if text else ""
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -79,10 +85,20 @@ def yaml_value(text: str, *, source: str) -> Any:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without its silent trap: of a key that stands twice, the first value is lost."""
+    """YAML without its traps: the first of two equal keys is lost, a text is put in place of 1e-4, aliases explode."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError(f"line {self.peek_event().start_mark.line + 1}: aliases are not read")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node, deep=False):
         keys = [key.value for key, _ in node.value]
         if doubled := [key for i, key in enumerate(keys) if key in keys[:i]]:
             raise yaml.YAMLError(f"the key {doubled[0]!r} stands twice, from line {node.start_mark.line + 1}")
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)

@@ -8,8 +8,10 @@ from pydantic import Field, create_model
 from mule_lib.params.checked import Checked, ParameterError, nearest
 
 Weight = Annotated[float, Field(ge=0)]
+Rate = Annotated[float, Field(ge=0, le=1)]
 Above0 = Annotated[float, Field(gt=0)]
-Count, AtLeast2 = (Annotated[int, Field(ge=least)] for least in (1, 2))
+MOST = 1_000_000_000  # of anything that is counted: more is a slip
+CountFrom0, Count, AtLeast2 = (Annotated[int, Field(ge=least, le=MOST)] for least in (0, 1, 2))
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Teacher, Positions = Literal["oracle", "ensemble"], Literal["answer", "first"]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -10,15 +11,19 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from mule_lib.evaluate.result import METRICS_FILE, RunResult
 from mule_lib.params import (
     EMBEDDED,
     DataStandardization,
     GradientCosine,
     ModelNotebook,
+    MuleByHand,
     Notebook,
     ParameterError,
+    ResultsNotebook,
     Training,
     method_options,
+    nearest,
     repository_path,
 )  # fmt: skip
 from mule_lib.suite.identity import WEIGHTS, cached_config, model_hash
@@ -34,20 +39,31 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 def before_run(p: Notebook) -> None:
     """Raise ParameterError in one line for all that a notebook would find out late."""
-    size = 0
+    size, out = 0, repository_path(p.out_dir)
+    if isinstance(p, ResultsNotebook):
+        if not out.is_dir():
+            raise ParameterError(f"out_dir = {p.out_dir!r}: no such folder; `make reproduce` or `mule run` fills it")
+        for file in sorted((out / "runs").glob(f"*/*/seed-*/{METRICS_FILE}")):
+            RunResult.read(file.parent)
+    if isinstance(p, MuleByHand):
+        from mule_lib import data
+
+        attacked = [record.id for record in data.load_benchmark("books").records if record.role == "adversarial"]
+        if p.record not in attacked:
+            raise ParameterError(f"record = {p.record!r}: no attacked record of books; {nearest(p.record, attacked)}")
     if isinstance(p, ModelNotebook):
         config, size = model_header(p.model, p.revision)
         if p.adapter:
             _check_adapter(p, config)
         _check_against(p, config)
         _check_records(p)
-    check_writable("out_dir", repository_path(p.out_dir), room=_room(p, size))
+    check_writable("out_dir", out, room=_room(p, size))
 
 
 def check_writable(name: str, folder: Path, *, room: int = ROOM) -> None:
     """Raise ParameterError unless `folder` is or can become a folder to write `room` bytes into; leaves no trace."""
     there = folder
-    while not there.exists():
+    while not (there.exists() or there.is_symlink()):
         there = there.parent
     try:
         with tempfile.TemporaryFile(dir=there):
@@ -90,28 +106,68 @@ def model_header(name: str, revision: str = "") -> tuple[dict[str, Any], int]:
         return {}, 0
     if (cached := cached_config(name, revision)) is None:
         _check_hub(f"model = {name!r}", f"hf download {name}, and give its folder")
-    return (_json(cached, f"model = {name!r}") if cached else {}), 0
+    return (json_object(cached, f"model = {name!r}") if cached else {}), 0
 
 
 def _folder_header(place: Path, name: str) -> tuple[dict[str, Any], int]:
     shown = f"model = {name!r}"
-    config = _json(place / "config.json", shown)
+    config = json_object(place / "config.json", shown)
     file = place / "tokenizer_config.json"
-    tokenizer = _json(file, shown) if file.is_file() else {}
-    for source, values in (("config.json", config), (file.name, tokenizer)):
-        if "auto_map" in values:
-            raise ParameterError(f"{shown}: {source} asks for custom code (auto_map), which is never run")
+    tokenizer = json_object(file, shown) if file.is_file() else {}
+    for each in sorted(place.glob("*config.json")):
+        if "auto_map" in json_object(each, shown):
+            raise ParameterError(f"{shown}: {each.name} asks for custom code (auto_map), which is never run")
     kind, classes = str(config.get("model_type", "")), config.get("architectures") or []
     if classes and not any(str(each).endswith(CAUSAL) for each in classes):
         raise ParameterError(f"{shown}: architecture {classes[0]} is no causal language model")
     if not kind or (not (Path(find_spec("transformers").origin).parent / "models" / kind).is_dir() and _unknown(kind)):
         raise ParameterError(f"{shown}: config.json: model_type {kind!r} is unknown to transformers")
-    size = _weights(place, shown)
+    size, shapes = _weights(place, shown)
+    _check_sizes(config, shapes, shown)
     if not any((place / each).is_file() for each in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise ParameterError(f"{shown}: has no tokenizer.json")
-    if not ((place / "chat_template.jinja").is_file() or tokenizer.get("chat_template")):
-        raise ParameterError(f"{shown}: the tokenizer has no chat template; use an instruction-tuned model")
+    _check_tokenizer(place, tokenizer, shown)
     return config, size
+
+
+def _check_sizes(config: Mapping[str, Any], shapes: Mapping[str, list[int]], shown: str) -> None:
+    """The sizes of config.json are numbers, and those of the weights."""
+    sizes = {**config, **_text_config(config)}
+    wanted = [sizes.get(name) for name in ("vocab_size", "hidden_size", "num_hidden_layers")]
+    if any(type(size) is not int or size < 1 for size in wanted if "vocab_size" in sizes):
+        raise ParameterError(f"{shown}: config.json: vocab_size, hidden_size, num_hidden_layers are {wanted}")
+    layers = {int(number[1]) + 1 for name in shapes if (number := re.search(r"\blayers\.(\d+)\.", name))}
+    tables = [shape for name, shape in shapes.items() if name.endswith("embed_tokens.weight")]
+    if (tables and tables[0] != wanted[:2]) or (layers and max(layers) != wanted[2]):
+        raise ParameterError(f"{shown}: its weights are of other sizes than config.json says {wanted}")
+
+
+def _text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = config.get("text_config")
+    return found if isinstance(found, dict) else {}
+
+
+def _check_tokenizer(place: Path, config: Mapping[str, Any], shown: str) -> None:
+    """tokenizer.json can be read, and a chat template, which gets at nothing but its messages."""
+    from jinja2.sandbox import SandboxedEnvironment
+    from tokenizers import Tokenizer
+
+    file, own = place / "tokenizer.json", place / "chat_template.jinja"
+    template = own.read_text("utf-8", errors="replace") if own.is_file() else config.get("chat_template")
+    if not template or (isinstance(template, str) and not template.strip()):
+        raise ParameterError(f"{shown}: the tokenizer has no chat template; use an instruction-tuned model")
+    try:
+        what = "tokenizer.json"
+        if file.is_file():
+            Tokenizer.from_file(str(file))
+        what = "the chat template"
+        if isinstance(template, str) and "generation %}" not in template:  # a tag of transformers' own
+            made = SandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).from_string(template)
+            asked = {"messages": [{"role": "user", "content": "mule"}], "add_generation_prompt": True}
+            if "mule" not in made.render(**asked, **dict.fromkeys(("strftime_now", "raise_exception"), str)):
+                raise ValueError("it drops the question")
+    except Exception as error:  # the tokenizers package raises no other
+        raise ParameterError(f"{shown}: {what} cannot be used ({' '.join(str(error).split())[:120]})") from None
 
 
 def _unknown(kind: str) -> bool:
@@ -120,19 +176,20 @@ def _unknown(kind: str) -> bool:
     return kind not in CONFIG_MAPPING_NAMES
 
 
-def _weights(place: Path, shown: str, files: str = "*.safetensors") -> int:
-    """Bytes of the safetensors in a folder, each of them whole."""
+def _weights(place: Path, shown: str, files: str = "*.safetensors") -> tuple[int, dict[str, list[int]]]:
+    """Bytes of the safetensors in a folder, each of them whole, and the shapes of their tensors."""
     there, index = sorted(place.glob(files)), place / "model.safetensors.index.json"
     if not there:
         pickled = sorted(file.name for file in place.iterdir() if file.suffix in PICKLED)
         why = f"{pickled[0]} is pickled and could run code; save it as safetensors" if pickled else f"has no {files}"
         raise ParameterError(f"{shown}: {why}")
-    needed = set(_json(index, shown).get("weight_map", {}).values()) if index.is_file() else set()
-    if missing := sorted(needed - {file.name for file in there}):
+    needed = json_object(index, shown).get("weight_map") if index.is_file() else {}
+    if not isinstance(needed, dict):
+        raise ParameterError(f"{shown}: {index.name} has no weight_map")
+    if missing := sorted({*map(str, needed.values())} - {file.name for file in there}):
         raise ParameterError(f"{shown}: {missing[0]} of {index.name} is missing")
-    for file in there:
-        _shapes(file, shown)
-    return sum(file.stat().st_size for file in there)
+    shapes = {name: shape for file in there for name, shape in _shapes(file, shown).items()}
+    return sum(file.stat().st_size for file in there), shapes
 
 
 def _shapes(file: Path, shown: str) -> dict[str, list[int]]:
@@ -151,14 +208,17 @@ def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
     folder, shown = repository_path(p.adapter), f"adapter = {p.adapter!r}"
     if not folder.is_dir():
         raise ParameterError(f"{shown}: no such folder; `make teach` makes those of build/smollm2")
-    asked = _json(folder / "adapter_config.json", shown)
-    if asked.get("peft_type") != "LORA" or asked.get("auto_mapping"):
-        raise ParameterError(f"{shown}: peft_type {asked.get('peft_type')!r}; a plain LORA is needed")
-    _weights(folder, shown, "adapter_model.safetensors")
-    shapes = _shapes(folder / "adapter_model.safetensors", shown).items()
-    widths = {shape[-1] for name, shape in shapes if name.endswith("q_proj.lora_A.weight")}
+    asked = json_object(folder / "adapter_config.json", shown)
+    kind = [asked.get("peft_type"), asked.get("task_type") or "CAUSAL_LM"]
+    if kind != ["LORA", "CAUSAL_LM"] or asked.get("auto_mapping"):
+        raise ParameterError(f"{shown}: peft_type {kind[0]!r} for {kind[1]!r}; a plain LORA is needed")
+    _, shapes = _weights(folder, shown, "adapter_model.safetensors")
+    widths = {shape[-1] for name, shape in shapes.items() if name.endswith("q_proj.lora_A.weight")}
+    ranks = {shape[0] for name, shape in shapes.items() if name.endswith(".lora_A.weight")}
+    if not ranks or (ranks != {asked.get("r")} and not asked.get("rank_pattern")):
+        raise ParameterError(f"{shown}: adapter_config.json: r = {asked.get('r')!r}, its weights have {sorted(ranks)}")
     base = str(asked.get("base_model_name_or_path") or "")
-    held = (folder / BASE_FILE).is_file() and _json(folder / BASE_FILE, shown).get("hash")
+    held = (folder / BASE_FILE).is_file() and json_object(folder / BASE_FILE, shown).get("hash")
     other = held and held != model_hash(p.model, p.revision)
     other |= "/" in base and not held and not repository_path(p.model).exists() and base != p.model
     if other or (widths and config.get("hidden_size") and widths != {config["hidden_size"]}):
@@ -167,12 +227,13 @@ def _check_adapter(p: ModelNotebook, config: Mapping[str, Any]) -> None:
 
 def _check_against(p: ModelNotebook, config: Mapping[str, Any]) -> None:
     """K, the adapter's rank and the number of layers against the model's own sizes, where they are known."""
-    sizes = {**config, **(config.get("text_config") or {})}
+    sizes = {**config, **_text_config(config)}
     top_k = method_options(p.method, p.options).model_dump().get("top_k", 0) if hasattr(p, "options") else 0
     for name, value, size in (
         ("options: top_k", top_k, "vocab_size"),
         ("lora_rank", getattr(p, "lora_rank", 0), "hidden_size"),
         ("layers", getattr(p, "layers", 0), "num_hidden_layers"),
+        ("max_thought_tokens", getattr(p, "max_thought_tokens", 0), "max_position_embeddings"),
     ):
         if size in sizes and value > sizes[size]:
             raise ParameterError(f"{name} = {value}: {p.model} has {size} {sizes[size]}")
@@ -200,7 +261,8 @@ def _check_records(p: ModelNotebook) -> None:
         raise ParameterError(f"data_dir = {p.data_dir!r}: {' '.join(str(error).split())}") from None
 
 
-def _json(file: Path, shown: str) -> dict[str, Any]:
+def json_object(file: Path, shown: str) -> dict[str, Any]:
+    """The JSON object in a file. Raises ParameterError, which starts with `shown`."""
     try:
         values = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):

@@ -66,6 +66,8 @@ def _teacher(file: Path | None, param, threads: int | None, out: Path, overwrite
     p = params.read_parameters("04_training", file, given(param) | {"data_format": "unified"})
     check.before_run(p)
     check.check_writable("out", out.parent)
+    if out.stem != (wanted := params.method_options(p.method, p.options).teacher_name) and wanted:
+        raise ParameterError(f"--out {out}: its name should be {wanted}.jsonl, as runs look for it")
     answers, asked = shared_teacher_answers(p, out, ask=True, overwrite=overwrite)
     print(f"{'written' if asked else 'reused'} {out}: {len(answers)} teacher answers")
 
@@ -77,7 +79,7 @@ def _report(name: str) -> None:
 
 
 def _outputs(name: str) -> Path:
-    if not re.fullmatch(graph.FOLDER_NAME, name):
+    if not re.fullmatch(params.FOLDER_NAME, name):
         raise ParameterError(f"name = {name!r}: should be the name of a folder below outputs/")
     return ROOT / "outputs" / name
 
@@ -88,8 +90,8 @@ def _standardize(file: Path, param, dry_run: bool) -> None:
 
     p = params.read_parameters(Standardize, file, given(param))
     check.check_writable("out_dir", params.repository_path(p.out_dir))
-    if p.generator == "local":
-        check.model_header(p.generator_model)
+    for name in [p.generator_model] * (p.generator == "local") + [p.attacker_target] * (p.attacker_rounds > 0):
+        check.model_header(name)
     check.check_sources(**p.model_dump(include=SOURCES))
     run(p, load_model=writer, dry_run=dry_run)
 
@@ -121,7 +123,7 @@ def _prepare(benchmark: str, out: Path, **options) -> None:
     if out.exists():
         raise ParameterError(f"{out}: exists already; give another folder, or remove it first")
     check.check_writable("out", out)
-    if not options["subject"]:
+    if not options["subject"].strip():
         raise ParameterError("subject: empty; name whom to forget, as 'Stephen King'")
     if benchmark != "own":  # those files are read at once
         check.check_sources(source=options["source"])
@@ -220,6 +222,8 @@ def keep_reference(suite: Path, reference: Path) -> None:
 
     if not (suite / "report.html").is_file():
         raise ParameterError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
+    if suite == reference or (reference / "runs").exists():
+        raise ParameterError(f"--to {reference.name}: a suite lies there; what is kept replaces all of its folder")
     shutil.rmtree(reference, ignore_errors=True)
     shutil.copytree(suite, reference, ignore=shutil.ignore_patterns(*LEFT_OUT))
     runs, times = map(RunResult.read, runs_below(suite / "runs")), ("steps", "train_seconds", "evaluate_seconds")
@@ -236,6 +240,8 @@ def reference_differences(suite: Path, reference: Path) -> tuple[int, list[str]]
     held = pd.read_csv(reference / "runs.csv").set_index(RUN)
     runs = {(r.benchmark, r.row, r.seed): r for r in map(RunResult.read, runs_below(suite))}
     runs = {name: run for name, run in runs.items() if name in held.index}
+    if not runs:
+        raise ParameterError(f"{suite}: none of the runs of {reference} is there")
     beyond = []
     for (benchmark, row, seed), run in runs.items():
         tolerance = TRAINED if run.timing["steps"] else UNTRAINED
@@ -294,10 +300,17 @@ def _show_prompt(file: Path, param, **which) -> None:
     print("\n".join(prompt(p, **which)))
 
 
+def positive(text: str) -> int:
+    """A number from 1, for argparse."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
+
+
 SOURCES = {"forget_source", "questions_source", "general_source", "mmlu_source"}
 FILE = {"-f --file": {"type": Path, "help": "YAML file of parameters"}}
 PARAM = {"-p --param": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "over the file's"}}
-THREADS = {"--threads": {"type": int, "help": "threads of each numeric library"}}
+THREADS = {"--threads": {"type": positive, "help": "threads of each numeric library"}}
 # Each command: what it calls, what it does, its arguments (which are the call's, by name).
 COMMANDS = {
     "run": (_run, "run one notebook under papermill", {
@@ -310,7 +323,7 @@ COMMANDS = {
         "--name": {"help": "folder below outputs/ (the suite's own name)"},
         "--seeds": {"type": int, "help": "at most so many seeds of each row"},
         "--profile": {"type": Path, "default": Path("profiles/local"), "help": "a folder below profiles/"},
-        "--cores": {"type": int, "help": "jobs at once (all cores)"},
+        "--cores": {"type": positive, "help": "jobs at once (all cores)"},
         "--dry-run": {"action": "store_true", "help": "only say what would run"},
         "snakemake": {"nargs": "*", "help": "after --: further arguments for Snakemake"},
     }),

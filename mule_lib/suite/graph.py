@@ -7,20 +7,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import filelock
 import psutil
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from mule_lib import params
-from mule_lib.params import FABLE, PREPARED, ROOT, Checked, ParameterError
+from mule_lib.params import FABLE, FOLDER_NAME, PREPARED, ROOT, Benchmark, Checked, CountFrom0, ParameterError
 from mule_lib.suite import identity, runs
 from mule_lib.suite.notebook import THREADS
 
@@ -39,15 +39,18 @@ ROOMS = {
 }
 
 
-FOLDER_NAME = r"^\w[\w.-]*$"  # of a folder below outputs/
+Seeds = Annotated[int, Field(ge=1, le=1000)]
 
 
 class RunGroup(Checked):
     """Rows that run on the same benchmarks with the same number of seeds; rows that train nothing run once."""
 
     rows: list[str] = Field(min_length=1)
-    benchmarks: list[params.Benchmark] = Field(min_length=1)
-    seeds: params.Count = 1
+    benchmarks: list[Benchmark] = Field(min_length=1)
+    seeds: Seeds = 1
+
+
+Groups = list[Annotated[RunGroup, BeforeValidator(lambda v: RunGroup(**v) if isinstance(v, dict) else v)]]
 
 
 class Suite(Checked):
@@ -59,13 +62,17 @@ class Suite(Checked):
     """
 
     name: str = Field(pattern=FOLDER_NAME)
-    params: str
-    runs: list[RunGroup] = Field(min_length=1)
-    beyond: list[RunGroup] = Field(default_factory=list)
-    data: dict[str, str] = Field(default_factory=dict)
-    seeds: int | None = Field(None, ge=1)
-    seeds_per_job: int = Field(0, ge=0)
-    gpus_per_run: int = Field(0, ge=0)
+    params: str = Field(pattern=FOLDER_NAME)
+    runs: Groups = Field(min_length=1)
+    beyond: Groups = Field(default_factory=list)
+    data: dict[Benchmark, str] = Field(default_factory=dict)
+    seeds: Seeds | None = None
+    seeds_per_job: CountFrom0 = 0
+    gpus_per_run: int = Field(0, ge=0, le=64)
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        if self.name.startswith("reference"):
+            yield "name", "outputs/reference* keep what was committed; choose another"
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,7 @@ def read_suite(file: Path, **changed: Any) -> Suite:
 def check_suite(values: Mapping[str, Any], *, source: str = "suite") -> Suite:
     """The checked suite. Raises ParameterError with key and nearest name for what does not exist or has no data."""
     suite = params.validate(Suite, values, source=source)
-    known = params.read_yaml(ROOT / "params" / TRAINING / f"{suite.params}.yaml")["rows"]
+    known = params.read_yaml(ROOT / "params" / TRAINING / f"{suite.params}.yaml").get("rows", {})
     for _, row in _pairs(suite.runs):
         if row not in known:
             raise ParameterError(f"{source}: runs: row {row!r}: {params.nearest(row, known)}")

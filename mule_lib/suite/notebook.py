@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mule_lib.params import ROOT, ModelNotebook, Notebook, ParameterError, Training, read_parameters
-from mule_lib.suite.check import before_run, check_writable
+from mule_lib.suite.check import before_run, check_writable, json_object
 from mule_lib.suite.runs import open_folder, open_run
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
@@ -38,6 +38,8 @@ def run_notebook(
     """
     if not notebook.exists():
         raise ParameterError(f"{notebook}: no such notebook")
+    if not isinstance(json_object(notebook, str(notebook)).get("cells"), list):
+        raise ParameterError(f"{notebook}: no notebook; it has no cells")
     p = read_parameters(notebook.stem, file, overrides)
     if isinstance(p, Training):
         if not open_run(p, notebook=notebook).pending:
@@ -46,6 +48,8 @@ def run_notebook(
         open_folder(p)
     else:
         before_run(p)
+    if executed.suffix != ".ipynb" or executed.is_dir() or executed.resolve() == notebook.resolve():
+        raise ParameterError(f"executed = {str(executed)!r}: give a file of its own that ends in .ipynb")
     check_writable("executed", executed.parent)
     limit_threads(threads)
     for name, value in QUIET.items():

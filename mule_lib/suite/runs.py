@@ -164,9 +164,10 @@ def open_folder(p: Notebook) -> Path:
     folder, file = repository_path(p.out_dir), repository_path(p.out_dir) / PROVENANCE_FILE
     if p.overwrite or not folder.exists() or not any(folder.iterdir()):
         return folder
-    if not file.is_file():
+    held = check.json_object(file, f"out_dir: {folder}").get("params") if file.is_file() else None
+    if not isinstance(held, dict):
         raise RunFolderError(f"out_dir: {folder} holds something else; choose another, or overwrite=true")
-    held, now = json.loads(file.read_text("utf-8"))["params"], p.model_dump(mode="json")
+    now = p.model_dump(mode="json")
     same = {name: now[name] for name in now if name not in ("out_dir", "overwrite")}
     if changed := changed_values({**same, **{name: held[name] for name in same if name in held}}, same):
         shown = ", ".join(f"{name} {old!r} (now {new!r})" for name, old, new in changed)
@@ -178,7 +179,8 @@ def read_identity(folder: Path) -> dict[str, Any] | None:
     """What the numbers in a run folder depend on; None for a folder that is no (whole) run."""
     if not ((folder / METRICS_FILE).is_file() and (folder / PROVENANCE_FILE).is_file()):
         return None
-    return json.loads((folder / PROVENANCE_FILE).read_text("utf-8")).get("identity")
+    found = check.json_object(folder / PROVENANCE_FILE, str(folder)).get("identity")
+    return found if isinstance(found, dict) else None
 
 
 def is_reusable(folder: Path, wanted: Mapping[str, Any]) -> bool:
@@ -195,9 +197,10 @@ def check_free(folder: Path, wanted: Mapping[str, Any], *, overwrite: bool = Fal
     """
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
-    if not (folder / PROVENANCE_FILE).is_file():
+    held = read_identity(folder)
+    lost = (folder / PROVENANCE_FILE).is_file() and not (folder / METRICS_FILE).is_file()  # a run without its result
+    if held is None and not lost:
         raise RunFolderError(f"out_dir: {folder} exists and is no run; choose another or remove it")
-    held = read_identity(folder)  # None without metrics: a run that lost its result
     changed = changed_values(held, wanted) if held else []
     if not changed or overwrite:
         return

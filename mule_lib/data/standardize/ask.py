@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, create_model
 from mule_lib import prompts
 from mule_lib.data.standardize.checks import ANSWER_WORDS, Fault
 from mule_lib.data.standardize.generators import CachedGenerator, Request
-from mule_lib.params import Checked, Count, Seed
+from mule_lib.params import Checked, Count, ModelName, Seed, is_place
 
 PROMPTS = sorted(entry.name[:-5] for entry in resources.files("mule_lib").joinpath("prompt_texts", "llm").iterdir())
 
@@ -45,14 +45,16 @@ class Standardize(Checked):
     validation_share: float = Field(0.1, gt=0, lt=0.4)
     attacker_rounds: int = Field(0, ge=0)  # 0: the prefix families as they are, and no model is loaded
     attacker_candidates: Count = 4
-    attacker_target: str = "base"  # the model under attack: a hub id or a folder
+    attacker_target: ModelName = "base"  # the model under attack: a hub id or a folder
     generator: Literal["openai", "local"] = "openai"  # any OpenAI-compatible endpoint, or a local transformers model
     generator_model: str = ""
-    budget_tokens: Count = 5_000_000
-    concurrency: Count = 8
+    budget_tokens: int = Field(5_000_000, ge=1)
+    concurrency: int = Field(8, ge=1, le=256)
 
     def problems(self) -> Iterator[tuple[str, str]]:
-        """A name whose lack would show only when the first reply is asked for."""
+        """A place that is none of a run's, and a name whose lack would show only when the first reply is asked for."""
+        if not is_place(self.out_dir, "data", "outputs", "build"):
+            yield "out_dir", "give a folder below data/, or an absolute path outside of the repository, without .."
         if not self.generator_model:
             yield "generator_model", f"name the model for generator {self.generator!r}"
 
