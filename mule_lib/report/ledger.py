@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import yaml
 
-from mule_lib.params import ROOT, read_yaml
+from mule_lib.params import ROOT
 from mule_lib.report import figures, tables
 from mule_lib.report.claims import Claim, Comparison, Judged, Reading, Threshold
 from mule_lib.report.names import BLUE, DARK, LABELS, METRIC_NAMES, VERDICTS, benchmark_name, listed
@@ -66,7 +67,7 @@ def _comparisons(part: Mapping[str, Any]) -> Iterator[Comparison]:
         yield Comparison(MEASURES[measure].format(**words), table, measure, arguments, side, threshold)
 
 
-_DATA = read_yaml(Path(__file__).with_name("claims.yaml"))
+_DATA = yaml.safe_load(Path(__file__).with_name("claims.yaml").read_text("utf-8"))
 THRESHOLDS = {word: Threshold(word, *values) for word, values in _DATA["thresholds"].items()}
 CLAIMS = tuple(
     Claim(**claim | {"test": _test(claim.get("test", [])), "beside": (*chain(*_test(claim.get("beside", []))),)})
