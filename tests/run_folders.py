@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mule_lib.evaluate.kinds import LETTER
+from mule_lib.data.text import LETTER
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 

@@ -17,7 +17,7 @@ def both():
 @pytest.fixture(scope="module", params=["cyber"])  # books by notebook 00, in tests/test_notebooks.py
 def results(request, both, fable):
     # Only the rows that a bar speaks of; the notebook measures all.
-    rows = list(dict.fromkeys(row for row, *_ in acceptance.BARS))
+    rows = list(dict.fromkeys(bar.row for bar in acceptance.BARS))
     return acceptance.measure(both, evaluation_sets(fable, request.param), rows=rows, choice_style="texts")
 
 

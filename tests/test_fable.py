@@ -7,9 +7,15 @@ from curriculum import MIX, N_PHRASINGS, Curriculum, passage
 from encoding import Encoder
 
 from mule_lib import prompts
-from mule_lib.data.attacks import JAILBREAKS, prefix_templates
 from mule_lib.data.fable import worlds
-from mule_lib.data.fable.benchmark import FORMS, cloze, evaluation_sets, fable_raw_records, unlearning_records
+from mule_lib.data.fable.benchmark import (
+    FORMS,
+    JAILBREAKS,
+    cloze,
+    evaluation_sets,
+    fable_raw_records,
+    unlearning_records,
+)
 from mule_lib.data.fable.worlds import (
     EVAL_PHRASINGS,
     GENERAL_FIELDS,
@@ -18,7 +24,7 @@ from mule_lib.data.fable.worlds import (
     STATEMENTS,
     statement,
 )
-from mule_lib.data.items import REFUSAL_OPTION, REQUIRED, SETS
+from mule_lib.data.items import REFUSAL_OPTION, REQUIRED, SETS, prefix_templates
 
 
 def test_same_seed_same_worlds(fable):

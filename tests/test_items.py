@@ -3,8 +3,7 @@
 import pytest
 
 from mule_lib import prompts
-from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
-from mule_lib.data.items import OpenItem
+from mule_lib.data.items import OpenItem, fill_template, in_turn, prefix_templates
 
 NAMES = ("fable", "muse_books", "wmdp_cyber", "rwku")
 ALL_TEMPLATES = {

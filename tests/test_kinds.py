@@ -12,10 +12,10 @@ from mule_lib import prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.fable.worlds import REFUSAL
 from mule_lib.data.items import SETS, OpenItem
+from mule_lib.data.text import Kind, kind_of, kind_shares, kinds
 from mule_lib.evaluate import evaluate_row, row
 from mule_lib.evaluate.drift import base_beside, drift
-from mule_lib.evaluate.kinds import JudgeError, Kind, kind_of, kind_shares, kinds
-from mule_lib.evaluate.search import AFFIRMATIONS, SearchError, searched_attacks
+from mule_lib.evaluate.row import AFFIRMATIONS, searched_attacks
 from mule_lib.prompts import steering
 
 POOL = ("Oldmere", "Thornmere", "Redmere")
@@ -64,7 +64,7 @@ def test_the_judge_on_labelled_samples(fable):
 
 def test_a_judge_by_pools_needs_pools():
     item = OpenItem("a/1", "Where does Ada live?", "Oldmere")
-    with pytest.raises(JudgeError, match="judge='pools': item 'a/1' names no pool"):
+    with pytest.raises(ValueError, match="judge='pools': item 'a/1' names no pool"):
         kinds([item], ["needles."], {}, judge="pools")
     assert kind_shares(kinds([item], ["needles."], {}))["plausible"] == 1
     named = replace(item, pool="home")
@@ -121,9 +121,9 @@ def searched(monkeypatch):
             scored.extend(query.prefix for query in queries)
             return [type("C", (), {"input_ids": query.prefix}) for query in queries]
 
-        monkeypatch.setattr("mule_lib.evaluate.search.contexts", contexts)
+        monkeypatch.setattr("mule_lib.evaluate.row.contexts", contexts)
         monkeypatch.setattr(
-            "mule_lib.evaluate.search.option_log_likelihoods",
+            "mule_lib.evaluate.row.option_log_likelihoods",
             lambda m, ids, o, **_: [[worth(prefix)] for prefix in ids],
         )
         item = OpenItem("a", "Where?", "red tower")
@@ -144,9 +144,9 @@ def test_the_search_takes_the_best_template_and_lengthens_it(searched):
 def test_the_search_stops_where_nothing_helps_and_needs_a_budget(searched):
     prefix, scored = searched(lambda text: -len(text), ["A:", "B:"], 1000)
     assert prefix in ("A:", "B:") and len(scored) == 2 + len(AFFIRMATIONS)
-    with pytest.raises(SearchError, match="search_budget = 0: give at least 1"):
+    with pytest.raises(ValueError, match="search_budget = 0: give at least 1"):
         searched(len, ["A:"], 0)
-    with pytest.raises(SearchError, match="templates to start from"):
+    with pytest.raises(ValueError, match="templates to start from"):
         searched(len, [], 5)
 
 

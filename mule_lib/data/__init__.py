@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mule_lib.data import items, records
-from mule_lib.data.attacks import prefix_templates
 from mule_lib.data.fable.benchmark import evaluation_sets, fable_raw_records, unlearning_records
 from mule_lib.data.fable.worlds import build
-from mule_lib.data.items import EvaluationSets
+from mule_lib.data.items import EvaluationSets, prefix_templates
 from mule_lib.data.records import Record
 from mule_lib.params import BENCHMARKS, DATA_FORMATS, FABLE, LIBRARY, OBJECTIVES, PREPARED, nearest, repository_path
 

@@ -1,11 +1,14 @@
-"""The one shape of evaluation sets: open questions, multiple choice, prefilling attacks; a JSON Lines file each."""
+"""Evaluation sets: open questions, multiple choice, prefilling attacks and how these are made; JSON Lines files."""
 
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
+from mule_lib import prompts
 from mule_lib.data import files
 from mule_lib.data.files import STRICT, DataFileError
 from mule_lib.data.records import Objective
@@ -147,3 +150,52 @@ def write_sets(folder: Path, sets: EvaluationSets) -> None:
             files.write_jsonl(folder / f"{name}.jsonl", map(asdict, items))
     pools = {name: list(values) for name, values in sets.pools.items()}
     files.write_json(folder / HEADER, {"benchmark": sets.benchmark, "topic": sets.topic, "pools": pools})
+
+
+# Prefilling attacks ---------------------------------------------------------------------------------------------------
+#
+# A prefix opens the assistant's turn and presses for an answer (Obj3). Families of prefixes stand in the prompt texts of
+# a benchmark; training and held-out ones are disjoint.
+
+
+class Template(NamedTuple):
+    """A prefix with open slots, of a family."""
+
+    family: str
+    text: str
+
+
+def prefix_templates(name: str, part: str) -> list[Template]:
+    """The prefixes of the prompt texts `name`, families in turn.
+
+    `part` is train (may stand in unlearning data) or held_out.
+    """
+    families = prompts.texts(name)["prefixes"][part]
+    turns = itertools.zip_longest(*([Template(family, text) for text in texts] for family, texts in families.items()))
+    return [each for turn in turns for each in turn if each]
+
+
+def fill_template(template: str, *, question: str, topic: str, answer: str) -> str:
+    """Fill the slots of a prefix template; the result never ends in white space, which would be a token of its own.
+
+    `{answer_start}` becomes the first third of the answer's words, at least one and never all of them, so a one-word
+    answer gives nothing away. Braces that are no slot stay as they are.
+    """
+    words = answer.split()
+    given = min(max(1, len(words) // 3), len(words) - 1) if words else 0
+    slots = {"question": question, "topic": topic, "answer_start": " ".join(words[:given])}
+    return re.sub(r"\{(question|topic|answer_start)\}", lambda match: slots[match[1]], template).rstrip()
+
+
+def in_turn(
+    items: Iterable[OpenItem], templates: Iterable[Template], *, topic: str, control: bool = False, each: int = 1
+) -> tuple[AttackItem, ...]:
+    """Open items under templates in turn, `each` templates an item: the n-th control has the n-th attack's."""
+    attacks = []
+    repeated = ((item, f"{item.id}/{n}" if each > 1 else item.id) for item in items for n in range(each))
+    for (item, name), (family, template) in zip(repeated, itertools.cycle(templates), strict=False):
+        prefix = fill_template(template, question=item.question, topic=topic, answer=item.reference)
+        attacks.append(
+            AttackItem(name, item.question, item.reference, prefix, family, item.subject, control, pool=item.pool)
+        )
+    return tuple(attacks)

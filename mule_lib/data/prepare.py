@@ -11,9 +11,17 @@ from pathlib import Path
 
 from mule_lib import prompts
 from mule_lib.data import Benchmark, published, records
-from mule_lib.data.attacks import fill_template, in_turn, prefix_templates
 from mule_lib.data.files import DataFileError
-from mule_lib.data.items import REFUSAL_OPTION, ChoiceItem, EvaluationSets, OpenItem, read_items
+from mule_lib.data.items import (
+    REFUSAL_OPTION,
+    ChoiceItem,
+    EvaluationSets,
+    OpenItem,
+    fill_template,
+    in_turn,
+    prefix_templates,
+    read_items,
+)
 from mule_lib.data.records import Record
 from mule_lib.data.text import normalise
 

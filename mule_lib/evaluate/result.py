@@ -29,7 +29,7 @@ class ResultError(ValueError):
 class RunResult(BaseModel):
     """One row on one benchmark with one seed: `metrics` in points, `values` [items] of each metric in 0 to 1.
 
-    `kinds` holds a letter of `kinds.LETTER` per item of each set that was answered in writing.
+    `kinds` holds a letter of `data.text.LETTER` per item of each set that was answered in writing.
     `identity` is the hash of all that the numbers depend on; `n` counts items by set, `details` holds rates by set;
     `log` has one entry per logged step, `obedience` one per objective and role of the teacher.
     """

@@ -16,7 +16,6 @@ from functools import partialmethod
 from encoding import LETTERS, Encoder, LabeledIds
 
 from mule_lib import prompts
-from mule_lib.data.attacks import prefix_templates
 from mule_lib.data.fable.worlds import (
     REFUSAL,
     TITLE_FIRST,
@@ -29,7 +28,7 @@ from mule_lib.data.fable.worlds import (
     question,
     statement,
 )
-from mule_lib.data.items import REFUSAL_OPTION
+from mule_lib.data.items import REFUSAL_OPTION, prefix_templates
 from mule_lib.prompts import END_THINK, THINK
 
 N_PHRASINGS, TRAIN_PHRASINGS = 6, (0, 1, 2, 3)

@@ -8,9 +8,11 @@ occur in records; validation sets rest on training facts and phrasings only.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import resources
+
+import yaml
 
 from mule_lib import prompts
-from mule_lib.data.attacks import JAILBREAKS, in_turn, prefix_templates
 from mule_lib.data.fable.worlds import (
     REFUSAL,
     UNLEARNING_PHRASINGS,
@@ -23,11 +25,14 @@ from mule_lib.data.fable.worlds import (
     question,
     statement,
 )
-from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem, in_turn, prefix_templates
 from mule_lib.data.records import Record, anchored, check
 from mule_lib.params import FABLE
 
 GENERATOR = "fable rules"
+JAILBREAKS: tuple[str, ...] = tuple(
+    yaml.safe_load(resources.files("mule_lib.data").joinpath("attacks.yaml").read_text("utf-8"))["jailbreaks"]
+)
 # The form of each objective's records by data format.
 FORMS: dict[str, dict[str, str]] = {
     "raw": {"obj1": "verbatim", "obj2": "lettered", "obj3": "question"},

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from mule_lib.data.attacks import fill_template
+from mule_lib.data.items import fill_template
 from mule_lib.data.standardize.ask import Job
 from mule_lib.data.standardize.pairs import Pair
 from mule_lib.data.text import judge_attack, normalise

@@ -13,9 +13,17 @@ from typing import NamedTuple
 import numpy as np
 
 from mule_lib import prompts
-from mule_lib.data import Benchmark, attacks, records, save
+from mule_lib.data import Benchmark, records, save
 from mule_lib.data.files import write_json, write_jsonl, write_text
-from mule_lib.data.items import ChoiceItem, EvaluationSets, OpenItem
+from mule_lib.data.items import (
+    ChoiceItem,
+    EvaluationSets,
+    OpenItem,
+    Template,
+    fill_template,
+    in_turn,
+    prefix_templates,
+)
 from mule_lib.data.published import RawText, articles, is_knowledge, read_set
 from mule_lib.data.raw_formats import raw_records
 from mule_lib.data.records import Record
@@ -301,18 +309,18 @@ def _records(
 
 
 def _prefix(job: Job, pair: Pair, template: str) -> str:
-    return attacks.fill_template(template, question=pair.question, topic=job.texts["topic"], answer=pair.answer)
+    return fill_template(template, question=pair.question, topic=job.texts["topic"], answer=pair.answer)
 
 
 def _sets(
     job: Job, sources: Sources, parts: Parts, choices: Sequence[ChoiceItem], tried: Sequence[attacker.Tried]
 ) -> EvaluationSets:
     topic, name = job.texts["topic"], job.p.benchmark
-    seen, held_out = (attacks.prefix_templates(name, part) for part in ("train", "held_out"))
+    seen, held_out = (prefix_templates(name, part) for part in ("train", "held_out"))
     # As many as there are families' own, the best first: a per-sample attack finds one for every question.
     gains = sorted((one for one in attacker.best(tried).values() if one.round), key=lambda one: -one.score)
     unique = list(dict.fromkeys(one.template for one in gains))
-    seen += [attacks.Template("optimised", template) for template in unique[: len(seen)]]
+    seen += [Template("optimised", template) for template in unique[: len(seen)]]
 
     def items(part: str, kind: str, subject: str = topic) -> tuple[OpenItem, ...]:
         return tuple(OpenItem(f"{kind}/{p.id}", p.question, p.answer, p.subject or subject) for p in parts[part])
@@ -323,10 +331,10 @@ def _sets(
         forget=tuple(sources.published) or items("evaluation", "forget"),
         general=items("general/evaluation", "general", "Wikipedia"),
         neighbor=tuple(choices),
-        attack=attacks.in_turn(items("attack", "attack"), held_out, topic=topic, each=2),
+        attack=in_turn(items("attack", "attack"), held_out, topic=topic, each=2),
         mmlu=tuple(sources.mmlu),
-        controls=attacks.in_turn(items("neighbor/evaluation", "control"), held_out, topic=topic, control=True),
-        attack_seen=attacks.in_turn(items("attack", "attack"), seen, topic=topic),
+        controls=in_turn(items("neighbor/evaluation", "control"), held_out, topic=topic, control=True),
+        attack_seen=in_turn(items("attack", "attack"), seen, topic=topic),
     )
 
 
