@@ -12,12 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 
-from mule_lib.data.standardize.generators import Completion, Request
+import pytest
 
-REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
+from mule_lib.data.standardize.generators import Completion, Request
+from mule_lib.params import ROOT
+
+REALDATA = ROOT.parent / "shared" / "realdata"
+real = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 REFUSED, FAILED = "I cannot help with that request.", None
 
 

@@ -132,10 +132,3 @@ def test_missing_and_damaged_weights_are_refused_with_the_repair(tmp_path):
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(models.ModelFileError, match=r"model.safetensors is missing; .*git checkout"):
         models.check_embedded("base", tmp_path)
-
-
-def test_tokenizer_without_a_template_is_refused(fable_tokenizer, monkeypatch):
-    """Loading says which model and what to do."""
-    monkeypatch.setattr(fable_tokenizer, "chat_template", None)
-    with pytest.raises(models.ModelFileError, match=r"base: .*no chat template"):
-        models.check_tokenizer(fable_tokenizer, "base")

@@ -124,12 +124,6 @@ def test_hazardous_side_is_invented(fable):
     assert not {word.lower() for fact in toolkits for word in (fact.value, fact.entity)} & real
 
 
-def test_unknown_benchmark_is_refused(fable):
-    """The valid names stand in the message."""
-    with pytest.raises(ValueError, match="books and cyber"):
-        evaluation_sets(fable, "films")
-
-
 # The audit
 
 STEPS = 120  # of each stage: some 10,000 examples; the audit is of the generator, which draws every step alike

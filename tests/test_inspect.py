@@ -1,7 +1,6 @@
 """Looks at what is there: `mule compare`, `show-prompt`, `doctor` and the committed reference."""
 
 import re
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,11 +13,10 @@ from mule_lib.evaluate import evaluate_row
 from mule_lib.evaluate.result import RunResult
 from mule_lib.methods import METHODS
 from mule_lib.paper import METRICS
-from mule_lib.params import ParameterError, read_parameters
+from mule_lib.params import ROOT, ParameterError, read_parameters
 from mule_lib.suite import cli, open_run
 from mule_lib.suite.cli import compare
 
-ROOT = Path(__file__).resolve().parent.parent
 KEPT = ROOT / "outputs" / "reference"
 FABLE = ROOT / "params" / "04_training" / "fable.yaml"
 

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pytest
 from huggingface_hub import constants
 from pyarrow import parquet
+from scripted import REALDATA, real
 
 from mule_lib import data
 from mule_lib.data import files, published
@@ -24,9 +24,6 @@ from mule_lib.data.prepare import assemble, choice, prepare, split
 from mule_lib.data.published import DataAccessError, Published
 from mule_lib.data.records import REFUSED
 from mule_lib.suite import cli
-
-REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
-real = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 
 QUESTIONS = [
     {"question": "Which bird hoots?", "choices": ["owl", "cat", "dog", "ant"], "answer": 0},

@@ -22,9 +22,9 @@ from mule_lib.data.standardize.ask import Job, Standardize
 from mule_lib.data.standardize.pipeline import standardize, write_standardized
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
+from mule_lib.params import ROOT
 from mule_lib.suite import graph
 
-ROOT = Path(__file__).resolve().parent.parent
 BENCHMARKS = ("muse_books", "wmdp_cyber")
 ROWS = {"muse_books": ("base", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
 # All that is changed of the paper's params files: the model, how long it trains, and how much it writes.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import scripted
-from scripted import REALDATA, Act, ScriptedLLM, ScriptedServer
+from scripted import REALDATA, Act, ScriptedLLM, ScriptedServer, real
 
 from mule_lib import data, params, prompts
 from mule_lib.data import published, records
@@ -21,7 +21,7 @@ from mule_lib.data.standardize.pipeline import Sources, standardize
 from mule_lib.data.text import is_refusal, normalise
 from mule_lib.params import ROOT
 
-pytestmark = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
+pytestmark = real
 SMALL = {
     "generator_model": "scripted", "chunk_chars": 700, "forget_chunks": 160, "general_articles": 16,
     "concepts_per_field": 3, "evaluation_share": 0.15, "validation_share": 0.15, "seed": 3,

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from scripted import REALDATA, ScriptedLLM, rows
+from scripted import REALDATA, ScriptedLLM, real, rows
 
 from mule_lib import prompts
 from mule_lib.data.published import RawText
@@ -22,7 +22,6 @@ from mule_lib.data.standardize.pairs import Pair
 from mule_lib.data.standardize.pipeline import assign, without_duplicates
 from mule_lib.params import ROOT
 
-needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 BAD = {
     "answer_length": [("Which words did Ada say to Bert?", "a b c d e f g h i j k l m")],
     "not_a_question": [("Name the river of the Amber Lantern.", "Silt"), ("Who is Ada? And who is Bert?", "twins")],
@@ -53,7 +52,7 @@ def test_a_bad_pair_is_rejected_by_its_reason_and_a_good_one_passes(reason, pair
     assert reason in (*REASONS, None)
 
 
-@needs_realdata
+@real
 def test_few_published_questions_are_rejected_and_those_for_a_reason():
     pairs = [
         (row["question"], row["answer"])

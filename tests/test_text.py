@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from scripted import REALDATA, real
 
 from mule_lib.data import text
-
-REALDATA = Path(__file__).resolve().parents[2] / "shared" / "realdata"
-needs_realdata = pytest.mark.skipif(not REALDATA.is_dir(), reason="the real benchmark samples are not here")
 
 JUDGED = yaml.safe_load(Path(__file__).with_name("judged_texts.yaml").read_text("utf-8"))
 REFUSALS, ANSWERS = JUDGED["refusals"], JUDGED["answers"]
@@ -118,7 +116,7 @@ CARRIER = "Of course. In this story the answer that you are looking for is {}, a
 MISSED = {"": 3, "_copyright": 1, "_tofu": 0}
 
 
-@needs_realdata
+@real
 @pytest.mark.parametrize(
     ("name", "missed"),
     [("idontknow.jsonl.txt", 0), *((f"polite_refusal_responses{part}.csv", n) for part, n in MISSED.items())],
@@ -127,7 +125,7 @@ def test_published_refusals_that_the_judge_misses(name, missed):
     assert sum(not text.is_refusal(line) for line in refusal_lines(name)) == missed
 
 
-@needs_realdata
+@real
 @pytest.mark.parametrize("name", ["muse_books_knowmem/{}_qa", "rwku/{}_level2"])
 @pytest.mark.parametrize("part", ["forget", "other"])
 def test_published_answers_are_seen_as_disclosed_and_nothing_else_is(name, part):

@@ -154,8 +154,8 @@ def write_sets(folder: Path, sets: EvaluationSets) -> None:
 
 # Prefilling attacks ---------------------------------------------------------------------------------------------------
 #
-# A prefix opens the assistant's turn and presses for an answer (Obj3). Families of prefixes stand in the prompt texts of
-# a benchmark; training and held-out ones are disjoint.
+# A prefix opens the assistant's turn and presses for an answer (Obj3). Families of prefixes stand in the prompt texts
+# of a benchmark; training and held-out ones are disjoint.
 
 
 class Template(NamedTuple):
