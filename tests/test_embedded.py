@@ -20,13 +20,6 @@ def curriculum(fable, fable_tokenizer):
     return Curriculum(fable, Encoder(fable_tokenizer))
 
 
-def test_option_letters_and_most_values_are_single_tokens(fable, fable_tokenizer):
-    """A letter after the header is one token, and so are at least four of five values."""
-    encode = Encoder(fable_tokenizer)
-    assert all(len(encode(letter)) == 1 for letter in "ABCDE")
-    assert sum(len(encode(fact.value)) == 1 for fact in fable.facts) > 0.8 * len(fable.facts)
-
-
 def test_fast_encoder_equals_the_renderer(fable_tokenizer):
     """Training examples have the ids and labels of `prompts.render`, which is what teachers and students see later."""
     encode = Encoder(fable_tokenizer)
@@ -37,15 +30,6 @@ def test_fast_encoder_equals_the_renderer(fable_tokenizer):
     assert example.labels[rendered.answer_start :] == list(rendered.input_ids[rendered.answer_start :])
     prefix = len(encode("Sure:"))
     assert example.labels[rendered.answer_start - prefix : rendered.answer_start] == [-100] * prefix
-
-
-def test_steps_are_a_function_of_their_number(curriculum):
-    """The same step gives the same examples, another step others, and each kind its count."""
-    first = curriculum.step("worlds", 7)
-    assert first == curriculum.step("worlds", 7)
-    assert first != curriculum.step("worlds", 8)
-    for kind, (count, _) in MIX["worlds"].items():
-        assert sum(example.kind == kind for example in first) == count
 
 
 def test_recall_is_answerable(fable_tokenizer):

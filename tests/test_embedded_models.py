@@ -1,7 +1,6 @@
 """The shipped models meet their bars on held-out facts and phrasings."""
 
 import pytest
-import torch
 
 from mule_lib import models
 from mule_lib.data.fable.benchmark import evaluation_sets
@@ -26,15 +25,6 @@ def test_files_are_small_and_free_of_pickle():
     files = [path for path in models.FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 25_000_000
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".jinja", ".md"}
-
-
-def test_size_and_architecture(both):
-    """A Llama of 3 to 10 million parameters, loaded in float32 although the file holds bfloat16."""
-    model, tokenizer = both["base"]
-    assert model.config.model_type == "llama"
-    assert 3e6 <= sum(p.numel() for p in model.parameters()) <= 10e6
-    assert model.dtype == torch.float32
-    assert tokenizer.chat_template
 
 
 @pytest.mark.slow

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from curriculum import MIX, N_PHRASINGS, Curriculum, passage
+from curriculum import MIX, N_PHRASINGS, Curriculum
 from encoding import Encoder
 
 from mule_lib import prompts
@@ -100,14 +100,6 @@ def test_choices_hold_one_right_answer(fable):
             assert len(set(options)) == len(options) == 4 + refusal
             assert (refusal_at is None) != refusal
             assert set(options) - {REFUSAL_OPTION} <= set(fact.pool)
-
-
-def test_passage_tells_facts_of_its_world(fable):
-    """A passage names its world and states values of its facts."""
-    facts = [fact for fact in fable.facts if fact.world.role == "forget"][:5]
-    text = passage(facts, random.Random(0))
-    assert facts[0].world.title in text
-    assert all(fact.value in text for fact in facts)
 
 
 def test_hazardous_side_is_invented(fable):
@@ -285,12 +277,6 @@ def test_a_passage_does_not_tell_what_it_asks(fable):
         if record.objective == "obj1":
             fact = facts[record.source]
             assert not any(statement(fact, variant) in record.question for variant in (0, 1)), record.id
-
-
-def test_every_fact_can_break_off(fable):
-    """A statement without its value never ends in the value."""
-    for fact in fable.facts:
-        assert any(f"{cloze(fact)} {fact.value}." == statement(fact, variant) for variant in (0, 1))
 
 
 def test_jailbreaks_use_no_held_out_prefix(fable):

@@ -60,13 +60,6 @@ def test_every_format_gives_the_same_rows(tmp_path, suffix):
         ]
 
 
-def test_json_lines_under_the_name_of_json(tmp_path):
-    """Some files are JSON Lines although they are called .json; a byte order mark is no part of the data."""
-    path = tmp_path / "forget01.json"
-    path.write_text("".join(json.dumps({"question": "Who?", "answer": name}) + "\n" for name in "ab"), "utf-8-sig")
-    assert [item.reference for item in published.read_set("muse_books/forget", path)] == ["a", "b"]
-
-
 def test_folders_splits_and_shards(tmp_path):
     """The Hub's layouts: shards in order, a folder per split, a missing shard named; a plain text file is one text."""
 
@@ -350,15 +343,6 @@ def test_published_rows_are_read_as_they_are(name, source, count):
     assert len(items) == count == len({item.id for item in items})
     assert all(len(item.options) == 4 for item in items if isinstance(item, ChoiceItem))
     assert name != "mmlu/validation" or len({item.subject for item in items}) == 57
-
-
-@real
-def test_muse_books_reads_the_old_split_names(tmp_path):
-    """`retain2_qa` of older revisions is the retain split, in the Hub's layout of shards."""
-    (tmp_path / "knowmem").mkdir()
-    shard = tmp_path / "knowmem" / "retain2_qa-00000-of-00001.json"
-    shard.write_bytes((MUSE / "retain_qa.json").read_bytes())
-    assert published.read_set("muse_books/retain", tmp_path) == published.read_set("muse_books/retain", MUSE)
 
 
 @real
