@@ -381,6 +381,7 @@ def _notes(name: str, benchmark: str, runs: Sequence[RunResult], broken: Mapping
         "apart from the best (paired 95 % interval).": True,
         "Ranks are places in Overall among trained rows of one condition, MULE in both.": True,
         broken_text(broken): broken,
+        "MOLLM's direction is a reconstruction (docs/conditions.md).": "mollm" in {run.method for run in runs},
         "Where all items of a row came out alike, the bootstrap interval has no width; the truth's has.": alike,
         f"With one seed ({', '.join(map(label, sorted(single)))}) an interval lacks the spread between seeds.": single,
     }
