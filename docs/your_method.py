@@ -12,7 +12,7 @@ from pydantic import create_model
 from torch import Tensor
 
 from mule_lib import methods
-from mule_lib.params import Above0, DistilledOptions
+from mule_lib.params.options import Above0, DistilledOptions
 
 
 # 1. The loss, for mule_lib/losses.py: tensors and options in, a scalar out; no model, no file.

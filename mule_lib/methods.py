@@ -1,7 +1,7 @@
 """One table of all methods: which data a method uses, which teacher, losses and gradient rule, which options.
 
 A method is a sum of terms, and a term is a pure loss over the answers of some groups; the trainer knows no method by
-name. To add one, write a loss, an entry of `METHODS` and, for options of its own, a class of `params.METHOD_OPTIONS`.
+name. To add one, write a loss, an entry of `METHODS` and, for options of its own, a class of `params.options`.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mule_lib import gradients, losses, params, prompts
 from mule_lib.data.records import Group, Objective, Role
+from mule_lib.params import options as own
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], Any], Tensor]
 # Present only to sharpen the boundary (Section 3.3); the other groups are the objectives' own data.
@@ -85,7 +86,7 @@ class Method:
 
     label: str
     terms: tuple[Term, ...] = ()
-    options: params.MethodOptions = field(default_factory=params.MethodOptions)
+    options: own.MethodOptions = field(default_factory=own.MethodOptions)
     rule: Rule | None = None
     auto_learning_rate: bool = False
     source: str = ""
@@ -174,25 +175,23 @@ BESIDE = RETAIN(LIKELIHOOD, weight="retain_weight")
 
 METHODS: dict[str, Method] = {
     "base": Method("Base", source="the model before unlearning"),
-    "upper_bound": Method("Upper Bound", options=params.PromptedOptions(), source="MULE 5.1"),
-    "ensemble_teacher": Method("Ensemble Teacher", options=params.EnsembleOptions(), source="MULE 5.1"),
-    "ga": Method("GA", (FORGET(ASCENT),), params.TrainedOptions(), source="Jang 2023"),
-    "graddiff": Method("GradDiff", (FORGET(ASCENT, weight="forget_weight"), BESIDE), params.WeightedOptions()),
-    "npo": Method(
-        "NPO", (FORGET(NPO, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions(), source="Zhang 2024"
-    ),
+    "upper_bound": Method("Upper Bound", options=own.PromptedOptions(), source="MULE 5.1"),
+    "ensemble_teacher": Method("Ensemble Teacher", options=own.EnsembleOptions(), source="MULE 5.1"),
+    "ga": Method("GA", (FORGET(ASCENT),), own.TrainedOptions(), source="Jang 2023"),
+    "graddiff": Method("GradDiff", (FORGET(ASCENT, weight="forget_weight"), BESIDE), own.WeightedOptions()),
+    "npo": Method("NPO", (FORGET(NPO, frozen=True, **WEIGHTED), BESIDE), own.PreferenceOptions(), source="Zhang 2024"),
     "simnpo": Method(
-        "SimNPO", (FORGET(SIMNPO, **WEIGHTED), BESIDE), params.SimNPOOptions(), source="Fan 2025, for TOFU forget10"
+        "SimNPO", (FORGET(SIMNPO, **WEIGHTED), BESIDE), own.SimNPOOptions(), source="Fan 2025, for TOFU forget10"
     ),
-    "idk_dpo": Method("IdkDPO", (FORGET(IDK_DPO, BOTH, frozen=True, **WEIGHTED), BESIDE), params.PreferenceOptions()),
+    "idk_dpo": Method("IdkDPO", (FORGET(IDK_DPO, BOTH, frozen=True, **WEIGHTED), BESIDE), own.PreferenceOptions()),
     "flat": Method(
-        "FLAT", (FORGET(FLAT, BOTH, unit="rows"),), params.FLATOptions(), source="Wang 2025, without retain data"
+        "FLAT", (FORGET(FLAT, BOTH, unit="rows"),), own.FLATOptions(), source="Wang 2025, without retain data"
     ),
-    "sft": Method("SFT", (Term("all", LIKELIHOOD, ("desired",)),), params.TrainedOptions(), source="MULE 5.1"),
+    "sft": Method("SFT", (Term("all", LIKELIHOOD, ("desired",)),), own.TrainedOptions(), source="MULE 5.1"),
     "ngdiff": Method(
         "NGDiff",
         (RETAIN(LIKELIHOOD), NEIGHBOR, FORGET(LIKELIHOOD), ATTACK(LIKELIHOOD)),
-        params.NGDiffOptions(),
+        own.NGDiffOptions(),
         rule=lambda keep, forget, _: gradients.ngdiff(keep, forget),
         auto_learning_rate=True,
         source="Jin and Bu 2025, to three objectives",
@@ -200,16 +199,16 @@ METHODS: dict[str, Method] = {
     "mollm": Method(
         "MOLLM",
         (RETAIN(_likelihood_and_kl, frozen=True), NEIGHBOR, FORGET(UCE), ATTACK(UCE)),
-        params.MOLLMOptions(),
+        own.MOLLMOptions(),
         rule=lambda keep, forget, o: gradients.min_norm_direction([*keep, *forget], normalize=o.normalize),
         source="Pan 2025, to three objectives",
     ),
     "duet": Method(
-        "DUET", (Term("all", DUET, ("taught",), frozen=True),), params.DUETOptions(), source="Zhong 2026, ensemble"
+        "DUET", (Term("all", DUET, ("taught",), frozen=True),), own.DUETOptions(), source="Zhong 2026, ensemble"
     ),
-    "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), params.SmoothL1Options(), source="MULE Eq. 3"),
-    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), params.SmoothL1Options(), source="MULE Table 2"),
-    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(BILD), params.BiLDOptions(), source="MULE Table 2"),
+    "mule": Method("MULE", _distil(BIDIRECTIONAL_TOPK), own.SmoothL1Options(), source="MULE Eq. 3"),
+    "mule_duet_loss": Method("Ours w/ DUET Loss", _distil(DUET), own.SmoothL1Options(), source="MULE Table 2"),
+    "mule_bild_loss": Method("Ours w/ BILD Loss", _distil(BILD), own.BiLDOptions(), source="MULE Table 2"),
 }
 
 

@@ -14,14 +14,13 @@ from importlib import resources
 import yaml
 from jinja2.exceptions import TemplateError
 
-from mule_lib.params import CHOICE_STYLES
+from mule_lib.params import CHOICE_STYLES, OBJECTIVES
 
 THINK, END_THINK = "<|think|>", "<|/think|>"
 # Templates that print the date (Llama 3.2) get this one, or the same prompt would differ from day to day.
 DATE = "10 Apr 2025"
-OBJECTIVES = ("obj1", "obj2", "obj3")
 STEERINGS = ("none", "oracle", "ensemble")
-LETTERS = "ABCDEFGH"
+LETTERS = "ABCDEFGHIJ"
 _STAND_IN = "\ue000"  # of no alphabet
 
 

@@ -32,6 +32,7 @@ from mule_lib.suite.runs import (
     shared_teacher_answers,
     written_whole,
 )  # fmt: skip
+from mule_lib.training import Settings
 
 HELD = {"params": {"steps": 40, "seed": 0}, "code": {"mule_lib/a.py": "1"}}
 
@@ -105,7 +106,8 @@ def test_models_count_by_their_files(tmp_path):
 
 def measured(method):
     """What training and evaluation return, made up."""
-    trained = SimpleNamespace(method=methods.get(method), seconds=1.0, steps=2, obedience=[], log=[{"loss": 1.0}])
+    done = {"seconds": 1.0, "steps": 2, "step_flops": 1e9, "obedience": [], "log": [{"loss": 1.0}]}
+    trained = SimpleNamespace(method=methods.get(method), settings=Settings(), **done)
     values = {metric: [1.0, 0.0] for metric in METRICS}
     points = dict.fromkeys(METRICS, 50.0)
     return trained, SimpleNamespace(

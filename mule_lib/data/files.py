@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError, ValidationInfo
 
-LETTERS = "ABCDEFGHIJ"
+from mule_lib.prompts import LETTERS
+
 # Shards as the Hub names them: retain-00001-of-00004.parquet, at times with a hash at the end.
 _SHARD = re.compile(r"-(\d{5})-of-(\d{5})(-[0-9a-f]+)?$")
 
