@@ -1,6 +1,9 @@
 """What several test files share: small models and tokenizers built in code; no test needs a network."""
 
+import gc
 import os
+import signal
+import sys
 
 from mule_lib.suite.notebook import THREADS
 
@@ -10,12 +13,48 @@ os.environ.update({name: os.environ.get(name, "1") for name in THREADS})
 
 import pytest
 import torch
+from in_process import InProcess
+from papermill.engines import NBClientEngine, papermill_engines
+
+from mule_lib.params import ROOT
+from mule_lib.suite import cli
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background, where what is started ignores it too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "test_real_notebooks" not in item.nodeid)  # the longest first: nobody waits at the end
+
+
+def pytest_collection_finish():
+    gc.freeze()  # each training collects garbage twice: half a second, with all that torch and others made on import
+
+
+@pytest.fixture
+def no_kernel():
+    """Papermill runs notebooks in this process."""
+    papermill_engines.register(None, InProcess)
+    yield
+    papermill_engines.register(None, NBClientEngine)
+
+
+@pytest.fixture
+def mule(monkeypatch, capsys):
+    """Run a command in this process and return what it prints."""
+
+    def run(*words):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", ["mule", *words])
+        try:
+            cli.main()
+        except SystemExit as end:  # after --help too
+            if end.code:
+                raise
+        return capsys.readouterr().out
+
+    return run
 
 
 @pytest.fixture(scope="session")

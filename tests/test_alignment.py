@@ -248,7 +248,7 @@ def test_spread_between_trainings_widens_the_interval():
 
 
 @pytest.mark.slow
-def test_notebook_02_runs_under_papermill(tmp_path):
+def test_notebook_02_runs_under_papermill(no_kernel, tmp_path):
     """Headless, small: all files are there, and Figure 2 has a line for every pair in both formats."""
     out = tmp_path / "02_gradient_cosine"
     small = {"benchmarks": ["cyber"], "steps": [0], "batches": 3, "draws": 2, "pairs": 6, "train_seeds": 1}

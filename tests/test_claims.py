@@ -12,7 +12,7 @@ import yaml
 from claims_world import BOOKS, ITEMS, OTHER_WAY, ROWS, SEEDS, World, changes, study
 
 from mule_lib import paper
-from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall
+from mule_lib.evaluate.intervals import bootstrap_difference, bootstrap_overall, counts
 from mule_lib.evaluate.result import ResultError
 from mule_lib.paper import METRICS, REPORTED
 from mule_lib.report import ledger
@@ -52,6 +52,23 @@ def judged(claim, change=None, *, without=None, pilot=True, items=None, seeds=No
 def all_judged(runs, resamples=RESAMPLES):
     evidence = Measured(runs, study(), resamples=resamples)
     return [judge(claim, evidence) for claim in ledger.CLAIMS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drawn_once():
+    """Each world draws its items anew by the same streams: what a stream gives is kept."""
+    kept = {}
+
+    def draw(rng, resamples, n):
+        key = (str(rng.bit_generator.state), resamples, n)
+        if key not in kept:
+            kept[key] = counts(rng, resamples, n).astype(np.int16), rng.bit_generator.state
+        drawn, rng.bit_generator.state = kept[key]
+        return drawn.astype(int)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mule_lib.report.evidence.counts", draw)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -354,7 +371,7 @@ def test_the_figure_has_a_tile_per_claim_and_scale(mixed, monkeypatch, tmp_path)
 
 
 @pytest.mark.slow
-def test_the_notebook_judges_a_suite(tmp_path):
+def test_the_notebook_judges_a_suite(no_kernel, tmp_path):
     """Under papermill on made-up run folders: ledger, figure and provenance are there, and the text counts them."""
     suite = run_folders.write_runs(tmp_path / "suite")
     write_pilot(suite)

@@ -68,7 +68,8 @@ def test_step_loss_equals_the_plain_loop(curriculum, fable_tokenizer, monkeypatc
 
 def test_interrupted_training_ends_where_an_unbroken_one_does(tmp_path, monkeypatch):
     """Stopped after its checkpoint and started again, a run gives bit-identical weights."""
-    monkeypatch.setitem(embedded.ARCHITECTURE, "num_hidden_layers", 1)
+    for name, size in {"num_hidden_layers": 1, "hidden_size": 48, "intermediate_size": 64, "head_dim": 16}.items():
+        monkeypatch.setitem(embedded.ARCHITECTURE, name, size)
     monkeypatch.setattr(embedded, "CHECKPOINT_EVERY", 2)
     monkeypatch.setitem(MIX, "tiny", {"recall": (4, 1.0), "letter": (4, 1.0)})
     recipe = {"steps": 4, "horizon": 4, "muon_lr": 0.01, "adam_lr": 3e-3, "decay": 0.5}

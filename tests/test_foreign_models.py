@@ -23,12 +23,23 @@ CLEAN = """
 import json, sys, torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
-base, folder, ids = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-model = AutoModelForCausalLM.from_pretrained(base if "adapter" in folder else folder + "/model", dtype=torch.float32)
-model = PeftModel.from_pretrained(model, folder + "/model") if "adapter" in folder else model
-made = model.eval().generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
-print(json.dumps(made[0, len(ids):].tolist()))
+for line in sys.stdin:
+    base, folder, ids = json.loads(line)
+    model = AutoModelForCausalLM.from_pretrained(base if "adapter" in folder else folder + "/model", dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, folder + "/model") if "adapter" in folder else model
+    made = model.eval().generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
+    print(json.dumps(made[0, len(ids):].tolist()), flush=True)
 """
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory):
+    """A process without this project, which answers for saved models line by line."""
+    place = tmp_path_factory.mktemp("clean")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", CLEAN], cwd=place, **pipes) as process:
+        yield process
+        process.stdin.close()
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +90,7 @@ def test_rows_train_and_are_measured(foreign, sets, name):
     assert all(0 <= value <= 100 for value in found.metrics.values()) and found.n["forget"] == 2
 
 
-def test_the_unlearned_model_is_saved_and_answers_the_same_in_a_clean_process(foreign, sets, tmp_path):
+def test_the_unlearned_model_is_saved_and_answers_the_same_in_a_clean_process(foreign, clean, sets, tmp_path):
     """An adapter (Llama's), and all weights; the card names base, method, data and numbers; checkpoints go."""
     folder, base, tokenizer, kind = foreign
     ids, rank = list(prompts.render(tokenizer, "what lives in the old tower").input_ids), 4 * (kind == "llama")
@@ -99,9 +110,8 @@ def test_the_unlearned_model_is_saved_and_answers_the_same_in_a_clean_process(fo
         assert part in card
     asked = {"max_new_tokens": 8, "batch_size": 1, "stop_ids": []}
     here, before = (models.greedy(model, tokenizer, [ids], **asked)[0] for model in (trained.model, base))
-    command = [sys.executable, "-c", CLEAN, str(folder), str(place), json.dumps(ids)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-    there = json.loads(done.stdout.splitlines()[-1])
+    print(json.dumps([str(folder), str(place), ids]), file=clean.stdin, flush=True)
+    there = json.loads(clean.stdout.readline())
     assert there and there == here[: len(there)] != before[: len(there)]
     loaded, adapter = (str(folder), str(place / "model")) if rank else (str(place / "model"), "")
     again, _ = models.load(loaded, adapter=adapter)

@@ -70,7 +70,7 @@ def test_params_file_is_valid(path):
 
 
 @pytest.mark.slow
-def test_meet_the_model_runs_under_papermill(tmp_path):
+def test_meet_the_model_runs_under_papermill(no_kernel, tmp_path):
     out = tmp_path / "out"
     changed = {"benchmarks": ["books"], "out_dir": str(out)}
     run_notebook(ROOT / "notebooks" / "00_meet_the_model.ipynb", tmp_path / "executed.ipynb", overrides=changed)

@@ -127,13 +127,12 @@ def test_nothing_to_report_is_refused_and_the_same_files_give_the_same_page(suit
     assert not (tmp_path / "report.html").exists()
 
 
-def test_command(suite):
+def test_command(mule, suite):
     """`mule report` writes the page and says where; a suite that is not there is refused in one line."""
-    mule = [sys.executable, "-m", "mule_lib.suite.cli"]
-    done = subprocess.run([*mule, "report", str(suite)], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.strip() == str(suite / "report.html") and done.returncode == 0
-    done = subprocess.run([*mule, "report", "no_such_suite"], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 1 and done.stderr.startswith("mule report: ") and done.stderr.count("\n") == 1
+    assert mule("report", str(suite)).strip() == str(suite / "report.html")
+    with pytest.raises(SystemExit) as refused:
+        mule("report", "no_such_suite")
+    assert refused.value.code.startswith("mule report: ") and "\n" not in refused.value.code
 
 
 def test_reading_results_needs_no_torch():
@@ -150,7 +149,7 @@ def test_reading_results_needs_no_torch():
         ("07_wmdp_radar", ("tables/table3.md", "figures/figure3.csv", "figures/figure3.txt")),
     ],
 )
-def test_collecting_notebooks_run(stem, artifacts, suite, tmp_path):
+def test_collecting_notebooks_run(stem, artifacts, no_kernel, suite, tmp_path):
     """Under papermill, on a suite in which most rows were not run: artifacts and a record of the runs behind them."""
     (tmp_path / "runs").symlink_to(suite / "runs")
     notebook, executed = ROOT / "notebooks" / f"{stem}.ipynb", tmp_path / "executed.ipynb"

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -43,9 +43,13 @@ class Picture:
         write_text(folder / f"{name}.txt", f"{self.finding}\n")
 
     def _repr_png_(self) -> tuple[bytes, dict[str, object]]:
-        with io.BytesIO() as png:
+        return self._png, {"alt": self.finding, "width": int(100 * self.figure.get_figwidth())}
+
+    @cached_property
+    def _png(self) -> bytes:
+        with io.BytesIO() as png:  # drawn once, for its file and for the notebook: a second each
             self.figure.savefig(png, format="png", dpi=200, metadata={"Software": None})
-            return png.getvalue(), {"alt": self.finding, "width": int(100 * self.figure.get_figwidth())}
+            return png.getvalue()
 
 
 def panels(rows: int, columns: int, height: float, **more) -> tuple[Figure, np.ndarray]:

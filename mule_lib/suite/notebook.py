@@ -76,6 +76,8 @@ def cell_values(p: Notebook, declared: Mapping[str, Any]) -> dict[str, Any]:
 
 def execute(notebook: Path, executed: Path, p: Notebook) -> None:
     """Execute a notebook, whatever lies in its folders. Raises NotebookError when a cell fails or the kernel dies."""
+    # jsonschema, which comes with it, would make a grammar of addresses: 3 of 4 seconds, and no notebook has that format.
+    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
