@@ -117,3 +117,10 @@ def test_missing_and_damaged_weights_are_refused_with_the_repair(tmp_path):
     shutil.rmtree(tmp_path / "base")
     with pytest.raises(models.ModelFileError, match=r"model.safetensors is missing; .*git checkout"):
         models.check_embedded("base", tmp_path)
+
+
+def test_shipped_files_are_small_and_free_of_pickle():
+    """Both models together take at most 25 MB, in safetensors, JSON, text and nothing else."""
+    files = [path for path in models.FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 25_000_000
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".jsonl", ".jinja", ".md"}

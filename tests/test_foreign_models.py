@@ -25,8 +25,8 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 for line in sys.stdin:
     base, folder, ids = json.loads(line)
-    model = AutoModelForCausalLM.from_pretrained(base if "adapter" in folder else folder + "/model", dtype=torch.float32)
-    model = PeftModel.from_pretrained(model, folder + "/model") if "adapter" in folder else model
+    model = AutoModelForCausalLM.from_pretrained(base if "adapter" in folder else folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(model, folder) if "adapter" in folder else model
     made = model.eval().generate(torch.tensor([ids]), max_new_tokens=8, do_sample=False)
     print(json.dumps(made[0, len(ids):].tolist()), flush=True)
 """
@@ -110,7 +110,7 @@ def test_the_unlearned_model_is_saved_and_answers_the_same_in_a_clean_process(fo
         assert part in card
     asked = {"max_new_tokens": 8, "batch_size": 1, "stop_ids": []}
     here, before = (models.greedy(model, tokenizer, [ids], **asked)[0] for model in (trained.model, base))
-    print(json.dumps([str(folder), str(place), ids]), file=clean.stdin, flush=True)
+    print(json.dumps([str(folder), str(place / "model"), ids]), file=clean.stdin, flush=True)
     there = json.loads(clean.stdout.readline())
     assert there and there == here[: len(there)] != before[: len(there)]
     loaded, adapter = (str(folder), str(place / "model")) if rank else (str(place / "model"), "")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import in_process
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,7 @@ from mule_lib.data.standardize.pipeline import standardize, write_standardized
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import ROOT
-from mule_lib.suite import graph
+from mule_lib.suite import graph, times
 
 BENCHMARKS = ("muse_books", "wmdp_cyber")
 ROWS = {"muse_books": ("base", "mule", "mule_duet_loss"), "wmdp_cyber": ("base", "mule")}
@@ -85,15 +86,17 @@ def suite(tmp_path_factory):
     shutil.copy(ROOT / "Snakefile", home)
     texts = prepared(home / "data")
     model = REAL or random_llama(home / "model", texts)
-    for file in (home / "data").rglob("evaluation/*.jsonl") if REAL else ():
-        file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[:8]), "utf-8")
+    for file in (home / "data").rglob("evaluation/*.jsonl"):  # a claim needs 30 items
+        file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[: 8 if REAL else 30]), "utf-8")
     for file in (home / "params").glob("0[124]_*/paper.yaml"):
         shrunk(file, model)
     file = home / "params" / "suite" / "paper.yaml"
     groups = [{"rows": list(rows), "benchmarks": [name], "seeds": 1} for name, rows in ROWS.items()]
     cut = {"runs": groups, "gpus_per_run": 0}
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), **cut}), "utf-8")
-    command = [sys.executable, "-m", "mule_lib.suite.cli", "reproduce", "--suite", str(file), "--cores", "1"]
+    # All steps share a process but one, which starts as every step does elsewhere, with a kernel of its own.
+    command = [sys.executable, in_process.__file__, str(home), "-p benchmark=wmdp_cyber -p data_dir=data/wmdp_cyber"]
+    command += ["reproduce", "--suite", str(file), "--cores", "1"]
     places = os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")])
     own = os.environ | {"PYTHONPATH": places, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=home, env=own, capture_output=True, text=True)
@@ -156,6 +159,13 @@ def test_the_pilot_study_read_both_formats(suite, benchmark):
     assert values["raw"] != values["standardized"]
     written = (suite / "01_data" / benchmark / "raw.jsonl").read_bytes()
     assert written == (suite.parent.parent / "data" / benchmark / "raw.jsonl").read_bytes()
+
+
+def test_times_are_of_steps_with_a_kernel(suite):
+    """One step here; most of its seconds are the kernel's. Training and evaluation are told by every run."""
+    table = times.table(suite)
+    assert table["jobs"].to_dict() == {"01_data_standardization": 1, "all": 1}
+    assert table.loc["all", "kernel"] > table.loc["all", "command"] > 0
 
 
 def test_figures_claims_and_report(suite):

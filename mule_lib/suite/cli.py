@@ -25,7 +25,7 @@ from mule_lib.evaluate.intervals import bootstrap_difference
 from mule_lib.evaluate.result import RunResult
 from mule_lib.paper import METRICS
 from mule_lib.params import EMBEDDED, ROOT, ParameterError, Training
-from mule_lib.suite import check, graph
+from mule_lib.suite import check, graph, times
 from mule_lib.suite.identity import PACKAGES, changed_values, model_hash
 from mule_lib.suite.notebook import QUIET, limit_threads, run_notebook
 from mule_lib.suite.runs import read_identity, runs_below, shared_teacher_answers
@@ -338,6 +338,9 @@ COMMANDS = {
     "report": (_report, "write a suite's tables, figures and provenance as one HTML page", {
         "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/, or a path with a /"},
     }),
+    "times": (lambda name: print(times.table(_outputs(name)).to_string(na_rep="")), "say where CPU seconds went", {
+        "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/"},
+    }),
     "doctor": (_doctor, "check the installation and say what the machine offers", {}),
     "prepare": (_prepare, "make training and evaluation files from RWKU or your questions, without an LLM", {
         "benchmark": {"choices": ("rwku", "own")},
@@ -389,6 +392,8 @@ def main() -> None:
     command = args.pop("command")
     try:
         COMMANDS[command][0](**args)
+        if graph.DRIVER in os.environ:  # a step of a suite, whose log this goes into
+            print(times.spent(), flush=True)
     except KeyboardInterrupt:
         sys.exit(f"mule {command}: interrupted; the same command goes on from here")
     except (RuntimeError, ValueError, OSError) as error:

@@ -264,8 +264,9 @@ def reproduce(
         failed = failures(out / "logs", begun) or [f"snakemake ended with status {status}, see above"]
         raise RuntimeError(f"{len(failed)} failed; the same command tries again. Last: {failed[-1]}")
     if not dry_run:
-        minutes = (time.time() - begun) / 60
-        print(f"done in {minutes:.1f} min; tables, figures and report.html are in outputs/{suite.name}")
+        minutes, spent = (time.time() - begun) / 60, os.times()
+        cpu = f"{(spent.children_user + spent.children_system) / 60:.1f} CPU minutes"
+        print(f"done in {minutes:.1f} min, {cpu}; tables, figures and report.html are in outputs/{suite.name}")
 
 
 def drive(command: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 # Nothing of ours shows a widget, and bars of loading would be kept in every executed notebook. No run tells anybody.
 QUIET = {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "PYTHONWARNINGS": "ignore:IProgress not found"}
 QUIET |= {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
+# At import jsonschema, which papermill needs, would make a grammar of addresses: 3 of 4 seconds, for no field of ours.
+sys.modules.setdefault("rfc3987_syntax", None)
 MORE = "more"  # the name in a parameters cell that takes what the cell does not spell out
 
 
@@ -76,8 +78,6 @@ def cell_values(p: Notebook, declared: Mapping[str, Any]) -> dict[str, Any]:
 
 def execute(notebook: Path, executed: Path, p: Notebook) -> None:
     """Execute a notebook, whatever lies in its folders. Raises NotebookError when a cell fails or the kernel dies."""
-    # jsonschema, which comes with it, would make a grammar of addresses: 3 of 4 seconds, and no notebook has that format.
-    sys.modules.setdefault("rfc3987_syntax", None)
     import papermill
     from nbclient.exceptions import DeadKernelError
     from traitlets.config import Config
