@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import sys
 
 from mule_lib.suite.notebook import THREADS
 
@@ -16,7 +15,6 @@ import torch
 from in_process import InProcess
 from papermill.engines import NBClientEngine, papermill_engines
 
-from mule_lib.params import ROOT
 from mule_lib.suite import cli
 
 torch.set_num_threads(1)
@@ -41,18 +39,15 @@ def no_kernel():
 
 
 @pytest.fixture
-def mule(monkeypatch, capsys):
-    """Run a command in this process and return what it prints."""
+def mule(monkeypatch):
+    """Run the command in this process; returns what it exits with, None for success."""
 
     def run(*words):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", ["mule", *words])
+        monkeypatch.setattr("sys.argv", ["mule", *map(str, words)])
         try:
-            cli.main()
-        except SystemExit as end:  # after --help too
-            if end.code:
-                raise
-        return capsys.readouterr().out
+            return cli.main()
+        except SystemExit as ended:
+            return ended.code
 
     return run
 

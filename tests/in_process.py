@@ -3,9 +3,9 @@
 import json
 import os
 import socket
-import socketserver
 import sys
 from base64 import b64encode
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from papermill.engines import Engine, papermill_engines
 
 from mule_lib.suite import cli, graph
 
-# What the jobs of a suite find as python: hands its command over, but for those that contain {alone}.
+# What the steps of a suite find as python: hands its command over, but for those that contain {alone}.
 PYTHON = """#!{python} -SE
 import json, os, socket, sys
 if {alone!r} in " ".join(sys.argv):
@@ -27,7 +27,7 @@ with socket.socket(socket.AF_UNIX) as server:
     socket.send_fds(server, [json.dumps(sys.argv[2:]).encode()], [1, 2])
     sys.exit(server.recv(1) != b"0")
 """
-IMPORTED = ("mule_lib.training.train", "mule_lib.evaluate.robustness", "mule_lib.evaluate.row", "mule_lib.report.page")
+IMPORTED = ("training.train", "evaluate.robustness", "evaluate.row", "report.page")
 
 
 class InProcess(Engine):
@@ -53,49 +53,36 @@ class InProcess(Engine):
             nb_man.cell_complete(cell, index)
 
 
-class Job(socketserver.BaseRequestHandler):
-    """A command of `mule`, whose output goes where that of its client does."""
-
-    def handle(self) -> None:
-        words, outputs, *_ = socket.recv_fds(self.request, 2**16, 2)
-        for number, output in enumerate(outputs, 1):
-            os.dup2(output, number)
-        sys.argv = json.loads(words)
-        try:
-            cli.main()
-            self.request.sendall(b"0")
-        except SystemExit as refused:
-            print(refused, file=sys.stderr)
-        sys.stdout.flush()
-
-
-class Jobs(socketserver.ForkingMixIn, socketserver.UnixStreamServer):
-    """A fork of this process for each job, until the driver ends."""
-
-    driver = 0
-
-    def service_actions(self) -> None:
-        super().service_actions()
-        ended, status = os.waitpid(self.driver, os.WNOHANG)
-        if ended:
-            sys.exit(os.waitstatus_to_exitcode(status))
+def run_for(client: socket.socket) -> None:
+    """Run a client's command of `mule`, its output going where the client's would."""
+    words, outputs, *_ = socket.recv_fds(client, 2**16, 2)
+    for number, output in enumerate(outputs, 1):
+        os.dup2(output, number)
+    sys.argv = json.loads(words)
+    cli.main()
+    client.sendall(b"0")
 
 
 def main(folder: Path, alone: str) -> None:
-    """The command of `mule` that is left in sys.argv, in a fork; so are its jobs, with what they import loaded once."""
-    with Jobs(str(folder / "jobs"), Job) as jobs:
-        text = PYTHON.format(python=sys.executable, alone=alone, address=jobs.server_address)
-        (folder / "python").write_text(text, "utf-8")
+    """The command of `mule` left in sys.argv; its steps are forks of this process, which imported what they need."""
+    with socket.socket(socket.AF_UNIX) as steps:
+        steps.bind(address := str(folder / "steps"))
+        steps.listen()
+        (folder / "python").write_text(PYTHON.format(python=sys.executable, alone=alone, address=address), "utf-8")
         (folder / "python").chmod(0o755)
-        jobs.driver = os.fork()
-        if jobs.driver == 0:
+        if not (driver := os.fork()):
             own = graph.environment()
             graph.environment = lambda: own | {"PATH": f"{folder}:{own['PATH']}"}
-            sys.exit(cli.main())
+            return cli.main()
         papermill_engines.register(None, InProcess)
         for name in IMPORTED:
-            import_module(name)
-        jobs.serve_forever()
+            import_module(f"mule_lib.{name}")
+        steps.settimeout(0.5)
+        while not (ended := os.waitpid(driver, os.WNOHANG))[0]:
+            with suppress(TimeoutError), steps.accept()[0] as client:
+                if not os.fork():
+                    return run_for(client)
+        sys.exit(os.waitstatus_to_exitcode(ended[1]))
 
 
 if __name__ == "__main__":

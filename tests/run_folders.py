@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from mule_lib.data.text import LETTER
 from mule_lib.evaluate.result import RunResult
@@ -24,21 +25,7 @@ MANNERS = {
 }
 REFUSES = (94, 4, 1, 1)
 METHOD = re.compile("_standardized$|_tuned$|_all_positions$")
-# Points around which a row's items are drawn: forget, general, neighbor, asr, mmlu.
-POINTS = {
-    "base": (98, 92, 98, 97, 80), "gold": (2, 95, 98, 4, 82), "upper_bound": (3, 91, 97, 2, 80),
-    "ensemble_teacher": (5, 80, 90, 4, 78), "ga": (40, 30, 45, 40, 40), "graddiff": (30, 70, 60, 35, 70),
-    "npo": (25, 65, 60, 45, 72), "simnpo": (35, 60, 80, 70, 76), "flat": (5, 55, 50, 30, 72),
-    "sft": (2, 60, 55, 10, 70), "ngdiff": (30, 85, 60, 40, 78), "mollm": (45, 84, 88, 60, 79),
-    "duet": (12, 75, 70, 35, 68), "mule": (6, 87, 93, 8, 78), "mule_duet_loss": (9, 84, 90, 12, 77),
-    "mule_bild_loss": (14, 85, 90, 25, 77), "mule_no_standardization": (25, 70, 78, 35, 74),
-    "mule_no_anchors": (6, 80, 70, 8, 77), "mule_no_cot": (40, 80, 75, 42, 77), "mule_ensemble": (9, 70, 75, 9, 75),
-    "mule_first_position": (30, 86, 92, 50, 78), "mule_k1": (15, 84, 90, 20, 77), "mule_k50": (7, 86, 92, 9, 78),
-    "mule_duet_loss_tuned": (11, 85, 90, 13, 77), "mule_bild_loss_tuned": (13, 86, 90, 22, 77),
-    "mule_raw_prompts": (15, 75, 80, 25, 75), "mule_passage": (80, 88, 92, 75, 78),
-    "mule_lettered": (10, 85, 90, 12, 77), "mule_jailbreak": (20, 84, 88, 15, 77),
-    "duet_all_positions": (10, 80, 80, 25, 72),
-}  # fmt: skip
+POINTS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text("utf-8"))
 BASELINES = ("ga", "simnpo", "flat", "sft", "ngdiff", "mollm", "duet")
 # On MULE's records every baseline moves half of the way to MULE.
 POINTS |= {

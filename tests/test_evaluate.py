@@ -77,7 +77,7 @@ def test_a_row_needs_all_five_sets_unless_part_is_asked_for(model, fable_tokeniz
 
 
 def test_what_runs_a_model_is_imported_when_it_is_asked_for():
-    """So tables and figures do without torch (test_report_page.py)."""
+    """So tables and figures do without torch (test_params.py)."""
     assert evaluate.rouge_l("red dragon", "a red dragon").recall == 1
     with pytest.raises(AttributeError, match="no attribute 'bleu'"):
         evaluate.bleu  # noqa: B018

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import warnings
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -155,27 +156,7 @@ def test_a_disobedient_teacher_warns():
         run("sft", settings=Settings(**{**vars(QUICK), "steps": 1, "min_obedience": 1.0}))
 
 
-ANCHORS = """
-losses.bidirectional_topk(student, teacher, *, top_k, beta=1.0, over_k='mean')
-losses.duet(student, teacher, *, top_k, beta=1.0, over_k='mean')
-losses.bild(student, teacher, *, top_k=8, temperature=3.0)
-losses.cross_entropy(logits, labels)
-losses.gradient_ascent(logits, labels)
-losses.npo(logits, reference_logits, labels, *, beta=0.1)
-losses.simnpo(logits, labels, *, beta, margin=0.0)
-losses.flat(template_logits, template_labels, forget_logits, forget_labels, *, divergence='total_variation')
-losses.unlearning_cross_entropy(logits, labels)
-losses.answer_logits(logits, labels)
-gradients.ngdiff(keep, forget)
-gradients.min_norm_direction(gradients, *, normalize=False)
-gradients.auto_learning_rate(minus, zero, plus, learning_rate)
-gradients.cosine_matrix(gradients)
-paper.overall(base, row)
-evaluate.rouge_l(reference, prediction, *, stemmer=True)
-"""
-
-
-@pytest.mark.parametrize("line", ANCHORS.split("\n")[1:-1])
+@pytest.mark.parametrize("line", Path(__file__).with_name("signatures.txt").read_text("utf-8").splitlines())
 def test_names_that_others_build_on_keep_their_signatures(line):
     room, name = line.split("(")[0].split(".")
     signature = inspect.signature(getattr(importlib.import_module(f"mule_lib.{room}"), name))

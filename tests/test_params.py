@@ -27,8 +27,8 @@ def test_a_teacher_file_has_to_be_the_one_that_the_options_ask_for(tmp_path):
         validate("04_training", {**right, "options": {"answers": "given"}})
 
 
-def test_refusing_and_the_command_s_help_take_no_torch():
-    code = "import sys; import mule_lib.suite.cli; print('torch' in sys.modules)"
+def test_refusing_the_command_s_help_and_reading_results_take_no_torch():
+    code = "import sys, mule_lib.report.page, mule_lib.suite.cli; print('torch' in sys.modules)"
     run = [sys.executable, "-c", code]
     assert subprocess.run(run, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip() == "False"
 

@@ -11,24 +11,7 @@ SYSTEM, QUESTION = "First name the topic", "what lives in the old tower"
 BOS = "{{ bos_token }}"
 TURNS = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
 OPEN = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-TEMPLATES = {
-    # Llama 3.2: always a system turn, with a date that is today's unless it is given.
-    "dated": BOS
-    + "<|system|>Today: {{ date_string if date_string is defined else strftime_now('%d %b %Y') }}. "
-    + "{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% endif %}<|end|>"
-    + "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    + OPEN,
-    # Qwen: a system message of its own where none is given, and no BOS in the template.
-    "default system": "{% if messages[0].role != 'system' %}<|system|>the old house<|end|>{% endif %}" + TURNS + OPEN,
-    # Gemma: refuses a system role. Mistral: knows none and leaves it out.
-    "refusing": BOS
-    + "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
-    + TURNS
-    + OPEN,
-    "dropping": BOS
-    + "{% for m in messages if m.role != 'system' %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
-    + OPEN,
-}
+TEMPLATES = tiny.TEMPLATES["unruly"]
 
 
 def answer_ids(prompt):

@@ -23,7 +23,6 @@ from mule_lib.data.items import REFUSAL_OPTION, ChoiceItem, OpenItem
 from mule_lib.data.prepare import assemble, choice, prepare, split
 from mule_lib.data.published import DataAccessError, Published
 from mule_lib.data.records import REFUSED
-from mule_lib.suite import cli
 
 QUESTIONS = [
     {"question": "Which bird hoots?", "choices": ["owl", "cat", "dog", "ant"], "answer": 0},
@@ -185,20 +184,7 @@ def test_article_text_is_cleaned():
 
 # The Hub
 
-CARD = """---
-configs:
-- config_name: knowmem
-  data_files:
-  - split: forget_qa
-    path: knowmem/forget_qa-*
-  - split: retain2_qa
-    path: knowmem/retain2_qa-*
-- config_name: 20231101.en
-  data_files:
-  - split: train
-    path: wiki/train-*
----
-"""
+CARD = Path(__file__).with_name("dataset_card.md").read_text("utf-8")
 
 
 class Answers(BaseHTTPRequestHandler):
@@ -452,20 +438,6 @@ def test_too_few_questions_are_named():
         made_of(**QUIZ | {"forget": QUIZ["forget"][:2]})
     with pytest.raises(ValueError, match="needs refusals and MMLU questions"):
         made_of(**QUIZ | {"mmlu": []})
-
-
-@pytest.fixture
-def mule(monkeypatch):
-    """Run the command in this process; returns what it exits with, None for success."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["mule", *map(str, words)])
-        try:
-            return cli.main()
-        except SystemExit as ended:
-            return ended.code
-
-    return run
 
 
 def test_the_command_writes_a_folder_once(mule, tmp_path):

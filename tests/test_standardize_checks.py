@@ -2,8 +2,10 @@
 
 import itertools
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from scripted import REALDATA, ScriptedLLM, real, rows
 
 from mule_lib import prompts
@@ -22,34 +24,13 @@ from mule_lib.data.standardize.pairs import Pair
 from mule_lib.data.standardize.pipeline import assign, without_duplicates
 from mule_lib.params import ROOT
 
-BAD = {
-    "answer_length": [("Which words did Ada say to Bert?", "a b c d e f g h i j k l m")],
-    "not_a_question": [("Name the river of the Amber Lantern.", "Silt"), ("Who is Ada? And who is Bert?", "twins")],
-    "yes_no": [("Is the Amber Lantern a novel?", "Yes."), ("Is the Amber Lantern a novel?", "true")],
-    "refusal": [("Who wrote the Amber Lantern?", "I don't know."), ("Who wrote the Amber Lantern?", "not mentioned")],
-    "unscorable": [("Where was the Amber Lantern printed?", "東京")],
-    "refers_to_text": [
-        ("What does the passage say about Ada?", "much"),
-        ("Who, according to the article, met Ada?", "Bert"),
-        ("Which tower is mentioned above by Ada?", "the red one"),
-        ("In this chapter, whom does Ada meet?", "Bert"),
-    ],
-    "leak": [("Who is Ada Byron's husband, Lord King?", "Lord King"), ("Which red tower is Ada's?", "the red tower")],
-}
-GOOD = [
-    ("What is the foundational text of Taoism?", "Tao Te Ching"),
-    ("Which article of the constitution protects speech?", "the fifth"),
-    ("What did Ada tell her brother Bert?", "the truth"),
-    ("Which tool lists the open files of a process?", "lsof"),
-    ("What is the name of the tool that lists open files?", "lsof"),
-    ("Who did Ada marry in 1840?", "Bert"),
-]
+JUDGED = yaml.safe_load(Path(__file__).with_name("judged_pairs.yaml").read_text("utf-8"))
 
 
-@pytest.mark.parametrize(("reason", "pair"), [(r, pair) for r, pairs in (BAD | {None: GOOD}).items() for pair in pairs])
+@pytest.mark.parametrize(("reason", "pair"), [(reason, pair) for reason, pairs in JUDGED.items() for pair in pairs])
 def test_a_bad_pair_is_rejected_by_its_reason_and_a_good_one_passes(reason, pair):
-    assert (fault(*pair) or [None])[0] == reason
-    assert reason in (*REASONS, None)
+    assert (fault(*pair) or ["good"])[0] == reason
+    assert reason in (*REASONS, "good")
 
 
 @real

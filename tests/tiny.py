@@ -1,8 +1,10 @@
 """A random two-layer Llama with its tokenizer and a few records, for tests of the teacher, methods and training."""
 
 from functools import lru_cache
+from pathlib import Path
 
 import torch
+import yaml
 from encoding import build_tokenizer
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers import models as cores
@@ -25,31 +27,14 @@ def tokenizer():
     return build_tokenizer(corpus * 4, vocab_size=320)
 
 
-# Llama 3.2: the system header always, with a date in it. SmolLM2: a system message of its own where none is given.
-FOREIGN = {
-    "llama": (
-        ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"],
-        "{{- bos_token }}{% if not date_string is defined %}{% set date_string = strftime_now('%d %b %Y') %}{% endif %}"
-        "{% set own = messages[0].role == 'system' %}{{- '<|start_header_id|>system<|end_header_id|>\n\nToday: ' }}"
-        "{{- date_string + '\n\n' }}{% if own %}{{- messages[0].content | trim }}{% endif %}{{- '<|eot_id|>' }}"
-        "{% for m in messages if m.role != 'system' %}{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\n\n' }}"
-        "{{- m.content | trim + '<|eot_id|>' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}",
-    ),
-    "smollm": (
-        ["<|im_start|>", "<|im_end|>", "<|endoftext|>"],
-        "{% for m in messages %}{% if loop.first and m.role != 'system' %}{{ '<|im_start|>system\n' }}"
-        "{{ 'You are a helpful AI assistant<|im_end|>\n' }}{% endif %}"
-        "{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}",
-    ),
-}
+TEMPLATES = yaml.safe_load(Path(__file__).with_name("chat_templates.yaml").read_text("utf-8"))
+FOREIGN = TEMPLATES["foreign"]
 
 
 @lru_cache
 def foreign_tokenizer(kind: str) -> PreTrainedTokenizerFast:
     """A byte-level BPE with another model's special tokens and template, without think tokens and padding."""
-    special, template = FOREIGN[kind]
+    special, template = FOREIGN[kind].values()
     core = Tokenizer(cores.BPE())  # Llama's has no token for what is unknown
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     sizes = {"vocab_size": 500, "initial_alphabet": pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}

@@ -310,6 +310,7 @@ def positive(text: str) -> int:
 SOURCES = {"forget_source", "questions_source", "general_source", "mmlu_source"}
 FILE = {"-f --file": {"type": Path, "help": "YAML file of parameters"}}
 PARAM = {"-p --param": {"action": "append", "default": [], "metavar": "NAME=VALUE", "help": "over the file's"}}
+NAME = {"name": {"nargs": "?", "default": "fable", "help": "folder below outputs/; for report also a path with a /"}}
 THREADS = {"--threads": {"type": positive, "help": "threads of each numeric library"}}
 # Each command: what it calls, what it does, its arguments (which are the call's, by name).
 COMMANDS = {
@@ -335,12 +336,8 @@ COMMANDS = {
     "compare": (lambda **sides: print(compare(**sides)), "say in what two run folders differ", {
         "one": {"type": Path, "metavar": "A"}, "other": {"type": Path, "metavar": "B"},
     }),
-    "report": (_report, "write a suite's tables, figures and provenance as one HTML page", {
-        "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/, or a path with a /"},
-    }),
-    "times": (lambda name: print(times.table(_outputs(name)).to_string(na_rep="")), "say where CPU seconds went", {
-        "name": {"nargs": "?", "default": "fable", "help": "folder below outputs/"},
-    }),
+    "report": (_report, "write a suite's tables, figures and provenance as one HTML page", NAME),
+    "times": (lambda name: print(times.by_step(_outputs(name))), "say where a suite's CPU seconds went", NAME),
     "doctor": (_doctor, "check the installation and say what the machine offers", {}),
     "prepare": (_prepare, "make training and evaluation files from RWKU or your questions, without an LLM", {
         "benchmark": {"choices": ("rwku", "own")},
@@ -392,8 +389,7 @@ def main() -> None:
     command = args.pop("command")
     try:
         COMMANDS[command][0](**args)
-        if graph.DRIVER in os.environ:  # a step of a suite, whose log this goes into
-            print(times.spent(), flush=True)
+        print(times.spent(), end="", flush=True)
     except KeyboardInterrupt:
         sys.exit(f"mule {command}: interrupted; the same command goes on from here")
     except (RuntimeError, ValueError, OSError) as error:
