@@ -148,7 +148,7 @@ def test_a_shared_teacher_file_is_read_and_checked(asked, tmp_path, fable_tokeni
     books, file = data.load_benchmark("books"), tmp_path / "books" / "oracle-cot.jsonl"
     teacher.shared(file, books, methods.get("mule"), model="abc", load=lambda: (None, None))
     asked.clear()
-    p = params.GradientCosine(pairs=5, teacher_dir=str(tmp_path))
+    p = params.GradientCosine(benchmarks=["books"], pairs=5, teacher_dir=str(tmp_path))
     study = alignment.prepare_study(p, "books", None, fable_tokenizer, model_hash="abc")
     assert not asked and len(study.teacher_answers["raw"]) == 30
     with pytest.raises(TeacherFileError, match="made with other model"):
