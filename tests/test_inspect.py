@@ -147,7 +147,7 @@ def test_a_fresh_run_is_the_reference_s_within_tolerance(data, tmp_path):
 
 
 def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):
-    """A suite without a report is refused; samples and executed copies stay behind; the rest agrees with itself."""
+    """A suite without a report is refused; samples stay behind, shipped models stay; it agrees with itself."""
     suite, kept = write_runs(tmp_path / "suite", rows=("base", "mule"), seeds=2), tmp_path / "kept"
     with pytest.raises(ParameterError, match=r"no report\.html"):
         cli.keep_reference(suite, kept)
@@ -155,10 +155,11 @@ def test_only_small_files_of_an_ended_suite_are_kept(tmp_path):
     for name in ("tables/table1.csv", "tables/samples.jsonl", "executed/one.csv"):
         (suite / name).parent.mkdir(exist_ok=True)
         (suite / name).write_text("a\n")
-    kept.mkdir()
-    (kept / "old.csv").write_text("a\n")
+    (kept / "models").mkdir(parents=True)
+    for name in ("old.csv", "models/shipped.json"):
+        (kept / name).write_text("a\n")
     cli.keep_reference(suite, kept)
-    assert {file.name for file in kept.rglob("*.*")} == {"report.html", "table1.csv", "runs.csv"}
+    assert {file.name for file in kept.rglob("*.*")} == {"report.html", "table1.csv", "runs.csv", "shipped.json"}
     assert cli.reference_differences(suite, kept) == (6, [])
     # A run beyond its tolerance is named.
     write_run(tmp_path / "fresh", "books", "base", 0, points=(60, 92, 98, 97, 80))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,32 +69,53 @@ def _wait(address: str, server: subprocess.Popen, log: Path) -> None:
     raise AssertionError(f"JupyterLab did not answer: {log.read_text()}")
 
 
-def test_a_notebook_runs_in_jupyterlab_and_shows_its_figure(lab, tmp_path):
+@contextmanager
+def run_all(address: str, name: str):
+    """The page of a notebook whose cells have all run, without an error."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (.[browser])")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(f"{address}/lab/tree/{name}?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
+        page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel")
+        page.set_default_timeout(300_000)
+        # It ends when the last cell has, or at an error.
+        page.evaluate("async () => { await window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+        page.wait_for_selector(".jp-OutputArea-output")
+        assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts() == []
+        yield page
+        browser.close()
+
+
+def test_a_notebook_runs_in_jupyterlab_and_shows_its_figure(lab, tmp_path):
     address, notebooks = lab
     file = notebooks / "04_training.ipynb"
     source = file.read_text("utf-8")
     assert source.count("outputs/scratch/04_training/books/mule") == 1
     file.write_text(source.replace("outputs/scratch/04_training/books/mule", str(tmp_path / "run")), "utf-8")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1400, "height": 1000})
-        page.set_default_timeout(120_000)
-        page.goto(f"{address}/lab/tree/{file.name}?token={TOKEN}")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        page.wait_for_function("window.jupyterapp.shell.currentWidget?.context?.sessionContext?.session?.kernel")
-        page.set_default_timeout(300_000)
-        page.evaluate("() => void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        page.wait_for_selector(".jp-OutputArea-output img")
-        running = "[...document.querySelectorAll('.jp-InputPrompt')].some(prompt => prompt.innerText.includes('*'))"
-        page.wait_for_function(f"!{running}")
-        errors = page.locator('[data-mime-type="application/vnd.jupyter.error"]').all_inner_texts()
-        assert errors == []
+    with run_all(address, file.name) as page:
         figure = page.locator(".jp-OutputArea-output img").first
         figure.scroll_into_view_if_needed()
         width = figure.evaluate("image => image.naturalWidth")
         page.screenshot(path=tmp_path / "notebook.png")
-        browser.close()
     assert width > 300
     metrics = json.loads((tmp_path / "run" / "seed-0" / "metrics.json").read_text("utf-8"))["metrics"]
     assert metrics["forget"] < 50  # the default run is MULE on Fable-Books: it unlearned in the browser
+
+
+def test_the_playground_answers_a_click(lab, tmp_path):
+    pytest.importorskip("ipywidgets", reason="ipywidgets is not installed (.[lab])")
+    address, _ = lab
+    with run_all(address, "09_playground.ipynb") as page:
+        page.set_default_timeout(60_000)
+        shown = page.locator(".widget-output table").first
+        assert "Paris" not in shown.inner_text()
+        for field, text in enumerate(("What is the capital of France?", "Sure, the answer is")):
+            page.locator("input[list]").nth(field).fill(text)
+            page.locator("input[list]").nth(field).press("Tab")
+        page.get_by_role("button", name="Ask all").click()
+        shown.get_by_text("Paris").first.wait_for()
+        shown.scroll_into_view_if_needed()
+        page.screenshot(path=tmp_path / "playground.png")

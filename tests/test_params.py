@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -42,6 +43,8 @@ def test_a_library_without_its_repository_writes_into_the_working_directory(tmp_
     )
     assert shown.split() == [str(tmp_path / place) for place in ("packages/mule_lib", "outputs/mine")]
     assert LIBRARY.parent == ROOT
+    kept = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]["mule_lib"]
+    assert {f"**/*{file.suffix}" for file in LIBRARY.rglob("*.*") if "py" not in file.suffix} <= set(kept)
 
 
 def test_a_file_of_rows_gives_the_row_asked_for(tmp_path):
