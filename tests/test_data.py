@@ -208,11 +208,6 @@ def test_facts_are_never_on_both_sides():
     assert found.estimate <= 0.5
 
 
-def test_too_few_facts_are_refused():
-    with pytest.raises(ValueError, match="3 facts in a corpus cannot be held out in 5 folds"):
-        a_distance(_cloud(9, 0, 0), _cloud(9, 1, 1), ([0, 1, 2] * 3, range(9)))
-
-
 def test_small_corpora_are_held_out_in_fewer_folds(monkeypatch):
     """Four facts an objective, two in each half: every pair has its line; a corpus of one fact has none."""
     monkeypatch.setattr(distance, "FEATURES", ("words",))

@@ -1,7 +1,6 @@
 """The embedded model's training: examples, determinism, resumption, and the shipped files."""
 
 import json
-import random
 import shutil
 from contextlib import nullcontext
 
@@ -30,20 +29,6 @@ def test_fast_encoder_equals_the_renderer(fable_tokenizer):
     assert example.labels[rendered.answer_start :] == list(rendered.input_ids[rendered.answer_start :])
     prefix = len(encode("Sure:"))
     assert example.labels[rendered.answer_start - prefix : rendered.answer_start] == [-100] * prefix
-
-
-def test_recall_is_answerable(fable_tokenizer):
-    """Every supervised word of the pair-recall skill stands beside its cue in the first listing."""
-    encode = Encoder(fable_tokenizer)
-    words = list(range(100, 400))
-    for seed in range(20):
-        example = encode.recall("recall", words, random.Random(seed), most=9, rounds=2)
-        marker = next(i for i, label in enumerate(example.labels) if label >= 0) - 1
-        listing = example.ids[1:marker]
-        pairs = {frozenset(listing[i : i + 2]) for i in range(0, len(listing) - 1, 2)}
-        for i, label in enumerate(example.labels):
-            if label >= 0:
-                assert frozenset((example.ids[i - 1], label)) in pairs
 
 
 def test_step_loss_equals_the_plain_loop(curriculum, fable_tokenizer, monkeypatch):

@@ -6,7 +6,6 @@ import pytest
 from curriculum import MIX, N_PHRASINGS, Curriculum
 from encoding import Encoder
 
-from mule_lib import prompts
 from mule_lib.data.fable import worlds
 from mule_lib.data.fable.benchmark import (
     FORMS,
@@ -205,12 +204,6 @@ def test_unlearning_data_is_disjoint_from_evaluation(fable, benchmark, split):
         held_out = [QUESTIONS[fact.relation][i].format(e=fact.entity, t=fact.world.title) for i in EVAL_PHRASINGS]
         assert record.question not in held_out
     assert not {each.text for each in prefix_templates("fable", "held_out")} & {record.prefix for record in records}
-
-
-def test_prefixes_never_end_in_a_space():
-    """The answer after a prefix begins with the space, so that its ids are the same everywhere."""
-    for part in prompts.texts()["prefixes"].values():
-        assert all(prefix == prefix.strip() for family in part.values() for prefix in family)
 
 
 # Raw formats
