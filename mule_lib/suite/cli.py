@@ -33,7 +33,6 @@ from mule_lib.suite.runs import read_identity, runs_below, shared_teacher_answer
 TOOLS = ("papermill", "snakemake", "jupyterlab", "ipykernel", "datasets")
 # Files and folders of a suite that are large or of one machine only.
 LEFT_OUT = (".*", "*.jsonl", "runs", "stale", "teachers", "executed", "logs", "evaluation")
-KEPT_BESIDE = ("models", "notebooks")  # of a reference: made by params/09_playground/ship.py and `make site`
 # Points by which a fresh run may differ: other processors round otherwise, and training makes more of it.
 UNTRAINED, TRAINED = 1.0, 8.0
 RUN = ["benchmark", "row", "seed"]
@@ -215,7 +214,7 @@ def compare(one: Path, other: Path) -> str:
 
 
 def keep_reference(suite: Path, reference: Path) -> None:
-    """Replace `reference` by the small files of a suite's folder and a table of its runs; `KEPT_BESIDE` stays.
+    """Replace `reference` by the small files of a suite's folder and a table of its runs.
 
     Raises ParameterError where the suite has no report, since then it did not end.
     """
@@ -225,16 +224,14 @@ def keep_reference(suite: Path, reference: Path) -> None:
         raise ParameterError(f"{suite}: no report.html, so the suite did not end; `make reproduce` ends it")
     if suite == reference or (reference / "runs").exists():
         raise ParameterError(f"--to {reference.name}: a suite lies there; what is kept replaces all of its folder")
-    for old in sorted(reference.rglob("*"), reverse=True):
-        if old.relative_to(reference).parts[0] not in KEPT_BESIDE:
-            old.rmdir() if old.is_dir() else old.unlink()
+    for old in {*reference.glob("*")} - {reference / "models", reference / "notebooks"}:  # of ship.py and `make site`
+        shutil.rmtree(old) if old.is_dir() else old.unlink()
     shutil.copytree(suite, reference, ignore=shutil.ignore_patterns(*LEFT_OUT), dirs_exist_ok=True)
     runs, times = map(RunResult.read, runs_below(suite / "runs")), ("steps", "train_seconds", "evaluate_seconds")
     lines = [
         r.model_dump(include={*RUN, "identity"}) | r.metrics | {name: r.timing[name] for name in times} for r in runs
     ]
     pd.DataFrame(lines).to_csv(reference / "runs.csv", index=False, float_format="%.2f")
-    # The page without links to what is not kept.
     write_text(reference / "report.html", live_links((suite / "report.html").read_text("utf-8"), reference))
 
 
