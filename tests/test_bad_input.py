@@ -64,6 +64,13 @@ def world(tmp_path_factory) -> Path:
         [weights] = shutil.copytree(here / name, here / f"pickled_{name}").glob("*.safetensors")
         weights.rename(weights.with_suffix(".bin"))
     (here / "model.gguf").write_bytes(b"GGUX")
+    clip = [
+        len(key := b"general.architecture").to_bytes(8, "little"),
+        key,
+        (8).to_bytes(4, "little"),
+        (4).to_bytes(8, "little"),
+    ]
+    (here / "clip.gguf").write_bytes(b"GGUF" + bytes(20) + b"".join(clip) + b"clip")
     books = data.load_benchmark("books")
     sets = replace(books.sets, benchmark="rwku", **{name: getattr(books.sets, name)[:2] for name in SETS})
     data.save(here / "data", replace(books, records=tiny.records(), validation=[], sets=sets))

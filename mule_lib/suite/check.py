@@ -95,8 +95,12 @@ def model_header(name: str, revision: str = "") -> tuple[dict[str, Any], int]:
     """
     place = WEIGHTS.parent / name if name in EMBEDDED else repository_path(name)
     if place.is_file():
-        if place.open("rb").read(4) != b"GGUF":
+        head = place.open("rb").read(256)
+        if head[:4] != b"GGUF":
             raise ParameterError(f"model = {name!r}: no GGUF file, or a Git LFS pointer to one")
+        # The first entry, as a rule: its name with a length before it, a type of four bytes, a length of eight, a text.
+        if (after := head.partition(b"general.architecture")[2][4:]) and _no_gguf(kind := _text_of(after)):
+            raise ParameterError(f"model = {name!r}: transformers reads no GGUF files of architecture {kind!r}")
         if find_spec("gguf") is None:
             raise ParameterError(f"model = {name!r}: GGUF files are read by the package gguf; `pip install gguf`")
         return {}, 3 * place.stat().st_size  # as in bfloat16; its weights have about 5 bits
@@ -174,6 +178,16 @@ def _unknown(kind: str) -> bool:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES  # takes a second
 
     return kind not in CONFIG_MAPPING_NAMES
+
+
+def _text_of(counted: bytes) -> str:
+    return counted[8 : 8 + int.from_bytes(counted[:8], "little")].decode(errors="replace")
+
+
+def _no_gguf(kind: str) -> bool:
+    from transformers.integrations.ggml import GGUF_CONFIG_MAPPING
+
+    return re.sub("[-_]", "", kind) not in {re.sub("_", "", name) for name in GGUF_CONFIG_MAPPING}
 
 
 def _weights(place: Path, shown: str, files: str = "*.safetensors") -> tuple[int, dict[str, list[int]]]:
