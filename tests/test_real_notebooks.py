@@ -95,8 +95,8 @@ def suite(tmp_path_factory):
     cut = {"runs": groups, "gpus_per_run": 0}
     file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text("utf-8")), **cut}), "utf-8")
     # All steps share a process but one, which starts as every step does elsewhere, with a kernel of its own.
-    command = [sys.executable, in_process.__file__, str(home), "01_data_standardization/paper.yaml -p benchmark=wmdp_cyber"]
-    command += ["reproduce", "--suite", str(file), "--cores", "1"]
+    alone = "01_data_standardization/paper.yaml -p benchmark=wmdp_cyber"
+    command = [sys.executable, in_process.__file__, str(home), alone, "reproduce", "--suite", str(file), "--cores", "1"]
     places = os.pathsep.join([str(home), os.environ.get("PYTHONPATH", "")])
     own = os.environ | {"PYTHONPATH": places, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=home, env=own, capture_output=True, text=True)
