@@ -260,7 +260,7 @@ def test_attacks_are_compared_with_the_run_itself(runs):
         ("-1+cmd|' /C'!A0", "'-1+cmd|", r"-1+cmd\|", r"-1+cmd\textbar{}", "-1+cmd|"),
         ("@SUM(1)", "'@SUM(1)", "@SUM(1)", "@SUM(1)", "@SUM(1)"),
         ("</script><b>", "</script>", "&lt;/script&gt;", "$<$/script$>$", "&lt;/script&gt;"),
-        (r"\input{x}", r"\input{x}", r"\input{x}", r"\textbackslash{}input\{x\}", r"\input{x}"),
+        (r"\input{x}", r"\input{x}", "<span>&#92;</span>input{x}", r"\textbackslash{}input\{x\}", r"\input{x}"),
         ("{{ x }}<|system|>", "{{ x }}<|system|>", r"{{ x }}&lt;\|system", r"\{\{ x \}\}$<$\textbar{}", "{{ x }}&lt;|"),
     ],
 )

@@ -6,10 +6,15 @@
 
 from pathlib import Path
 
+import pandas as pd
 from IPython.display import Markdown, display
 
 from mule_lib.report.figures import Picture
+from mule_lib.report.names import plain
 from mule_lib.report.tables import Printed
+
+# Dollars in a question or an answer are no formula for Jupyter.
+pd.set_option("display.html.use_mathjax", False, "styler.html.mathjax", False)
 
 
 def show(made: Printed | Picture, folder: Path | str = "", name: str = "") -> None:
@@ -22,4 +27,4 @@ def show(made: Printed | Picture, folder: Path | str = "", name: str = "") -> No
             made.write(Path(folder), name)
         display(made)
     if made.finding:
-        display(Markdown(made.finding))
+        display(Markdown(plain(made.finding)))

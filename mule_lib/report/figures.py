@@ -54,7 +54,8 @@ class Picture:
 
 def panels(rows: int, columns: int, height: float, **more) -> tuple[Figure, np.ndarray]:
     """A figure in the suite's look with `rows` x `columns` axes, `height` inches high."""
-    sns.set_theme(context="paper", style="ticks", rc={"pdf.fonttype": 42, "axes.titlelocation": "left"})
+    rc = {"pdf.fonttype": 42, "axes.titlelocation": "left", "text.parse_math": False}  # "$" in a label is a dollar
+    sns.set_theme(context="paper", style="ticks", rc=rc)
     more = {"squeeze": False, "layout": "constrained", "figsize": (WIDTH, height), **more}
     figure, axes = plt.subplots(rows, columns, **more)
     if "subplot_kw" not in more:  # a polar axis has no sides
@@ -96,7 +97,8 @@ def dots(
         axis.set_title(name, size=8.5)
         axis.set(axisbelow=True, **({"xlim": limits} if limits else {}))
         axis.tick_params(axis="y", length=0)
-    for line in set(lines).difference(data.loc[(data["panel"] == names[0]) & data["value"].notna(), "line"]):
+    ran = {*data.loc[(data["panel"] == names[0]) & data["value"].notna(), "line"]}
+    for line in [line for line in lines if line not in ran]:
         axes[0, 0].annotate("not run", (0, lines.index(line)), xytext=(4, 0), textcoords="offset points", size=7,
                             va="center", color="0.4")  # fmt: skip
     axes[0, 0].set(ylim=(len(lines) - 0.6 + data["offset"].max(), -0.6), yticks=range(len(lines)), yticklabels=lines)

@@ -1,6 +1,8 @@
 """What methods, benchmarks and metrics are called and how they are drawn in every table and figure, and their order."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from typing import NamedTuple
 
 from mule_lib.paper import LABELS as PAPER_LABELS
@@ -90,6 +92,14 @@ BESIDE = ("graddiff", "npo", "idk_dpo", "duet_all_positions")  # in no table of 
 PAPER, ON_MULES_RECORDS = "paper", "standardized"  # the two conditions of Tables 1 and 3 (docs/conditions.md)
 # A spreadsheet takes a text with such a beginning for a formula; an apostrophe before it makes it a text again.
 FORMULA = {r"^([=+@\t\r]|-(?![\d.]+$))": r"'\1"}
+
+
+def plain(text: str) -> str:
+    """Markdown, also of Jupyter, that shows a text as it stands: no tag, link, emphasis or formula comes of it."""
+    marked = re.sub(r"([`*_~|])|\]\(", lambda sign: f"\\{sign[1]}" if sign[1] else "]&#40;", escape(text, quote=False))
+    # Alone in an element, neither sign opens a formula, and as a number it does so in no reader of Markdown.
+    marked = re.sub(r"\\(?![`*_~|])|\$", lambda sign: f"<span>&#{ord(sign[0])};</span>", marked)
+    return " ".join(marked.split("\n"))
 
 
 def styles_of(rows: Iterable[str]) -> dict[str, Style]:

@@ -62,11 +62,11 @@ class Printed:
     def markdown(self) -> str:
         """The caption, a pipe table and the notes."""
         marks = self.css.map(lambda text: "*" * (("italic" in text) + 2 * ("bold" in text)))
-        cells = self.shown.map(lambda text: " ".join(escape(text, quote=False).replace("|", r"\|").split("\n")))
+        cells = self.shown.map(names.plain)
         lined = self.css.map(lambda text: "underline" in text)
         cells = cells.mask(cells != "", marks + cells.mask(lined, "<ins>" + cells + "</ins>") + marks)
-        body = cells.to_markdown(index=False, disable_numparse=True)
-        return "\n\n".join([self.caption, body, *(f"- {note}" for note in self.notes)]) + "\n"
+        body = cells.rename(columns=names.plain).to_markdown(index=False, disable_numparse=True)
+        return "\n\n".join([names.plain(self.caption), body, *(f"- {names.plain(note)}" for note in self.notes)]) + "\n"
 
     def html(self) -> str:
         """A table element with its caption; each cell has its kind as a class, for the style sheet of the page."""

@@ -41,4 +41,4 @@ def contexts_table(columns: Mapping[str, tuple[str, str]]) -> HTML:
         for context, answer in columns.values()
     )
     heads = "".join(f"<th style='text-align:left'>{escape(name)}</th>" for name in columns)
-    return HTML(f"<table><tr>{heads}</tr><tr>{cells}</tr></table>")
+    return HTML(f"<table class='mathjax_ignore'><tr>{heads}</tr><tr>{cells}</tr></table>")

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -40,6 +41,8 @@ PICKLED = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 def before_run(p: Notebook) -> None:
     """Raise ParameterError in one line for all that a notebook would find out late."""
     size, out = 0, repository_path(p.out_dir)
+    if getattr(p, "model", "") in EMBEDDED and (torch := sys.modules.get("torch")):
+        torch.set_num_threads(1)  # with more, last digits hang on their number
     if isinstance(p, ResultsNotebook):
         if not out.is_dir():
             raise ParameterError(f"out_dir = {p.out_dir!r}: no such folder; `make reproduce` or `mule run` fills it")

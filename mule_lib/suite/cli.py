@@ -62,8 +62,8 @@ def _run(notebook: Path, file: Path | None, param, executed: Path | None, thread
 
 
 def _teacher(file: Path | None, param, threads: int | None, out: Path, overwrite: bool) -> None:
-    limit_threads(threads)
     p = params.read_parameters("04_training", file, given(param) | {"data_format": "unified"})
+    limit_threads(1 if p.model in EMBEDDED else threads)
     check.before_run(p)
     check.check_writable("out", out.parent)
     if out.stem != (wanted := params.method_options(p.method, p.options).teacher_name) and wanted:
