@@ -95,7 +95,7 @@ sets = replace(books.sets, **{name: getattr(books.sets, name)[:2] for name in SE
 data.save(out / "few", replace(books, records=books.records[:6], validation=[], sets=sets))
 runs.shared_teacher_answers(Training(data_dir=str(out / "few")), out / "teacher.jsonl", ask=True)
 write_json(out / "code.json", identity.code_hashes("mule"))
-run_folders.write_runs(out / "made", rows=("base", "mule", "sft", "duet")[::order], seeds=2)
+run_folders.write_runs(out / "made", rows=("base", "mule", "sft", "sft_standardized")[::order], seeds=2)
 made = results.load_runs(out / "made")
 one, three = (tables.measured_table(*of, made) for of in (("table1", "books"), ("table3", "cyber")))
 for table in (one, one.answers, beyond.lead_table(made), beyond.kinds_table(made, "books", order=one.rows())):
