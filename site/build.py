@@ -23,7 +23,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS, KEPT, STAGE = ROOT / "notebooks", ROOT / "outputs" / "reference" / "notebooks", ROOT / "build" / "site"
-SOURCES = ("README.md", "LICENSE", "docs", "params", "notebooks", "outputs/reference", "outputs/reference_conditions")
+SOURCES = ("README.md", "LICENSE", "docs", "params", "notebooks", "outputs/reference")
 
 
 def relinked(notebook, old: Path, new: Path, suffix: str = ".ipynb"):

@@ -12,7 +12,7 @@ from mule_lib import methods
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
-TABLES = ROOT / "outputs" / "reference_conditions" / "tables"
+TABLES = ROOT / "outputs" / "reference" / "tables"
 COLUMNS = "forget general neighbor asr mmlu overall neighbor_open readable overall_readable".split()
 
 
