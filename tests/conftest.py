@@ -18,8 +18,8 @@ from papermill.engines import NBClientEngine, papermill_engines
 from mule_lib.suite import cli
 
 torch.set_num_threads(1)
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in a shell's background, where what is started ignores it too
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored under nohup
 
 
 def pytest_collection_modifyitems(items):

@@ -37,6 +37,7 @@ class InProcess(Engine):
     def execute_managed_notebook(cls, nb_man, kernel_name, **_) -> None:
         shell = InteractiveShell.instance()
         shell.reset(new_session=False)
+        shell.user_module.__spec__ = None  # the shell's module is now __main__, whose spec spawned processes ask for
         for index, cell in enumerate(nb_man.nb.cells):
             if cell.cell_type != "code":
                 continue

@@ -14,12 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mule_lib import prompts
-from mule_lib.data import records
-from mule_lib.data.files import DataFileError
+from mule_lib.data import files, records
 from mule_lib.models.head import padded
 from mule_lib.params import ROOT
 
-TEXT = st.text(min_size=1, max_size=40).filter(str.strip)
+TEXT = st.text(min_size=1, max_size=40).filter(files._is_text)
 CELL = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)
 ROW = st.dictionaries(st.sampled_from([*records.Record.__annotations__, "other"]), CELL, max_size=4)
 ROWS = st.lists(ROW.map(lambda cells: tiny.records()[0].__dict__ | cells), max_size=2)
@@ -39,7 +38,7 @@ def test_any_file_is_records_or_refused_in_one_line(file, content):
     file.write_bytes(content)
     try:
         assert records.read_records(file)
-    except DataFileError as error:
+    except files.DataFileError as error:
         assert str(error).startswith(str(file)) and "\n" not in str(error)
 
 
