@@ -9,7 +9,7 @@ turns, round after round, so that what else runs on the machine strikes all of t
 
 Memory is the peak within a step above what stands before it (weights, optimizer, the teacher's kept states), less one
 gradient per weight. NGDiff and MOLLM hold one more gradient per term and the deep copy its second weights, the latter
-not counted.
+not counted. A number below 0 says that the peak came before all gradients were there.
 """
 
 import argparse
